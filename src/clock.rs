@@ -1,0 +1,65 @@
+//! Injected time and randomness, so that tests are paused or seeded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Monotonic and calendar time plus a seeded source of randomness; cheap to clone.
+#[derive(Clone)]
+pub struct Clock {
+    random: Arc<Mutex<StdRng>>,
+    fixed: Option<Timestamp>,
+}
+
+impl Clock {
+    /// The machine's clock, seeded by the system.
+    pub fn system() -> Self {
+        Self { random: Arc::new(Mutex::new(StdRng::from_rng(&mut rand::rng()))), fixed: None }
+    }
+
+    /// A clock for tests: the calendar stands still at `now`, randomness comes from `seed`.
+    pub fn seeded(now: Timestamp, seed: u64) -> Self {
+        Self { random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))), fixed: Some(now) }
+    }
+
+    /// Calendar time.
+    pub fn now(&self) -> Timestamp {
+        self.fixed.unwrap_or_else(Timestamp::now)
+    }
+
+    /// Monotonic time; obeys tokio's paused clock.
+    pub fn instant(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now()
+    }
+
+    /// A random number in `0..bound` (0 when `bound` is 0).
+    pub fn random_below(&self, bound: u64) -> u64 {
+        if bound == 0 {
+            return 0;
+        }
+        self.random.lock().random_range(0..bound)
+    }
+
+    /// `base` spread by ±20 %, so that many waiters do not wake together.
+    pub fn jitter(&self, base: Duration) -> Duration {
+        let permille = 800 + self.random_below(401);
+        base.mul_f64(permille as f64 / 1000.0)
+    }
+
+    /// `len` random bytes.
+    pub fn random_bytes(&self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        rand::Rng::fill_bytes(&mut *self.random.lock(), &mut bytes);
+        bytes
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clock").field("fixed", &self.fixed).finish_non_exhaustive()
+    }
+}

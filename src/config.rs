@@ -1,0 +1,303 @@
+//! The configuration file: one YAML document, unknown fields refused, every default with its reason.
+//!
+//! `docs/config.md` is generated from these types' doc comments; `config/gateway.yaml` is the annotated default.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, Kind, Result};
+
+/// Everything `portico serve` reads at start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen and what to show there.
+    pub gateway: GatewayConfig,
+    /// The host cluster.
+    pub host: HostConfig,
+    /// The syncer.
+    pub syncer: SyncerConfig,
+    /// The operator.
+    pub operator: OperatorConfig,
+    /// Tenant DNS.
+    pub dns: DnsConfig,
+    /// Health and metrics.
+    pub admin: AdminConfig,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+/// Gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// The shared TLS listener: tenant by SNI or path.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// Base URL under which users reach the shared listener, for instance `https://portico.example.com`. Kubeconfigs
+    /// use it with the path of the tenant. Empty: `portico connect` forwards a port by itself.
+    #[serde(rename = "publicURL")]
+    pub public_url: String,
+    /// Domain below which every tenant has the SNI name `{name}.{namespace}.{baseDomain}`.
+    pub base_domain: String,
+    /// Further names and IPs in the shared listener's certificate.
+    #[serde(rename = "extraSANs")]
+    pub extra_sans: Vec<String>,
+    /// Deadline of a TLS handshake. Both halves together.
+    pub handshake_timeout: Span,
+    /// Longest time for the answer to an ordinary request; the API server's own limit is 60 s.
+    pub request_timeout: Span,
+    /// How long running requests and streams may go on after SIGTERM.
+    pub drain_timeout: Span,
+    /// Connections that may be open at once, all tenants.
+    pub max_connections: usize,
+    /// Requests in flight per tenant, watches and streams not counted.
+    pub max_requests_per_tenant: usize,
+    /// Watches and streams per tenant.
+    pub max_long_running_per_tenant: usize,
+    /// Largest request body in bytes; the API server takes 3 MiB.
+    pub max_body: usize,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8443)),
+            public_url: String::new(),
+            base_domain: "portico.local".to_owned(),
+            extra_sans: Vec::new(),
+            handshake_timeout: Span(Duration::from_secs(10)),
+            request_timeout: Span(Duration::from_secs(65)),
+            drain_timeout: Span(Duration::from_secs(25)),
+            max_connections: 20_000,
+            max_requests_per_tenant: 400,
+            max_long_running_per_tenant: 4_000,
+            max_body: 3 * 1024 * 1024 + 64 * 1024,
+        }
+    }
+}
+
+/// Host cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct HostConfig {
+    /// Path of a kubeconfig; empty means the pod's ServiceAccount.
+    pub kubeconfig: String,
+    /// Portico's own namespace; empty means the pod's.
+    pub system_namespace: String,
+    /// Labels of Portico's pods, the selector of the per-tenant Services.
+    pub pod_selector: std::collections::BTreeMap<String, String>,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            kubeconfig: String::new(),
+            system_namespace: String::new(),
+            pod_selector: [("portico.dev/component".to_owned(), "portico".to_owned())].into(),
+        }
+    }
+}
+
+/// Syncer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct SyncerConfig {
+    /// Objects worked on at once, all tenants.
+    pub workers: usize,
+    /// Objects worked on at once for one tenant.
+    pub workers_per_tenant: usize,
+    /// Images replaced on the way to the host: exact match of the tenant's image.
+    pub translate_images: std::collections::BTreeMap<String, String>,
+    /// Only host nodes with these labels are shown to tenants and used by their pods.
+    pub node_selector: std::collections::BTreeMap<String, String>,
+    /// How often each object of both sides is compared again.
+    pub drift_interval: Span,
+}
+
+impl Default for SyncerConfig {
+    fn default() -> Self {
+        Self {
+            workers: 32,
+            workers_per_tenant: 16,
+            translate_images: std::collections::BTreeMap::new(),
+            node_selector: std::collections::BTreeMap::new(),
+            drift_interval: Span(Duration::from_secs(300)),
+        }
+    }
+}
+
+/// Operator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct OperatorConfig {
+    /// Control-plane image when a VirtualCluster names none.
+    pub control_plane_image: String,
+    /// First port of the range from which tenants get two each (API, DNS).
+    pub first_port: u16,
+    /// Last port of that range.
+    pub last_port: u16,
+    /// Service CIDR of the host; empty means: asked of the host API server.
+    #[serde(rename = "serviceCIDR")]
+    pub service_cidr: String,
+}
+
+impl Default for OperatorConfig {
+    fn default() -> Self {
+        Self {
+            control_plane_image: "docker.io/portico/control-plane:dev".to_owned(),
+            first_port: 20_000,
+            last_port: 23_999,
+            service_cidr: String::new(),
+        }
+    }
+}
+
+/// Tenant DNS.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct DnsConfig {
+    /// `ip:port` of the resolvers for names outside the tenant; empty means those of /etc/resolv.conf.
+    pub upstream: Vec<String>,
+}
+
+/// Health and metrics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Plain HTTP for probes and Prometheus; keep it inside the cluster.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0, 0, 0, 0], 9090)) }
+    }
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `tracing` filter directives.
+    pub filter: String,
+    /// `json` or `text`.
+    pub format: LogFormat,
+    /// One line for each request.
+    pub access: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Json, access: true }
+    }
+}
+
+/// Log line form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// A duration written as `300ms`, `10s`, `5m` or `1h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl schemars::JsonSchema for Span {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string"})
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let millis = self.0.as_millis();
+        let text = if millis % 1000 == 0 { format!("{}s", millis / 1000) } else { format!("{millis}ms") };
+        serializer.serialize_str(&text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_span(&text).map(Span).ok_or_else(|| {
+            serde::de::Error::custom(format!("{text:?} is no duration; write for instance 300ms, 10s, 5m or 1h"))
+        })
+    }
+}
+
+impl Config {
+    /// Parses and checks a whole document.
+    pub fn parse(text: &str) -> Result<Self> {
+        let config: Self = if text.trim().is_empty() {
+            Self::default()
+        } else {
+            serde_saphyr::from_str(text)
+                .map_err(|e| Error::client(Kind::Invalid, "the configuration cannot be read").because(e))?
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |message: String| Err(Error::client(Kind::Invalid, message));
+        if self.operator.first_port < 1024 || self.operator.last_port <= self.operator.first_port {
+            return refuse("operator.firstPort must be at least 1024 and below operator.lastPort".to_owned());
+        }
+        if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
+            return refuse("syncer.workers and syncer.workersPerTenant must be at least 1".to_owned());
+        }
+        for upstream in &self.dns.upstream {
+            if upstream.parse::<SocketAddr>().is_err() {
+                return refuse(format!("dns.upstream: {upstream:?} is not ip:port"));
+            }
+        }
+        if !self.gateway.public_url.is_empty() && !self.gateway.public_url.starts_with("https://") {
+            return refuse("gateway.publicURL must begin with https://".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn parse_span(text: &str) -> Option<Duration> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3600).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_and_bad_durations_are_refused() {
+        assert!(Config::parse("gateway: {lissten: 1}").is_err());
+        assert!(Config::parse("gateway: {requestTimeout: 5 parsecs}").is_err());
+        assert!(Config::parse("dns: {upstream: [example]}").is_err());
+    }
+
+    #[test]
+    fn durations_and_defaults() {
+        let config = Config::parse("gateway: {requestTimeout: 2m}").expect("valid");
+        assert_eq!(config.gateway.request_timeout.0, Duration::from_secs(120));
+        assert_eq!(Config::parse("").expect("valid"), Config::default());
+    }
+}

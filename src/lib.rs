@@ -1,0 +1,36 @@
+//! Portico: one process that serves many virtual Kubernetes clusters.
+//!
+//! Layers, arrows only downward (enforced by `tests/architecture.rs`):
+//! base (`error` `status` `clock` `task` `drain` `telemetry` `tls` `config`)
+//! ← domain, pure (`names` `api` `identity` `stream` `crd`)
+//! ← state (`upstream`, then `registry` `election`)
+//! ← planes (`gateway` `syncer` `operator` `dns` `admin`)
+//! ← wiring (`app` `cli`).
+
+pub mod clock;
+pub mod config;
+pub mod drain;
+pub mod error;
+pub mod status;
+pub mod task;
+pub mod telemetry;
+pub mod tls;
+
+pub mod api;
+pub mod crd;
+pub mod identity;
+pub mod names;
+pub mod stream;
+
+pub mod election;
+pub mod registry;
+pub mod upstream;
+
+pub mod admin;
+pub mod dns;
+pub mod gateway;
+pub mod operator;
+pub mod syncer;
+
+pub mod app;
+pub mod cli;

@@ -1,0 +1,187 @@
+//! TLS building blocks: server and client configurations, and client certificates judged per request.
+//!
+//! Promises: one crypto provider (aws-lc-rs); no session is ever resumed (a ticket would carry one tenant's client
+//! certificate past a change of its CA, rustls docs on `ServerConfig`); client certificates are only *requested* in
+//! the handshake, with an empty hint list (client-go ignores hints, Java and browsers filter by them), and verified
+//! per request against the tenant's current CA.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+
+use crate::error::{Error, Kind, Result};
+
+/// The provider that everything uses.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A serving certificate, ready to accept with.
+#[derive(Clone)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+}
+
+impl ServerTls {
+    /// From a PEM chain (leaf first) and its PEM key. Offers h2 and http/1.1.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self> {
+        let chain = certificates(chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|e| Error::own(Kind::Tls, "a private key cannot be read").because(e))?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| Error::own(Kind::Tls, "no TLS version is usable").because(e))?
+            .with_client_cert_verifier(Arc::new(RequestedNotJudged { provider: provider() }))
+            .with_single_cert(chain, key)
+            .map_err(|e| Error::own(Kind::Tls, "certificate and key do not fit").because(e))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config) })
+    }
+
+    /// For the acceptor.
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+}
+
+impl std::fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerTls")
+    }
+}
+
+/// The CA that a tenant's client certificates must chain to.
+#[derive(Debug, Clone)]
+pub struct ClientTrust {
+    anchors: Vec<TrustAnchor<'static>>,
+}
+
+impl ClientTrust {
+    /// From PEM; at least one certificate.
+    pub fn from_pem(ca: &[u8]) -> Result<Self> {
+        let anchors = certificates(ca)?
+            .iter()
+            .map(|der| webpki::anchor_from_trusted_cert(der).map(|a| a.to_owned()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| Error::own(Kind::Tls, "a client CA cannot be used").because(e))?;
+        Ok(Self { anchors })
+    }
+
+    /// Verifies a chain as presented in the handshake (leaf first): signature path, validity at `now`, ClientAuth EKU.
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<()> {
+        let refuse = |e: webpki::Error| {
+            Error::client(Kind::Unauthorized, "the client certificate is not valid for this cluster").because(e)
+        };
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Err(Error::client(Kind::Unauthorized, "no client certificate"));
+        };
+        let seconds = u64::try_from(now.as_second()).unwrap_or(0);
+        webpki::EndEntityCert::try_from(leaf)
+            .map_err(refuse)?
+            .verify_for_usage(
+                provider().signature_verification_algorithms.all,
+                &self.anchors,
+                intermediates,
+                UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)),
+                webpki::KeyUsage::client_auth(),
+                None,
+                None,
+            )
+            .map(|_| ())
+            .map_err(refuse)
+    }
+}
+
+/// A client configuration that trusts `roots` (PEM) and may present an identity (PEM chain and key). No ALPN is set.
+pub fn client_config(roots: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<Arc<ClientConfig>> {
+    let mut store = RootCertStore::empty();
+    for root in certificates(roots)? {
+        store.add(root).map_err(|e| Error::own(Kind::Tls, "a server CA cannot be used").because(e))?;
+    }
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::own(Kind::Tls, "no TLS version is usable").because(e))?
+        .with_root_certificates(store);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let key = PrivateKeyDer::from_pem_slice(key)
+                .map_err(|e| Error::own(Kind::Tls, "a private key cannot be read").because(e))?;
+            builder
+                .with_client_auth_cert(certificates(chain)?, key)
+                .map_err(|e| Error::own(Kind::Tls, "certificate and key do not fit").because(e))?
+        }
+    };
+    config.resumption = rustls::client::Resumption::in_memory_sessions(4);
+    Ok(Arc::new(config))
+}
+
+/// All certificates of a PEM text; an error when there is none.
+pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
+    let list = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| Error::own(Kind::Tls, "a certificate cannot be read").because(e))?;
+    if list.is_empty() {
+        return Err(Error::own(Kind::Tls, "there is no certificate in the PEM text"));
+    }
+    Ok(list)
+}
+
+/// Asks for a client certificate and proves only that the client holds its key. Whom it names is decided per request
+/// by [`ClientTrust`], since by path routing the tenant is unknown at the handshake, and a bad certificate must be an
+/// HTTP 401 with a Status as from a real API server.
+#[derive(Debug)]
+struct RequestedNotJudged {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for RequestedNotJudged {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

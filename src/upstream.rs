@@ -1,0 +1,16 @@
+//! Connections to API servers: where they are, as whom we speak, pools by class, and a small JSON client on top.
+//!
+//! Promises: every wait has a deadline, a body is never buffered on the way, a request that was not sent can be sent
+//! again, watches and unary calls never share a connection. Must not know tenants, paths' meaning or objects' kinds.
+
+pub mod body;
+pub mod client;
+pub mod pool;
+pub mod target;
+pub mod watch;
+
+pub use body::Body;
+pub use client::{ApiClient, ListOptions, PatchKind, Resource};
+pub use pool::{Class, Pool, UpgradeConnection};
+pub use target::{Credential, Target};
+pub use watch::{WatchEvent, WatchStream};
