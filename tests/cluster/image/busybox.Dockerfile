@@ -1,0 +1,4 @@
+FROM scratch
+COPY rootfs /
+ENV PATH=/bin
+CMD ["sh"]
