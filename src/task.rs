@@ -37,6 +37,11 @@ impl<T> Task<T> {
         self.handle.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
+    /// Lets the task run to its own end without a joiner. Only for a driver of one connection, which ends with it.
+    pub fn ends_by_itself(mut self) {
+        self.handle.take();
+    }
+
     /// Lets the task run to its own end without a joiner. Only for work that holds a [`Drain`], whose trigger is the joiner.
     pub fn owned_by_drain(mut self, _drain: &Drain) {
         self.handle.take();

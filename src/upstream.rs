@@ -11,6 +11,6 @@ pub mod watch;
 
 pub use body::Body;
 pub use client::{ApiClient, ListOptions, PatchKind, Resource};
-pub use pool::{Class, Pool, UpgradeConnection};
+pub use pool::{Class, Pool, ResponseBody, UpgradeConnection};
 pub use target::{Credential, Target};
 pub use watch::{WatchEvent, WatchStream};

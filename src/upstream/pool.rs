@@ -1,13 +1,39 @@
 //! Connections to one API server, kept by class.
+//!
+//! Promises: classes never share a connection; a connection never carries more streams than the peer allows (a watch
+//! too many would hang, not fail); a request that was not sent is sent again on another connection; no lock is held
+//! across an await; no task outlives the pool and the bodies that came from it.
 
+mod connection;
+mod dial;
+mod lease;
+mod token;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 
+use self::connection::{Connections, Found};
+use self::dial::{Address, Dialer};
+use self::lease::Lease;
+pub use self::lease::ResponseBody;
+use self::token::TokenCache;
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result, Side};
+use crate::error::{Error, Kind, Result};
+use crate::task::{self, Task};
 use crate::upstream::{Body, Target};
+
+/// Connecting, TLS and the HTTP preface together.
+const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+/// An apiserver closes idle connections after 90 s as well; whoever is first matters little.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
+const REAP_INTERVAL: Duration = Duration::from_secs(15);
+/// Sending anew after a connection turned out to be going away: enough for a rolling restart, no storm.
+const ATTEMPTS: usize = 3;
 
 /// Which connections a request may use; classes never share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,22 +48,58 @@ pub enum Class {
     TokenWatch,
 }
 
+impl Class {
+    fn index(self) -> usize {
+        match self {
+            Self::Unary => 0,
+            Self::Watch => 1,
+            Self::Token => 2,
+            Self::TokenWatch => 3,
+        }
+    }
+
+    fn has_identity(self) -> bool {
+        matches!(self, Self::Unary | Self::Watch)
+    }
+}
+
 /// A pool of connections to one [`Target`].
-#[derive(Debug)]
 pub struct Pool {
     target: Target,
+    clock: Clock,
+    address: Address,
+    dialer: Dialer,
+    classes: [Arc<Connections>; 4],
+    token: TokenCache,
+    closed: AtomicBool,
+    reachable: AtomicBool,
+    last_error: Mutex<Option<String>>,
+    reaper: Mutex<Option<Task>>,
 }
 
 /// A fresh HTTP/1.1 connection for one upgrade request.
-#[derive(Debug)]
 pub struct UpgradeConnection {
-    _private: (),
+    sender: hyper::client::conn::http1::SendRequest<Body>,
+    address: Address,
+    target: Target,
+    credential: Option<HeaderValue>,
 }
 
 impl Pool {
     /// A pool without connections; the first request dials.
-    pub fn new(target: Target, _clock: Clock) -> Self {
-        Self { target }
+    pub fn new(target: Target, clock: Clock) -> Self {
+        Self {
+            address: Address::new(&target),
+            dialer: Dialer::new(&target),
+            token: TokenCache::new(target.credential.clone(), target.side),
+            classes: std::array::from_fn(|_| Arc::new(Connections::default())),
+            target,
+            clock,
+            closed: AtomicBool::new(false),
+            reachable: AtomicBool::new(false),
+            last_error: Mutex::new(None),
+            reaper: Mutex::new(None),
+        }
     }
 
     /// Where it leads.
@@ -46,34 +108,237 @@ impl Pool {
     }
 
     /// Sends a request (path and query only in the URI, or full; `Host`/authority and our credential are set here) and
-    /// waits at most `head_deadline` for the response head. The body is the caller's to read and to time.
+    /// waits at most `head_deadline` for the response head. The body is the caller's to read and to time; until it
+    /// ends or is dropped it counts against its connection.
     pub async fn send(
         &self,
-        _class: Class,
-        _request: Request<Body>,
-        _head_deadline: Duration,
-    ) -> Result<Response<Incoming>> {
-        Err(Error::own(Kind::Internal, "not built yet"))
+        class: Class,
+        mut request: Request<Body>,
+        head_deadline: Duration,
+    ) -> Result<Response<ResponseBody>> {
+        self.address.prepare(&mut request)?;
+        if class.has_identity() && !request.headers().contains_key(header::AUTHORIZATION) {
+            if let Some(value) = self.token.current(&self.clock).await? {
+                request.headers_mut().insert(header::AUTHORIZATION, value);
+            }
+        }
+        match tokio::time::timeout(head_deadline, self.attempt(class, request)).await {
+            Ok(Ok(response)) => {
+                self.note_success();
+                Ok(response)
+            }
+            Ok(Err(error)) => {
+                self.note_failure(&error);
+                Err(error)
+            }
+            Err(_) => Err(Error::new(self.target.side, Kind::Timeout, "the API server did not answer in time")),
+        }
     }
 
     /// Dials an HTTP/1.1 connection for one upgrade. `with_identity` false leaves our certificate and credential out.
-    pub async fn dial_upgrade(&self, _with_identity: bool, _deadline: Duration) -> Result<UpgradeConnection> {
-        Err(Error::own(Kind::Internal, "not built yet"))
+    pub async fn dial_upgrade(&self, with_identity: bool, deadline: Duration) -> Result<UpgradeConnection> {
+        self.check_open()?;
+        let credential = if with_identity { self.token.current(&self.clock).await? } else { None };
+        let dial = self.dialer.upgrade(with_identity);
+        let sender = match tokio::time::timeout(deadline.min(DIAL_DEADLINE), dial).await {
+            Ok(outcome) => outcome.inspect_err(|e| self.note_failure(e))?,
+            Err(_) => return Err(self.dial_timed_out()),
+        };
+        self.note_success();
+        Ok(UpgradeConnection { sender, address: self.address.clone(), target: self.target.clone(), credential })
     }
 
     /// Whether the last dial or request reached the server; for readiness and `describe`.
     pub fn is_reachable(&self) -> bool {
-        self.target.side == Side::Host
+        self.reachable.load(Ordering::Relaxed)
+    }
+
+    /// What the last failure was, while the server is not reachable.
+    pub fn last_error(&self) -> Option<String> {
+        if self.is_reachable() { None } else { self.last_error.lock().clone() }
+    }
+
+    /// Open connections of a class, for metrics and tests.
+    pub fn connections(&self, class: Class) -> usize {
+        self.of(class).count()
     }
 
     /// Closes idle connections and lets running requests finish; further sends fail.
-    pub fn close(&self) {}
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for connections in &self.classes {
+            connections.clear();
+        }
+        self.reaper.lock().take();
+    }
+
+    async fn attempt(&self, class: Class, mut request: Request<Body>) -> Result<Response<ResponseBody>> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let mut lease = self.lease(class).await?;
+            self.address.fit(&mut request, lease.is_http2());
+            let replay = Replay::of(&request);
+            let failed = match lease.send(request).await {
+                Ok(response) => return Ok(response.map(|body| ResponseBody::new(body, lease))),
+                Err(failed) => failed,
+            };
+            lease.retire();
+            let (error, unsent) = failed;
+            match unsent.or_else(|| replay.after(&error)) {
+                Some(again) if attempts < ATTEMPTS => request = again,
+                _ => return Err(dial::hyper_error(self.target.side, error)),
+            }
+        }
+    }
+
+    async fn lease(&self, class: Class) -> Result<Lease> {
+        let connections = self.of(class);
+        let seen = connections.failures();
+        loop {
+            self.check_open()?;
+            match connections.find(&self.target)? {
+                Found::Http2(lease) => return Ok(lease),
+                Found::Http1(mut lease) => {
+                    if lease.ready().await {
+                        return Ok(lease);
+                    }
+                }
+                Found::DialHttp1 => return self.dial(class).await,
+                Found::Dial => {
+                    // One dial at a time: the others share its outcome, good or bad.
+                    let _turn = connections.dialing.lock().await;
+                    if let Some(lease) = connections.find_http2() {
+                        return Ok(lease);
+                    }
+                    connections.failed_since(seen)?;
+                    return self.dial(class).await;
+                }
+            }
+        }
+    }
+
+    async fn dial(&self, class: Class) -> Result<Lease> {
+        self.start_reaper();
+        let connections = self.of(class);
+        let dialed = match tokio::time::timeout(DIAL_DEADLINE, self.dialer.pooled(class.has_identity())).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.dial_timed_out()),
+        };
+        match dialed {
+            Ok(connection) => {
+                self.check_open()?;
+                Ok(connections.add(connection))
+            }
+            Err(error) => {
+                connections.note_failure(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn of(&self, class: Class) -> &Arc<Connections> {
+        &self.classes[class.index()]
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(self.target.side, Kind::Closed, "the cluster's configuration has just changed"));
+        }
+        Ok(())
+    }
+
+    fn dial_timed_out(&self) -> Error {
+        let error = Error::new(self.target.side, Kind::Unavailable, "the API server cannot be reached: no answer");
+        self.note_failure(&error);
+        error
+    }
+
+    fn note_success(&self) {
+        if !self.reachable.load(Ordering::Relaxed) {
+            self.reachable.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn note_failure(&self, error: &Error) {
+        if error.side() == self.target.side {
+            *self.last_error.lock() = Some(error.to_string());
+            self.reachable.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Started by the first dial, since a pool may be made outside a runtime.
+    fn start_reaper(&self) {
+        let mut reaper = self.reaper.lock();
+        if reaper.is_some() || self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let classes = self.classes.clone();
+        *reaper = Some(task::spawn("upstream idle connections", async move {
+            loop {
+                tokio::time::sleep(REAP_INTERVAL).await;
+                for connections in &classes {
+                    connections.reap(IDLE_LIMIT);
+                }
+            }
+        }));
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("target", &self.target).finish_non_exhaustive()
+    }
 }
 
 impl UpgradeConnection {
     /// Sends the upgrade request and waits for the response head. On 101 use `hyper::upgrade::on(response)`; nothing
     /// beyond the request head is sent before that.
-    pub async fn send(self, _request: Request<Body>, _deadline: Duration) -> Result<Response<Incoming>> {
-        Err(Error::own(Kind::Internal, "not built yet"))
+    pub async fn send(mut self, mut request: Request<Body>, deadline: Duration) -> Result<Response<Incoming>> {
+        self.address.prepare(&mut request)?;
+        self.address.fit(&mut request, false);
+        if let Some(value) = self.credential.take() {
+            request.headers_mut().entry(header::AUTHORIZATION).or_insert(value);
+        }
+        match tokio::time::timeout(deadline, self.sender.send_request(request)).await {
+            Ok(outcome) => outcome.map_err(|e| dial::hyper_error(self.target.side, e)),
+            Err(_) => Err(Error::new(self.target.side, Kind::Timeout, "the API server did not answer in time")),
+        }
+    }
+}
+
+impl std::fmt::Debug for UpgradeConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UpgradeConnection").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// A second copy of a request whose body is in memory, for the cases in which the peer says that it did nothing.
+/// Go's server drops streams that cross its GOAWAY on the wire, so this is not rare (protocols.md 7.8).
+struct Replay(Option<Request<Body>>);
+
+impl Replay {
+    fn of(request: &Request<Body>) -> Self {
+        let body = match request.body() {
+            Body::Empty => Body::Empty,
+            Body::Full(bytes) => Body::Full(bytes.clone()),
+            Body::Incoming(_) => return Self(None),
+        };
+        let mut copy = Request::new(body);
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        Self(Some(copy))
+    }
+
+    /// REFUSED_STREAM promises that nothing was done (RFC 9113 8.7). A GOAWAY does too for the streams beyond its last
+    /// one, but h2 reports the others alike when the connection then ends, so only reads are sent again for it.
+    fn after(self, error: &hyper::Error) -> Option<Request<Body>> {
+        let copy = self.0?;
+        let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let leaving = cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR);
+        let read = matches!(*copy.method(), Method::GET | Method::HEAD);
+        (refused || (leaving && read)).then_some(copy)
     }
 }
