@@ -5,12 +5,17 @@
 
 pub mod body;
 pub mod client;
+pub mod host;
+pub mod kubeconfig;
 pub mod pool;
+pub mod service;
 pub mod target;
 pub mod watch;
 
 pub use body::Body;
 pub use client::{ApiClient, ListOptions, PatchKind, Resource};
+pub use kubeconfig::target_from_kubeconfig;
 pub use pool::{Class, Pool, ResponseBody, UpgradeConnection};
+pub use service::KubeService;
 pub use target::{Credential, Target};
 pub use watch::{WatchEvent, WatchStream};

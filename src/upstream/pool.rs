@@ -107,6 +107,11 @@ impl Pool {
         &self.target
     }
 
+    /// Time and randomness.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Sends a request (path and query only in the URI, or full; `Host`/authority and our credential are set here) and
     /// waits at most `head_deadline` for the response head. The body is the caller's to read and to time; until it
     /// ends or is dropped it counts against its connection.
