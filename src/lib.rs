@@ -2,7 +2,7 @@
 //!
 //! Layers, arrows only downward (enforced by `tests/architecture.rs`):
 //! base (`error` `status` `clock` `task` `drain` `telemetry` `tls` `config`)
-//! ← domain, pure (`names` `api` `identity` `stream` `crd`)
+//! ← domain, pure (`names` `api` `identity` `stream` `crd` `translate`)
 //! ← state (`upstream`, then `registry` `election`)
 //! ← planes (`gateway` `syncer` `operator` `dns` `admin`)
 //! ← wiring (`app` `cli`).
@@ -21,6 +21,7 @@ pub mod crd;
 pub mod identity;
 pub mod names;
 pub mod stream;
+pub mod translate;
 
 pub mod election;
 pub mod registry;

@@ -5,3 +5,4 @@
 //! [`kind::ResourceSyncer`]; only the engine does IO. All state is rebuilt from the two API servers.
 
 pub mod kind;
+pub mod kinds;

@@ -8,6 +8,7 @@ pub mod client;
 pub mod host;
 pub mod kubeconfig;
 pub mod pool;
+pub mod resources;
 pub mod service;
 pub mod target;
 pub mod watch;

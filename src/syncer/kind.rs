@@ -1,46 +1,11 @@
 //! What a kind is to the engine: pure functions from two objects to a plan. No IO, no clock, no client.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
 use serde_json::Value;
 
-use crate::crd::PodSecurity;
-use crate::names::{ClusterName, HostNamespace, TenantId};
 use crate::upstream::Resource;
 
 /// What the pure functions may know of a tenant.
-#[derive(Debug, Clone)]
-pub struct TenantView {
-    /// Which.
-    pub id: TenantId,
-    /// uid of the VirtualCluster: controller owner of every host object.
-    pub uid: String,
-    /// ClusterIP that the tenant's `kubernetes` Service has.
-    pub api_service_ip: IpAddr,
-    /// ClusterIP of its DNS.
-    pub dns_service_ip: IpAddr,
-    /// Such as `cluster.local`.
-    pub cluster_domain: String,
-    /// What pods may be.
-    pub pod_security: PodSecurity,
-    /// Exact-match image replacements.
-    pub translate_images: BTreeMap<String, String>,
-    /// Node labels that host nodes shown to the tenant must have.
-    pub node_selector: BTreeMap<String, String>,
-}
-
-impl TenantView {
-    /// Host namespace of all its objects.
-    pub fn namespace(&self) -> &HostNamespace {
-        self.id.namespace()
-    }
-
-    /// Cluster name, part of every host name.
-    pub fn cluster(&self) -> &ClusterName {
-        self.id.name()
-    }
-}
+pub use crate::translate::View as TenantView;
 
 /// Which side an object lives on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,6 +46,16 @@ pub trait Lookup {
     fn host_cluster_object(&self, kind: &str, name: &str) -> Option<Value>;
     /// Virtual objects that reference this one (reverse of [`ResourceSyncer::references`]), as (kind, key).
     fn referrers(&self, kind: &str, key: &ObjectKey) -> Vec<(&'static str, ObjectKey)>;
+    /// A host object of the tenant by its host name, projected. None also means: no such index, the kinds then compute
+    /// names of all virtual objects (slow; Events need it).
+    fn host_object_named(&self, kind: &str, name: &str) -> Option<Value> {
+        let _ = (kind, name);
+        None
+    }
+    /// Calendar time in seconds since 1970, for the few decisions that need an age. 0: unknown, nothing ever grows old.
+    fn now_unix(&self) -> i64 {
+        0
+    }
 }
 
 /// One write that the engine shall do. All host writes are server-side applies of exactly this intent unless said otherwise.
@@ -189,6 +164,14 @@ pub enum Action {
         secret: String,
         /// One per projected source: (key in the Secret, audience or "", expirationSeconds).
         tokens: Vec<TokenSpec>,
+    },
+    /// `first`; when the API server refuses it as such (422 Invalid, or 403 Forbidden by an allocator or quota),
+    /// `otherwise` instead. Never nested.
+    OrElse {
+        /// Tried first.
+        first: Box<Action>,
+        /// Done when `first` was refused; its own failure counts.
+        otherwise: Box<Action>,
     },
     /// An Event on a virtual object that says why something is refused or cannot be done. Rate-limited by the engine:
     /// the same (object, reason, message) at most once in ten minutes.

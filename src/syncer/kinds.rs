@@ -1,0 +1,1 @@
+//! The kinds that are synced, one file each, and what they share.

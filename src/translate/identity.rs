@@ -1,0 +1,289 @@
+//! Who a host object stands for: labels, annotations and owner on the way down, the recorded identity on the way back.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{View, diff, json};
+use crate::names::{self, HostName, Limit, VirtualName, VirtualNamespace, keys};
+
+/// Annotation: fingerprint of the intent that was last written, so that a removal in the tenant is noticed and a host
+/// controller that edits the object is not fought.
+pub const APPLIED: &str = "portico.dev/applied";
+/// Annotation: label keys that came from the tenant, comma-separated (objects that are updated by patches).
+pub const LABEL_KEYS: &str = "portico.dev/label-keys";
+/// Annotation: annotation keys that came from the tenant, comma-separated.
+pub const ANNOTATION_KEYS: &str = "portico.dev/annotation-keys";
+/// Label on objects that Portico made inside a tenant from a host object (nodes, classes, volumes).
+pub const FROM_HOST: &str = "portico.dev/from-host";
+
+/// The host name of a virtual object; None when its name or namespace is not valid.
+pub fn host_name(namespace: &str, name: &str, view: &View, limit: Limit) -> Option<HostName> {
+    let name = VirtualName::parse(name).ok()?;
+    let namespace = VirtualNamespace::parse(namespace).ok()?;
+    Some(names::host_name(&name, &namespace, view.cluster(), limit))
+}
+
+/// The host name of something made for a virtual object.
+pub fn derived_host_name(purpose: &str, namespace: &str, name: &str, view: &View, limit: Limit) -> Option<HostName> {
+    let name = VirtualName::parse(name).ok()?;
+    let namespace = VirtualNamespace::parse(namespace).ok()?;
+    Some(names::derived_host_name(purpose, &name, &namespace, view.cluster(), limit))
+}
+
+/// Like [`host_name`] for a reference inside an object. A reference that names nothing valid stays a name that nothing
+/// on the host can have, so it never reaches a foreign object.
+pub fn reference(namespace: &str, name: &str, view: &View, limit: Limit) -> String {
+    host_name(namespace, name, view, limit).map_or_else(|| "invalid-reference".to_owned(), |n| n.to_string())
+}
+
+/// `group/Kind`, or `Kind` in the core group: the value of [`keys::OBJECT_KIND`].
+pub fn kind_of(group: &str, kind: &str) -> String {
+    if group.is_empty() { kind.to_owned() } else { format!("{group}/{kind}") }
+}
+
+/// Whether a tenant's annotation must not reach the host: Portico's own, the copy that `kubectl apply` keeps (size), and
+/// what makes the host's kubelet or API server treat a pod as a static one.
+fn is_dropped_annotation(key: &str) -> bool {
+    keys::is_reserved(key)
+        || key == "kubectl.kubernetes.io/last-applied-configuration"
+        || key.starts_with("kubernetes.io/config.")
+}
+
+/// The tenant's labels that reach the host.
+pub fn tenant_labels(virtual_object: &Value) -> BTreeMap<String, String> {
+    let mut labels = json::strings(virtual_object, "/metadata/labels");
+    labels.retain(|key, _| !keys::is_reserved(key));
+    labels
+}
+
+/// The tenant's annotations that reach the host.
+pub fn tenant_annotations(virtual_object: &Value) -> BTreeMap<String, String> {
+    let mut annotations = json::strings(virtual_object, "/metadata/annotations");
+    annotations.retain(|key, _| !is_dropped_annotation(key));
+    annotations
+}
+
+/// Whole metadata of the host object that stands for a virtual one: name, namespace, labels, annotations, owner. Nothing
+/// else of the tenant's metadata (finalizers, owners, generateName) crosses. None when the name is not valid.
+pub fn metadata(kind: &str, virtual_object: &Value, view: &View, limit: Limit) -> Option<Map<String, Value>> {
+    let (name, namespace) = (json::name(virtual_object), json::namespace(virtual_object));
+    let host_name = host_name(namespace, name, view, limit)?;
+    let mut labels = tenant_labels(virtual_object);
+    labels.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
+    labels.insert(keys::NAMESPACE.to_owned(), namespace.to_owned());
+    let mut annotations = tenant_annotations(virtual_object);
+    for (key, value) in [
+        (keys::OBJECT_KIND, kind),
+        (keys::OBJECT_NAME, name),
+        (keys::OBJECT_NAMESPACE, namespace),
+        (keys::OBJECT_UID, json::uid(virtual_object)),
+    ] {
+        annotations.insert(key.to_owned(), value.to_owned());
+    }
+    let mut metadata = Map::new();
+    metadata.insert("name".to_owned(), json!(host_name.as_str()));
+    metadata.insert("namespace".to_owned(), json!(view.namespace().as_str()));
+    metadata.insert("labels".to_owned(), json!(labels));
+    metadata.insert("annotations".to_owned(), json!(annotations));
+    if !view.uid.is_empty() {
+        metadata.insert("ownerReferences".to_owned(), json!([owner(view)]));
+    }
+    Some(metadata)
+}
+
+/// The VirtualCluster as controller: no host controller adopts the object, and it is collected with the cluster.
+pub fn owner(view: &View) -> Value {
+    json!({
+        "apiVersion": "portico.dev/v1alpha1",
+        "kind": "VirtualCluster",
+        "name": view.cluster().as_str(),
+        "uid": view.uid,
+        "controller": true,
+        "blockOwnerDeletion": false,
+    })
+}
+
+/// The virtual object that a host object stands for: namespace and name. None unless *all* marks fit and the host name
+/// is the one that this virtual object would get, so copies that host controllers make of our metadata are not ours.
+pub fn virtual_key(kind: &str, host: &Value, view: &View, limit: Limit) -> Option<(String, String)> {
+    if json::namespace(host) != view.namespace().as_str() {
+        return None;
+    }
+    let labels = host.pointer("/metadata/labels")?;
+    let annotations = host.pointer("/metadata/annotations")?;
+    let field = |map: &Value, key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
+    if field(labels, keys::CLUSTER)? != view.cluster().as_str() || field(annotations, keys::OBJECT_KIND)? != kind {
+        return None;
+    }
+    let (namespace, name) = (field(annotations, keys::OBJECT_NAMESPACE)?, field(annotations, keys::OBJECT_NAME)?);
+    (host_name(&namespace, &name, view, limit)?.as_str() == json::name(host)).then_some((namespace, name))
+}
+
+/// uid of the virtual object for which a host object was written, "" when none is recorded.
+pub fn recorded_uid(host: &Value) -> &str {
+    annotation(host, keys::OBJECT_UID)
+}
+
+/// One annotation, or "".
+pub fn annotation<'a>(object: &'a Value, key: &str) -> &'a str {
+    object.pointer("/metadata/annotations").and_then(|a| a.get(key)).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// One label, or "".
+pub fn label<'a>(object: &'a Value, key: &str) -> &'a str {
+    object.pointer("/metadata/labels").and_then(|a| a.get(key)).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether Portico made this object inside a tenant.
+pub fn is_from_host(virtual_object: &Value) -> bool {
+    !label(virtual_object, FROM_HOST).is_empty()
+}
+
+/// Puts the fingerprint of an intent into its own annotations.
+pub fn stamp(intent: &mut Value) {
+    let fingerprint = diff::fingerprint(intent);
+    set_annotation(intent, APPLIED, fingerprint);
+}
+
+/// Sets one annotation of an object.
+pub fn set_annotation(object: &mut Value, key: &str, value: String) {
+    if let Value::Object(map) = object {
+        let metadata = json::object(map, "metadata");
+        json::object(metadata, "annotations").insert(key.to_owned(), Value::String(value));
+    }
+}
+
+/// Whether `actual` is what the stamped `intent` asks for.
+pub fn is_applied(actual: &Value, intent: &Value) -> bool {
+    annotation(actual, APPLIED) == annotation(intent, APPLIED) && diff::covers(actual, intent)
+}
+
+/// Records which label and annotation keys are the tenant's, for [`metadata_patch`].
+pub fn record_keys(metadata: &mut Map<String, Value>) {
+    let list = |metadata: &Map<String, Value>, field: &str| {
+        let keys = metadata.get(field).and_then(Value::as_object).into_iter().flat_map(Map::keys);
+        keys.filter(|key| !keys::is_reserved(key)).cloned().collect::<Vec<_>>().join(",")
+    };
+    let (labels, annotations) = (list(metadata, "labels"), list(metadata, "annotations"));
+    let target = json::object(metadata, "annotations");
+    for (key, value) in [(LABEL_KEYS, labels), (ANNOTATION_KEYS, annotations)] {
+        if !value.is_empty() {
+            target.insert(key.to_owned(), Value::String(value));
+        }
+    }
+}
+
+/// Merge patch of `metadata` that makes the host's labels and annotations as intended: sets what differs, removes what
+/// once came from the tenant (or is ours) and is no longer wanted, leaves what others put there.
+pub fn metadata_patch(host: &Value, intent: &Map<String, Value>) -> Option<Value> {
+    let mut patch = Map::new();
+    for (field, record) in [("labels", LABEL_KEYS), ("annotations", ANNOTATION_KEYS)] {
+        let empty = Map::new();
+        let wanted = intent.get(field).and_then(Value::as_object).unwrap_or(&empty);
+        let found = host.pointer("/metadata").and_then(|m| m.get(field)).and_then(Value::as_object).unwrap_or(&empty);
+        let recorded: Vec<&str> = annotation(host, record).split(',').collect();
+        let mut changes: Map<String, Value> =
+            wanted.iter().filter(|(k, v)| found.get(*k) != Some(v)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        for key in found.keys().filter(|key| !wanted.contains_key(*key)) {
+            if recorded.contains(&key.as_str()) || is_ours_to_remove(key) {
+                changes.insert(key.clone(), Value::Null);
+            }
+        }
+        if !changes.is_empty() {
+            patch.insert(field.to_owned(), Value::Object(changes));
+        }
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// Bookkeeping that a kind stopped wanting. Other reserved keys may belong to other parts of Portico.
+fn is_ours_to_remove(key: &str) -> bool {
+    [LABEL_KEYS, ANNOTATION_KEYS, keys::PENDING].contains(&key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{hostile, view};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn object() -> Value {
+        json!({"metadata": {
+            "name": "web", "namespace": "default", "uid": "u1", "finalizers": ["a/b"], "generateName": "web-",
+            "labels": {"app": "web", "portico.dev/cluster": "other", "x.portico.dev/y": "z"},
+            "annotations": {"note": "n", "portico.dev/object-uid": "forged", "kubernetes.io/config.mirror": "m",
+                "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+            "ownerReferences": [{"kind": "ReplicaSet", "name": "r", "uid": "u"}],
+        }})
+    }
+
+    #[test]
+    fn host_metadata_carries_identity_and_no_tenant_machinery() {
+        let metadata = metadata("Service", &object(), &view(), Limit::Label).expect("valid");
+        assert_eq!(
+            Value::Object(metadata),
+            json!({
+                "name": "web-x-default-x-vc1", "namespace": "team-a",
+                "labels": {"app": "web", "portico.dev/cluster": "vc1", "portico.dev/namespace": "default"},
+                "annotations": {"note": "n", "portico.dev/object-kind": "Service", "portico.dev/object-name": "web",
+                    "portico.dev/object-namespace": "default", "portico.dev/object-uid": "u1"},
+                "ownerReferences": [{"apiVersion": "portico.dev/v1alpha1", "kind": "VirtualCluster", "name": "vc1",
+                    "uid": "vc-uid", "controller": true, "blockOwnerDeletion": false}],
+            })
+        );
+    }
+
+    #[test]
+    fn identity_comes_back_only_when_every_mark_fits() {
+        let host = json!({"metadata": metadata("Service", &object(), &view(), Limit::Label).expect("valid")});
+        let key = Some(("default".to_owned(), "web".to_owned()));
+        assert_eq!(virtual_key("Service", &host, &view(), Limit::Label), key);
+        assert_eq!(virtual_key("Endpoints", &host, &view(), Limit::Label), None);
+        for (pointer, value) in [
+            ("/metadata/name", "copy"),
+            ("/metadata/namespace", "team-b"),
+            ("/metadata/labels/portico.dev~1cluster", "vc2"),
+            ("/metadata/annotations/portico.dev~1object-name", "other"),
+        ] {
+            let mut copy = host.clone();
+            *copy.pointer_mut(pointer).expect("exists") = json!(value);
+            assert_eq!(virtual_key("Service", &copy, &view(), Limit::Label), None, "{pointer}");
+        }
+    }
+
+    #[test]
+    fn removed_tenant_keys_go_and_foreign_ones_stay() {
+        let mut old = metadata("Pod", &object(), &view(), Limit::Subdomain).expect("valid");
+        record_keys(&mut old);
+        let mut host = json!({"metadata": old});
+        host["metadata"]["labels"]["host.example/added"] = json!("1");
+        let mut bare = object();
+        bare["metadata"]["labels"] = json!({"tier": "x"});
+        let mut wanted = metadata("Pod", &bare, &view(), Limit::Subdomain).expect("valid");
+        record_keys(&mut wanted);
+        let patch = metadata_patch(&host, &wanted).expect("differs");
+        assert_eq!(patch["labels"], json!({"app": null, "tier": "x"}));
+        assert_eq!(patch["annotations"], json!({"portico.dev/label-keys": "tier"}));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_reserved_survives(labels in prop::collection::btree_map("([a-z]{1,3}[.])?portico[.]dev/[a-z]{1,9}", "[a-z]{0,5}", 0..6)) {
+            let object = json!({"metadata": {"name": "a", "namespace": "b", "uid": "u", "labels": labels, "annotations": labels}});
+            let metadata = metadata("Pod", &object, &view(), Limit::Subdomain).expect("valid");
+            prop_assert_eq!(&metadata["labels"], &json!({"portico.dev/cluster": "vc1", "portico.dev/namespace": "b"}));
+            prop_assert_eq!(metadata["annotations"].as_object().map(Map::len), Some(4));
+        }
+
+        #[test]
+        fn never_panics(object in hostile(), host in hostile()) {
+            let _ = metadata("Pod", &object, &view(), Limit::Subdomain);
+            let _ = virtual_key("Pod", &host, &view(), Limit::Subdomain);
+            let mut copy = object.clone();
+            stamp(&mut copy);
+            let _ = is_applied(&host, &copy);
+            if let Value::Object(map) = object { let _ = metadata_patch(&host, &map); }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Label selectors: confined to a tenant and its namespaces on the way down, and evaluated against labels.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{View, json};
+use crate::names::keys;
+
+/// A reserved label that no object ever carries: what a selector over reserved keys selects.
+const NEVER: &str = "portico.dev/never";
+
+/// Which virtual namespaces a selector is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespaces {
+    /// All of the tenant.
+    All,
+    /// Exactly these; none selects nothing.
+    These(Vec<String>),
+}
+
+/// The host form of a plain map selector (`Service.spec.selector`) of an object in `namespace`.
+pub fn map_to_host(selector: &BTreeMap<String, String>, namespace: &str, view: &View) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    for (key, value) in selector {
+        if keys::is_reserved(key) {
+            // In the tenant's eyes no host object has such a label.
+            out.insert(NEVER.to_owned(), "true".to_owned());
+        } else {
+            out.insert(key.clone(), value.clone());
+        }
+    }
+    out.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
+    out.insert(keys::NAMESPACE.to_owned(), namespace.to_owned());
+    out
+}
+
+/// The host form of a `metav1.LabelSelector`: the tenant's terms, and ours for the cluster and the namespaces. A null
+/// selector (selects nothing) stays null.
+pub fn to_host(selector: &Value, namespaces: &Namespaces, view: &View) -> Value {
+    if !selector.is_object() {
+        return Value::Null;
+    }
+    let mut labels = json::strings(selector, "/matchLabels");
+    let mut expressions = Vec::new();
+    let mut nothing = labels.keys().any(|key| keys::is_reserved(key));
+    labels.retain(|key, _| !keys::is_reserved(key));
+    for expression in json::items(selector, "/matchExpressions") {
+        if !keys::is_reserved(json::text(expression, "/key")) {
+            expressions.push(expression.clone());
+        } else if matches!(json::text(expression, "/operator"), "In" | "Exists") {
+            nothing = true;
+        }
+    }
+    labels.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
+    match namespaces {
+        Namespaces::All => {}
+        Namespaces::These(names) if names.is_empty() => nothing = true,
+        Namespaces::These(names) if names.len() == 1 => {
+            labels.insert(keys::NAMESPACE.to_owned(), names.concat());
+        }
+        Namespaces::These(names) => {
+            let mut names = names.clone();
+            names.sort();
+            names.dedup();
+            expressions.push(json!({"key": keys::NAMESPACE, "operator": "In", "values": names}));
+        }
+    }
+    if nothing {
+        expressions.push(json!({"key": NEVER, "operator": "Exists"}));
+    }
+    let mut out = Map::new();
+    out.insert("matchLabels".to_owned(), json!(labels));
+    if !expressions.is_empty() {
+        out.insert("matchExpressions".to_owned(), Value::Array(expressions));
+    }
+    Value::Object(out)
+}
+
+/// Whether a `metav1.LabelSelector` selects these labels. Null selects nothing, an empty one everything, an unknown
+/// operator nothing.
+pub fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
+    if !selector.is_object() {
+        return false;
+    }
+    json::strings(selector, "/matchLabels").iter().all(|(key, value)| labels.get(key) == Some(value))
+        && json::items(selector, "/matchExpressions").iter().all(|expression| expression_selects(expression, labels))
+}
+
+fn expression_selects(expression: &Value, labels: &BTreeMap<String, String>) -> bool {
+    let found = labels.get(json::text(expression, "/key"));
+    let listed = || found.is_some_and(|v| json::items(expression, "/values").iter().any(|i| i.as_str() == Some(v)));
+    match json::text(expression, "/operator") {
+        "In" => listed(),
+        "NotIn" => !listed(),
+        "Exists" => found.is_some(),
+        "DoesNotExist" => found.is_none(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{hostile, view};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn terms_of_cluster_and_namespace_are_added() {
+        let selector = json!({"matchLabels": {"app": "web"}});
+        let one = to_host(&selector, &Namespaces::These(vec!["default".to_owned()]), &view());
+        assert_eq!(
+            one,
+            json!({"matchLabels": {"app": "web", "portico.dev/cluster": "vc1", "portico.dev/namespace": "default"}})
+        );
+        let two = to_host(&selector, &Namespaces::These(vec!["b".to_owned(), "a".to_owned()]), &view());
+        assert_eq!(
+            two["matchExpressions"],
+            json!([{"key": "portico.dev/namespace", "operator": "In", "values": ["a", "b"]}])
+        );
+        assert_eq!(to_host(&Value::Null, &Namespaces::All, &view()), Value::Null);
+    }
+
+    #[test]
+    fn reserved_keys_of_the_tenant_select_nothing_foreign() {
+        let other = labels(&[("portico.dev/cluster", "vc2"), ("portico.dev/namespace", "default"), ("app", "web")]);
+        let own = labels(&[("portico.dev/cluster", "vc1"), ("portico.dev/namespace", "default"), ("app", "web")]);
+        for hostile in [
+            json!({"matchLabels": {"portico.dev/cluster": "vc2"}}),
+            json!({"matchExpressions": [{"key": "portico.dev/cluster", "operator": "In", "values": ["vc1", "vc2"]}]}),
+            json!({"matchExpressions": [{"key": "portico.dev/cluster", "operator": "Exists"}]}),
+        ] {
+            let host = to_host(&hostile, &Namespaces::All, &view());
+            assert!(!selects(&host, &other) && !selects(&host, &own), "{host}");
+        }
+        let absent = json!({"matchExpressions": [{"key": "portico.dev/x", "operator": "DoesNotExist"}]});
+        let host = to_host(&absent, &Namespaces::All, &view());
+        assert!(selects(&host, &own) && !selects(&host, &other));
+    }
+
+    proptest! {
+        #[test]
+        fn no_selector_reaches_another_tenant(selector in hostile(), extra in prop::collection::btree_map("[a-z]{1,4}", "[a-z]{0,3}", 0..4)) {
+            let mut other = extra;
+            other.insert(keys::CLUSTER.to_owned(), "vc2".to_owned());
+            other.insert(keys::NAMESPACE.to_owned(), "default".to_owned());
+            for namespaces in [Namespaces::All, Namespaces::These(vec!["default".to_owned()]), Namespaces::These(vec![])] {
+                prop_assert!(!selects(&to_host(&selector, &namespaces, &view()), &other));
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Views and hostile objects for the tests of this module and of the kinds.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use proptest::prelude::*;
+use serde_json::{Map, Value};
+
+use super::View;
+use crate::crd::PodSecurity;
+use crate::names::TenantId;
+
+/// Tenant `team-a/vc1` with an owner.
+pub(crate) fn view() -> View {
+    View {
+        id: TenantId::parse("team-a", "vc1").expect("valid"),
+        uid: "vc-uid".to_owned(),
+        api_service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 50)),
+        dns_service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 51)),
+        cluster_domain: "cluster.local".to_owned(),
+        pod_security: PodSecurity::Baseline,
+        translate_images: std::collections::BTreeMap::new(),
+        node_selector: std::collections::BTreeMap::new(),
+    }
+}
+
+/// Keys that the code looks for, so that hostile shapes are met at every place.
+const KEYS: &[&str] = &[
+    "metadata",
+    "spec",
+    "status",
+    "name",
+    "namespace",
+    "uid",
+    "labels",
+    "annotations",
+    "containers",
+    "initContainers",
+    "ephemeralContainers",
+    "volumes",
+    "projected",
+    "sources",
+    "serviceAccountToken",
+    "downwardAPI",
+    "items",
+    "fieldRef",
+    "fieldPath",
+    "env",
+    "envFrom",
+    "configMapKeyRef",
+    "valueFrom",
+    "configMap",
+    "secret",
+    "secretName",
+    "ports",
+    "port",
+    "nodePort",
+    "clusterIP",
+    "clusterIPs",
+    "selector",
+    "matchLabels",
+    "matchExpressions",
+    "key",
+    "operator",
+    "values",
+    "affinity",
+    "podAffinity",
+    "requiredDuringSchedulingIgnoredDuringExecution",
+    "labelSelector",
+    "namespaceSelector",
+    "namespaces",
+    "topologySpreadConstraints",
+    "securityContext",
+    "capabilities",
+    "add",
+    "privileged",
+    "sysctls",
+    "hostAliases",
+    "dnsConfig",
+    "options",
+    "tolerations",
+    "conditions",
+    "type",
+    "containerStatuses",
+    "image",
+    "resources",
+    "requests",
+    "limits",
+    "subsets",
+    "addresses",
+    "endpoints",
+    "ip",
+    "claimRef",
+    "rules",
+    "http",
+    "paths",
+    "backend",
+    "service",
+    "tls",
+    "involvedObject",
+    "message",
+    "data",
+    "lastTimestamp",
+    "deletionTimestamp",
+    "portico.dev/cluster",
+];
+
+/// Any JSON, often with the keys of real objects in the wrong places and of the wrong types.
+pub(crate) fn hostile() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[ -~é\\n]{0,12}".prop_map(Value::from),
+        prop::sample::select(KEYS.to_vec()).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(7, 96, 8, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((prop::sample::select(KEYS.to_vec()), inner), 0..8).prop_map(|pairs| Value::Object(
+                pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<Map<_, _>>()
+            )),
+        ]
+    })
+}
+
+/// A real object with hostile JSON at one random place: gets further into the code than noise alone.
+pub(crate) fn poisoned(base: Value) -> impl Strategy<Value = Value> {
+    (hostile(), any::<u32>()).prop_map(move |(poison, seed)| {
+        let mut object = base.clone();
+        let mut seed = seed;
+        poison_at(&mut object, poison, &mut seed);
+        object
+    })
+}
+
+fn poison_at(place: &mut Value, poison: Value, seed: &mut u32) {
+    let roll = *seed % 7;
+    *seed /= 7;
+    let inner = match place {
+        Value::Object(map) if roll != 0 && !map.is_empty() => {
+            map.values_mut().nth(*seed as usize % 5).into_iter().next()
+        }
+        Value::Array(items) if roll != 0 && !items.is_empty() => items.first_mut(),
+        _ => None,
+    };
+    match inner {
+        Some(inner) => poison_at(inner, poison, seed),
+        None => *place = poison,
+    }
+}
