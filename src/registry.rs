@@ -182,3 +182,6 @@ impl Snapshot {
         Self { by_id, by_host, by_port }
     }
 }
+
+#[cfg(test)]
+mod tests;
