@@ -1,1 +1,178 @@
-//! Placeholder.
+//! Tenant DNS: one resolver for each tenant on the port after its API port, answering from that tenant's own objects
+//! and forwarding the rest.
+//!
+//! Promises: a tenant's zone is only ever read by that tenant's sockets; nothing below a cluster domain and no private
+//! reverse name leaves; listeners come and go with the registry without touching each other. Must not know the
+//! syncer, the gateway, or how tenants are made.
+
+mod forward;
+mod message;
+mod project;
+mod resolve;
+mod server;
+mod source;
+mod zone;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::rr::Name;
+use parking_lot::RwLock;
+
+use crate::clock::Clock;
+use crate::config::DnsConfig;
+use crate::dns::forward::{Forwarder, ResolvConf};
+use crate::dns::server::{Server, Sockets};
+use crate::dns::zone::{Origin, Zone};
+use crate::drain::Drain;
+use crate::error::{Error, Kind, Result};
+use crate::names::TenantId;
+use crate::registry::{Registry, Tenant};
+use crate::task::{self, Task};
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// A port that its former holder is just leaving is free again after a moment.
+const BIND_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BIND_BACKOFF: Duration = Duration::from_secs(10);
+
+/// What the DNS plane is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its configuration.
+    pub config: DnsConfig,
+    /// The tenants.
+    pub registry: Arc<Registry>,
+    /// Time and randomness.
+    pub clock: Clock,
+    /// Where to listen; the port is the tenant's.
+    pub address: IpAddr,
+}
+
+/// Serves every tenant of the registry until the drain is over.
+pub async fn run(parts: Parts, mut drain: Drain) -> Result<()> {
+    let forwarder = Arc::new(forwarder(&parts.config, &parts.clock).await?);
+    let mut changes = parts.registry.subscribe();
+    let mut running: HashMap<TenantId, Running> = HashMap::new();
+    loop {
+        changes.borrow_and_update();
+        reconcile(&parts, &forwarder, &mut running, &drain);
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { break },
+            _ = drain.signaled() => break,
+        }
+    }
+    // The listeners linger on their own; see `Server::run`.
+    for (_, tenant) in running {
+        tenant.listener.join().await;
+    }
+    Ok(())
+}
+
+/// One tenant's tasks; dropped means stopped.
+struct Running {
+    generation: u64,
+    port: u16,
+    zone: Arc<RwLock<Zone>>,
+    listener: Task,
+    _source: Task,
+}
+
+async fn forwarder(config: &DnsConfig, clock: &Clock) -> Result<Forwarder> {
+    let text = tokio::fs::read_to_string(RESOLV_CONF).await.unwrap_or_default();
+    let conf = ResolvConf::parse(&text);
+    let servers =
+        if config.upstream.is_empty() {
+            conf.servers
+        } else {
+            let parse = |s: &String| s.parse::<SocketAddr>();
+            config.upstream.iter().map(parse).collect::<Result<_, _>>().map_err(|e| {
+                Error::client(Kind::Invalid, "dns.upstream holds something that is not ip:port").because(e)
+            })?
+        };
+    if servers.is_empty() {
+        tracing::warn!("no DNS resolver is known: tenants cannot resolve names outside their cluster");
+    }
+    Ok(Forwarder::new(servers, conf.cluster_domains, clock.clone()))
+}
+
+fn reconcile(parts: &Parts, forwarder: &Arc<Forwarder>, running: &mut HashMap<TenantId, Running>, drain: &Drain) {
+    let snapshot = parts.registry.load();
+    // A tenant whose port another one holds is not served: its queries would be answered from the wrong zone.
+    let holds_port = |t: &Tenant| snapshot.by_port(t.port).is_some_and(|holder| holder.id == t.id);
+    running.retain(|id, _| snapshot.by_id(id).is_some_and(|t| holds_port(t)));
+    for tenant in snapshot.tenants() {
+        if !holds_port(tenant) {
+            continue;
+        }
+        let Some((port, origin)) = place(tenant) else { continue };
+        match running.remove(&tenant.id) {
+            Some(same) if same.generation == tenant.generation => {
+                running.insert(tenant.id.clone(), same);
+            }
+            // New credentials or connections: the sockets and what is known stay.
+            Some(old) if old.port == port && *old.zone.read().origin() == origin => {
+                let source = follow(parts, tenant, &old.zone, drain);
+                let renewed = Running { generation: tenant.generation, _source: source, ..old };
+                running.insert(tenant.id.clone(), renewed);
+            }
+            _ => {
+                let zone = Arc::new(RwLock::new(Zone::new(origin)));
+                let server =
+                    Server { zone: Arc::clone(&zone), forwarder: Arc::clone(forwarder), clock: parts.clock.clone() };
+                let listener = listen(parts, server, port, drain);
+                let _source = follow(parts, tenant, &zone, drain);
+                let started = Running { generation: tenant.generation, port, zone, listener, _source };
+                running.insert(tenant.id.clone(), started);
+            }
+        }
+    }
+}
+
+/// Port and origin of a tenant's DNS, unless its settings make no sense (reported).
+fn place(tenant: &Tenant) -> Option<(u16, Origin)> {
+    let refuse = |what: &str| {
+        tracing::warn!(tenant = %tenant.id, "tenant DNS is not served: {what}");
+        None
+    };
+    let Some(port) = tenant.port.checked_add(1) else { return refuse("its port has no successor") };
+    let Ok(mut domain) = Name::from_ascii(&tenant.cluster_domain) else {
+        return refuse("its cluster domain is not a DNS name");
+    };
+    if domain.is_root() {
+        return refuse("its cluster domain is empty");
+    }
+    domain.set_fqdn(true);
+    let domain = domain.to_lowercase();
+    Some((port, Origin { domain, api: tenant.api_service_ip, dns: tenant.dns_service_ip }))
+}
+
+fn follow(parts: &Parts, tenant: &Tenant, zone: &Arc<RwLock<Zone>>, drain: &Drain) -> Task {
+    let followed = source::follow(tenant.api.clone(), Arc::clone(zone), parts.clock.clone(), drain.clone());
+    task::spawn("dns-source", followed)
+}
+
+fn listen(parts: &Parts, server: Server, port: u16, drain: &Drain) -> Task {
+    let (address, clock, mut drain) = (parts.address, parts.clock.clone(), drain.clone());
+    task::spawn("dns-listener", async move {
+        let mut wait = BIND_BACKOFF;
+        while !drain.is_draining() {
+            let outcome = match Sockets::bind(address, port).await {
+                Ok(sockets) => {
+                    wait = BIND_BACKOFF;
+                    tracing::debug!(at = ?sockets.address(), "tenant DNS listens");
+                    server.run(&sockets, drain.clone()).await
+                }
+                Err(error) => Err(error),
+            };
+            let Err(error) = outcome else { return };
+            tracing::warn!(port, %error, retry_in = ?wait, "tenant DNS does not listen");
+            tokio::select! {
+                () = tokio::time::sleep(clock.jitter(wait)) => {}
+                _ = drain.signaled() => return,
+            }
+            wait = (wait * 2).min(LONGEST_BIND_BACKOFF);
+        }
+    })
+}
