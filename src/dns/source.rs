@@ -14,19 +14,11 @@ use crate::dns::zone::{Service, Slice, Zone};
 use crate::drain::Drain;
 use crate::error::{Kind, Result};
 use crate::task;
-use crate::upstream::{ApiClient, ListOptions, Resource, WatchEvent, WatchStream};
+use crate::upstream::{ApiClient, ListOptions, Resource, WatchEvent, WatchStream, resources};
 
 const BACKOFF: Duration = Duration::from_millis(200);
-
-const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services", kind: "Service", namespaced: true };
-
-const SLICES: Resource = Resource {
-    group: "discovery.k8s.io",
-    version: "v1",
-    plural: "endpointslices",
-    kind: "EndpointSlice",
-    namespaced: true,
-};
+/// A server that ends watches at once, in good order, must not make us turn.
+const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 
 /// Follows both kinds until the drain begins.
 pub(crate) async fn follow(api: ApiClient, zone: Arc<RwLock<Zone>>, clock: Clock, drain: Drain) {
@@ -47,7 +39,7 @@ trait Held: Sized {
 }
 
 impl Held for Service {
-    const RESOURCE: &'static Resource = &SERVICES;
+    const RESOURCE: &'static Resource = &resources::SERVICES;
     const TASK: &'static str = "dns-services";
 
     fn project(json: &[u8]) -> Result<Named<Self>, serde_json::Error> {
@@ -68,7 +60,7 @@ impl Held for Service {
 }
 
 impl Held for Slice {
-    const RESOURCE: &'static Resource = &SLICES;
+    const RESOURCE: &'static Resource = &resources::ENDPOINT_SLICES;
     const TASK: &'static str = "dns-endpoints";
 
     fn project(json: &[u8]) -> Result<Named<Self>, serde_json::Error> {
@@ -94,6 +86,7 @@ async fn follow_kind<T: Held>(api: &ApiClient, zone: &RwLock<Zone>, clock: &Cloc
     let version = &version;
     task::supervise(T::TASK, clock.clone(), drain, BACKOFF, move || async move {
         loop {
+            let started = clock.instant();
             let known = version.lock().clone();
             let outcome = if known.is_empty() {
                 list::<T>(api, zone, version).await
@@ -107,6 +100,9 @@ async fn follow_kind<T: Held>(api: &ApiClient, zone: &RwLock<Zone>, clock: &Cloc
                 Ok(()) => {}
                 Err(error) if error.kind() == Kind::Gone => version.lock().clear(),
                 Err(error) => return Err(error),
+            }
+            if started.elapsed() < SHORTEST_WATCH {
+                tokio::time::sleep(clock.jitter(SHORTEST_WATCH)).await;
             }
         }
     })
