@@ -1,0 +1,156 @@
+//! One request's account: what is counted while it runs and the one line and the metrics that it leaves at its end.
+//!
+//! Promises: shared by everything that works on a request (phases, body, tunnel); the last holder's drop releases the
+//! request's permit and writes the line, so a stream is in the log with its true length and time. Never a query string
+//! (exec commands and tokens stand there), never a header.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::metrics::{TenantMetrics, VerbClass};
+use crate::telemetry::ACCESS;
+
+/// Paths are cut here in the log.
+const LONGEST_PATH: usize = 512;
+
+/// Shared account of one request.
+#[derive(Debug)]
+pub struct Record {
+    started: Instant,
+    peer: SocketAddr,
+    protocol: &'static str,
+    received: AtomicU64,
+    sent: AtomicU64,
+    fields: Mutex<Fields>,
+}
+
+#[derive(Debug, Default)]
+struct Fields {
+    tenant: Option<Arc<TenantMetrics>>,
+    tenant_name: String,
+    user: String,
+    method: String,
+    path: String,
+    verb: &'static str,
+    resource: String,
+    long_running: bool,
+    upstream: &'static str,
+    code: u16,
+    flag: &'static str,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Record {
+    /// Begins the account.
+    pub(super) fn new(
+        started: Instant,
+        peer: SocketAddr,
+        protocol: &'static str,
+        method: &str,
+        path: &str,
+    ) -> Arc<Self> {
+        let cut = path.char_indices().nth(LONGEST_PATH).map_or(path.len(), |(at, _)| at);
+        let fields = Fields {
+            method: method.to_owned(),
+            path: path.get(..cut).unwrap_or_default().to_owned(),
+            ..Fields::default()
+        };
+        Arc::new(Self {
+            started,
+            peer,
+            protocol,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            fields: Mutex::new(fields),
+        })
+    }
+
+    /// Bytes from the client.
+    pub fn add_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes to the client.
+    pub fn add_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes from the client so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Notes why it failed; the first reason stays.
+    pub fn flag(&self, flag: &'static str) {
+        let mut fields = self.fields.lock();
+        if fields.flag.is_empty() {
+            fields.flag = flag;
+        }
+    }
+
+    /// Notes through what the answer came: `unary`, `watch`, `token`, `token-watch`, `upgrade`, `host`.
+    pub fn upstream(&self, class: &'static str) {
+        self.fields.lock().upstream = class;
+    }
+
+    pub(super) fn tenant(&self, name: String, metrics: Arc<TenantMetrics>) {
+        let mut fields = self.fields.lock();
+        fields.tenant_name = name;
+        fields.tenant = Some(metrics);
+    }
+
+    pub(super) fn user(&self, user: &str) {
+        user.clone_into(&mut self.fields.lock().user);
+    }
+
+    pub(super) fn meaning(&self, verb: &'static str, resource: String, long_running: bool) {
+        let mut fields = self.fields.lock();
+        (fields.verb, fields.resource, fields.long_running) = (verb, resource, long_running);
+    }
+
+    pub(super) fn code(&self, code: u16) {
+        self.fields.lock().code = code;
+    }
+
+    pub(super) fn hold(&self, permit: OwnedSemaphorePermit) {
+        self.fields.lock().permit = Some(permit);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let fields = self.fields.get_mut();
+        let (received, sent) = (*self.received.get_mut(), *self.sent.get_mut());
+        let took: Duration = self.started.elapsed();
+        fields.permit.take();
+        if let Some(tenant) = &fields.tenant {
+            let class = VerbClass::of(fields.verb, fields.long_running);
+            tenant.finished(class, fields.code, took, received, sent);
+        }
+        tracing::info!(
+            target: ACCESS,
+            parent: None,
+            tenant = %fields.tenant_name,
+            user = %fields.user,
+            method = %fields.method,
+            path = %fields.path,
+            verb = fields.verb,
+            resource = %fields.resource,
+            code = fields.code,
+            flag = fields.flag,
+            bytes_in = received,
+            bytes_out = sent,
+            duration_ms = took.as_secs_f64() * 1000.0,
+            upstream = fields.upstream,
+            protocol = self.protocol,
+            peer = %self.peer,
+            "request"
+        );
+    }
+}

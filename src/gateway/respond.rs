@@ -1,0 +1,192 @@
+//! Answers: the one body type, and the one function that makes an answer of an error.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::record::Record;
+use crate::error::{BoxError, Error};
+use crate::status::Status;
+
+/// The body of every answer. Nothing is buffered; what passes is counted on the request's record, which lives as long.
+#[derive(Debug, Default)]
+pub struct Body {
+    source: Source,
+    record: Option<Arc<Record>>,
+    end: Option<End>,
+}
+
+#[derive(Debug, Default)]
+enum Source {
+    #[default]
+    Empty,
+    Full(Option<Bytes>),
+    Stream(Incoming),
+    /// Ended early, in good order.
+    Ended,
+}
+
+/// Ends a stream between two events.
+struct End {
+    signal: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// JSON streams are cut only behind a line, so that no client reads half an event.
+    by_lines: bool,
+    at_line_end: bool,
+}
+
+impl Body {
+    /// Nothing.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Known bytes.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        Self { source: Source::Full(Some(bytes.into())), ..Self::default() }
+    }
+
+    /// Passed through from an API server; its trailers are not.
+    pub fn stream(incoming: Incoming) -> Self {
+        Self { source: Source::Stream(incoming), ..Self::default() }
+    }
+
+    /// Ends the stream cleanly once `signal` resolves and no data is waiting; `by_lines` only where a line ended.
+    #[must_use]
+    pub fn ends_on(mut self, signal: impl Future<Output = ()> + Send + 'static, by_lines: bool) -> Self {
+        self.end = Some(End { signal: Box::pin(signal), by_lines, at_line_end: true });
+        self
+    }
+
+    /// Keeps the request's account open until the last byte.
+    #[must_use]
+    pub(super) fn accounted(mut self, record: Arc<Record>) -> Self {
+        self.record = Some(record);
+        self
+    }
+
+    fn finish(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.source = Source::Ended;
+        self.end = None;
+        Poll::Ready(None)
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        loop {
+            let frame = match &mut this.source {
+                Source::Empty | Source::Ended => return Poll::Ready(None),
+                Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+                Source::Stream(incoming) => match Pin::new(incoming).poll_frame(context) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending => {
+                        let Some(end) = &mut this.end else { return Poll::Pending };
+                        if end.by_lines && !end.at_line_end {
+                            return Poll::Pending;
+                        }
+                        ready!(end.signal.as_mut().poll(context));
+                        return this.finish();
+                    }
+                },
+            };
+            match frame {
+                None => return this.finish(),
+                Some(Err(error)) => {
+                    if let Some(record) = &this.record {
+                        record.flag("CUT");
+                    }
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    if let Some(end) = &mut this.end {
+                        end.at_line_end = data.last() == Some(&b'\n');
+                    }
+                    if let Some(record) = &this.record {
+                        record.add_sent(data.len());
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Empty | Source::Ended => true,
+            Source::Full(bytes) => bytes.is_none(),
+            Source::Stream(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty | Source::Ended => SizeHint::with_exact(0),
+            Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Source::Stream(_) if self.end.is_some() => SizeHint::default(),
+            Source::Stream(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl std::fmt::Debug for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("End").field("by_lines", &self.by_lines).finish_non_exhaustive()
+    }
+}
+
+/// Makes an answer of an error; the only place where that happens.
+pub fn failure(error: &Error) -> Response<Body> {
+    status(&error.to_status())
+}
+
+/// A `metav1.Status` as an answer, with `Retry-After` where it says so.
+pub fn status(status: &Status) -> Response<Body> {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(code, status.to_json());
+    let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    if seconds > 0 {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Any JSON answer that is made here.
+pub fn json(code: StatusCode, bytes: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::full(bytes));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::error::Kind;
+
+    #[tokio::test]
+    async fn errors_become_statuses_with_retry_after() {
+        let response = failure(&Error::backend(Kind::Unavailable, "the cluster's API server does not answer"));
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        let bytes = response.into_body().collect().await.expect("body").to_bytes();
+        let status: Status = serde_json::from_slice(&bytes).expect("status");
+        assert_eq!((status.code, status.reason.as_str()), (503, "ServiceUnavailable"));
+    }
+}

@@ -1,0 +1,50 @@
+//! A client certificate's subject, read as kube-apiserver reads it.
+
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::Identity;
+use crate::error::{Error, Kind, Result};
+
+/// Subject attribute that carries a uid (`k8s.io/apiserver/pkg/authentication/request/x509`).
+const UID_OID: &str = "1.3.6.1.4.1.57683.2";
+const COMMON_NAME_OID: &str = "2.5.4.3";
+const ORGANIZATION_OID: &str = "2.5.4.10";
+
+pub(super) fn read(der: &[u8]) -> Result<Option<Identity>> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|e| refuse("cannot be read").because(e))?;
+    let mut user = String::new();
+    let mut groups = Vec::new();
+    let mut uid = None;
+    for attribute in certificate.subject().iter_attributes() {
+        let text =
+            || attribute.as_str().map(str::to_owned).map_err(|e| refuse("has a name in an unknown form").because(e));
+        match attribute.attr_type().to_id_string().as_str() {
+            // Go keeps the last common name
+            COMMON_NAME_OID => user = text()?,
+            ORGANIZATION_OID => groups.push(text()?),
+            UID_OID => {
+                let text = text()?;
+                if text.is_empty() || uid.replace(text).is_some() {
+                    return Err(refuse("must have exactly one uid that is not empty"));
+                }
+            }
+            _ => {}
+        }
+    }
+    if user.is_empty() {
+        return Ok(None);
+    }
+    groups.retain(|group| !group.is_empty());
+    let digest = Sha256::digest(der).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        use std::fmt::Write as _;
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    let extra = vec![("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={digest}")])];
+    Ok(Some(Identity { user, groups, uid, extra }))
+}
+
+fn refuse(what: &str) -> Error {
+    Error::client(Kind::Unauthorized, format!("the client certificate {what}"))
+}
