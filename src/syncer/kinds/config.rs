@@ -1,0 +1,192 @@
+//! ConfigMaps and Secrets: on the host only while something of the tenant that is synced uses them.
+//!
+//! The cache never holds host data: the projection keeps a fingerprint of it, which is all that a comparison needs.
+
+use serde_json::{Map, Value, json};
+
+use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
+use super::{apply_down, host_name, is_used, kind_annotation, recorded_key, strip_last_applied, strip_metadata};
+use crate::names::Limit;
+use crate::translate::{diff, identity, json};
+use crate::upstream::Resource;
+use crate::upstream::resources::{CONFIG_MAPS, SECRETS};
+
+const FINGERPRINT: &str = "dataFingerprint";
+
+/// Either kind.
+#[derive(Debug)]
+pub struct ConfigKind(Resource);
+
+impl ConfigKind {
+    /// ConfigMaps.
+    pub fn config_maps() -> Self {
+        Self(CONFIG_MAPS)
+    }
+
+    /// Secrets.
+    pub fn secrets() -> Self {
+        Self(SECRETS)
+    }
+
+    fn intent(&self, object: &Value, view: &TenantView) -> Option<Value> {
+        let mut metadata = identity::metadata(&kind_annotation(&self.0), object, view, Limit::Subdomain)?;
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            // They name the tenant's account; on the host they would name the host's.
+            annotations.retain(|key, _| !key.starts_with("kubernetes.io/service-account."));
+        }
+        let mut out = Map::new();
+        out.insert("apiVersion".to_owned(), json!("v1"));
+        out.insert("kind".to_owned(), json!(self.0.kind));
+        out.insert("metadata".to_owned(), Value::Object(metadata));
+        out.extend(json::pick(object, &["data", "binaryData", "immutable"]));
+        if self.0.kind == "Secret" {
+            out.insert("type".to_owned(), json!(host_type(json::text(object, "/type"))));
+        }
+        Some(Value::Object(out))
+    }
+}
+
+/// Types that the host's controllers act on become opaque.
+fn host_type(of_tenant: &str) -> &str {
+    match of_tenant {
+        "" | "kubernetes.io/service-account-token" | "bootstrap.kubernetes.io/token" => "Opaque",
+        other => other,
+    }
+}
+
+/// Replaces data by its fingerprint.
+fn slim(mut object: Value) -> Value {
+    if let Value::Object(map) = &mut object {
+        let mut data = Map::new();
+        for field in ["data", "binaryData"] {
+            match map.remove(field) {
+                Some(Value::Object(entries)) if !entries.is_empty() => {
+                    data.insert(field.to_owned(), Value::Object(entries));
+                }
+                _ => {}
+            }
+        }
+        if !data.is_empty() {
+            map.insert(FINGERPRINT.to_owned(), Value::String(diff::fingerprint(&Value::Object(data))));
+        }
+    }
+    object
+}
+
+impl ResourceSyncer for ConfigKind {
+    fn resource(&self) -> Resource {
+        self.0
+    }
+
+    fn host_scope(&self) -> HostScope {
+        HostScope::Tenant
+    }
+
+    fn fetch_body_on_demand(&self) -> bool {
+        true
+    }
+
+    fn project(&self, object: Value, side: Direction) -> Value {
+        let object = strip_last_applied(strip_metadata(object, &[]));
+        if side == Direction::Up { slim(object) } else { object }
+    }
+
+    fn virtual_key(&self, host: &Value, view: &TenantView) -> Option<ObjectKey> {
+        recorded_key(&self.0, host, view, Limit::Subdomain)
+    }
+
+    fn host_name(&self, key: &ObjectKey, view: &TenantView) -> Option<String> {
+        host_name(key, view, Limit::Subdomain)
+    }
+
+    fn plan(
+        &self,
+        key: &ObjectKey,
+        virtual_object: Option<&Value>,
+        host: Option<&Value>,
+        view: &TenantView,
+        lookup: &dyn Lookup,
+    ) -> Plan {
+        let used = is_used(self.0.kind, key, lookup);
+        let intent = |object: &Value| used.then(|| self.intent(object, view)).flatten();
+        Plan { actions: apply_down(self.0, virtual_object, host, intent, slim), ..Plan::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{World, hostile_plans};
+    use super::*;
+
+    fn secret() -> Value {
+        json!({
+            "metadata": {"name": "creds", "namespace": "default", "uid": "u1",
+                "annotations": {"kubernetes.io/service-account.name": "builder"}},
+            "type": "kubernetes.io/service-account-token", "data": {"token": "c2VjcmV0"}, "immutable": true,
+        })
+    }
+
+    #[test]
+    fn only_used_objects_cross_and_leave_when_unused() {
+        let kind = ConfigKind::secrets();
+        let mut world = World::new();
+        world.put_virtual("Secret", secret());
+        world.settle(&kind, "default", "creds");
+        assert!(world.host("Secret", "creds-x-default-x-vc1").is_none());
+        world.refer("Secret", "default", "creds");
+        world.settle(&kind, "default", "creds");
+        let host = world.host("Secret", "creds-x-default-x-vc1").expect("made");
+        assert_eq!(host["type"], "Opaque");
+        assert_eq!(host["data"], json!({"token": "c2VjcmV0"}));
+        assert_eq!(host["immutable"], true);
+        assert!(host.pointer("/metadata/annotations/kubernetes.io~1service-account.name").is_none());
+        world.forget_referrers();
+        world.settle(&kind, "default", "creds");
+        assert!(world.host("Secret", "creds-x-default-x-vc1").is_none());
+    }
+
+    #[test]
+    fn changed_and_removed_data_is_noticed_without_holding_it() {
+        let kind = ConfigKind::config_maps();
+        let mut world = World::new();
+        world.refer("ConfigMap", "default", "c");
+        let object =
+            json!({"metadata": {"name": "c", "namespace": "default", "uid": "u"}, "data": {"a": "1", "b": "2"}});
+        world.put_virtual("ConfigMap", object.clone());
+        world.settle(&kind, "default", "c");
+        let projected = kind.project(world.host("ConfigMap", "c-x-default-x-vc1").expect("made"), Direction::Up);
+        assert!(projected.get("data").is_none());
+        let mut less = object;
+        less["data"] = json!({"a": "1"});
+        world.put_virtual("ConfigMap", less);
+        world.settle(&kind, "default", "c");
+        assert_eq!(world.host("ConfigMap", "c-x-default-x-vc1").expect("kept")["data"], json!({"a": "1"}));
+        world.change_host("ConfigMap", "c-x-default-x-vc1", |host| host["data"] = json!({"a": "tampered"}));
+        world.settle(&kind, "default", "c");
+        assert_eq!(world.host("ConfigMap", "c-x-default-x-vc1").expect("kept")["data"], json!({"a": "1"}));
+    }
+
+    #[test]
+    fn a_new_object_of_the_same_name_gets_a_new_host_object() {
+        let kind = ConfigKind::secrets();
+        let mut world = World::new();
+        world.refer("Secret", "default", "creds");
+        world.put_virtual("Secret", secret());
+        world.settle(&kind, "default", "creds");
+        let mut again = secret();
+        again["metadata"]["uid"] = json!("u2");
+        again["type"] = json!("Opaque");
+        world.put_virtual("Secret", again);
+        world.settle(&kind, "default", "creds");
+        let host = world.host("Secret", "creds-x-default-x-vc1").expect("made");
+        assert_eq!(identity::recorded_uid(&host), "u2");
+        world.remove_virtual("Secret", "default", "creds");
+        world.settle(&kind, "default", "creds");
+        assert!(world.host("Secret", "creds-x-default-x-vc1").is_none());
+    }
+
+    #[test]
+    fn hostile_input_never_panics() {
+        hostile_plans(&ConfigKind::secrets(), secret());
+    }
+}

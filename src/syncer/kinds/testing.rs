@@ -1,0 +1,511 @@
+//! A tiny host and tenant in memory: does what a plan says, so that plans can be checked for what they lead to.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::{Value, json};
+
+use super::super::kind::{Action, Direction, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
+use crate::translate::testing::{hostile, poisoned, view};
+use crate::translate::{identity, json, service};
+use crate::upstream::{PatchKind, Resource};
+
+/// Both sides.
+pub(crate) struct World {
+    pub(crate) view: TenantView,
+    pub(crate) now: i64,
+    /// Cluster IPs and node ports that the host refuses.
+    pub(crate) taken: Vec<String>,
+    /// Reasons and messages of all Explain actions so far.
+    pub(crate) explained: Vec<(String, String)>,
+    /// What plans asked for that has no place in this world.
+    pub(crate) other: Vec<Action>,
+    virtual_objects: BTreeMap<(String, ObjectKey), Value>,
+    host_objects: BTreeMap<(String, String), Value>,
+    referrers: BTreeMap<(String, ObjectKey), Vec<(&'static str, ObjectKey)>>,
+    serial: u64,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self {
+            view: view(),
+            now: 1_800_000_000,
+            taken: Vec::new(),
+            explained: Vec::new(),
+            other: Vec::new(),
+            virtual_objects: BTreeMap::new(),
+            host_objects: BTreeMap::new(),
+            referrers: BTreeMap::new(),
+            serial: 0,
+        }
+    }
+
+    pub(crate) fn put_virtual(&mut self, kind: &str, object: Value) {
+        let key = super::key_of(&object);
+        self.virtual_objects.insert((kind.to_owned(), key), object);
+    }
+
+    pub(crate) fn put_host(&mut self, kind: &str, object: Value) {
+        self.host_objects.insert((kind.to_owned(), json::name(&object).to_owned()), object);
+    }
+
+    pub(crate) fn remove_virtual(&mut self, kind: &str, namespace: &str, name: &str) {
+        self.virtual_objects.remove(&(kind.to_owned(), object_key(namespace, name)));
+    }
+
+    pub(crate) fn remove_host(&mut self, kind: &str, name: &str) {
+        self.host_objects.remove(&(kind.to_owned(), name.to_owned()));
+    }
+
+    pub(crate) fn host(&self, kind: &str, name: &str) -> Option<Value> {
+        self.host_objects.get(&(kind.to_owned(), name.to_owned())).cloned()
+    }
+
+    pub(crate) fn virtual_one(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.virtual_objects.get(&(kind.to_owned(), object_key(namespace, name))).cloned()
+    }
+
+    pub(crate) fn change_host(&mut self, kind: &str, name: &str, change: impl FnOnce(&mut Value)) {
+        change(self.host_objects.get_mut(&(kind.to_owned(), name.to_owned())).expect("exists"));
+    }
+
+    pub(crate) fn change_virtual(&mut self, kind: &str, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
+        change(self.virtual_objects.get_mut(&(kind.to_owned(), object_key(namespace, name))).expect("exists"));
+    }
+
+    pub(crate) fn refer(&mut self, kind: &str, namespace: &str, name: &str) {
+        let by = ("Pod", object_key(namespace, "user"));
+        self.referrers.entry((kind.to_owned(), object_key(namespace, name))).or_default().push(by);
+    }
+
+    pub(crate) fn forget_referrers(&mut self) {
+        self.referrers.clear();
+    }
+
+    /// One plan, not applied.
+    pub(crate) fn plan(&self, kind: &dyn ResourceSyncer, namespace: &str, name: &str) -> Plan {
+        let key = object_key(namespace, name);
+        let resource = kind.resource();
+        let virtual_object = self.virtual_object(resource.kind, &key).map(|o| kind.project(o, Direction::Down));
+        let host = self
+            .host_objects
+            .iter()
+            .filter(|((k, _), _)| k == resource.kind)
+            .find(|(_, o)| kind.virtual_key(o, &self.view).as_ref() == Some(&key))
+            .map(|(_, o)| kind.project(o.clone(), Direction::Up));
+        kind.plan(&key, virtual_object.as_ref(), host.as_ref(), &self.view, self)
+    }
+
+    /// One plan, applied; returns it.
+    pub(crate) fn step(&mut self, kind: &dyn ResourceSyncer, namespace: &str, name: &str) -> Plan {
+        let plan = self.plan(kind, namespace, name);
+        for action in plan.actions.clone() {
+            self.apply(action);
+        }
+        plan
+    }
+
+    /// Plans and applies until nothing is left to do; a plan must be settled after few rounds, and settled stays settled.
+    pub(crate) fn settle(&mut self, kind: &dyn ResourceSyncer, namespace: &str, name: &str) {
+        for _ in 0..5 {
+            let plan = self.step(kind, namespace, name);
+            if writes(&plan).is_empty() {
+                return;
+            }
+        }
+        panic!("never settles: {:#?}", writes(&self.plan(kind, namespace, name)));
+    }
+
+    fn apply(&mut self, action: Action) {
+        if let Err(action) = self.try_apply(action) {
+            panic!("refused: {action:#?}");
+        }
+    }
+
+    fn try_apply(&mut self, action: Action) -> Result<(), Action> {
+        match action {
+            Action::OrElse { first, otherwise } => match self.try_apply(*first) {
+                Ok(()) => Ok(()),
+                Err(_) => self.try_apply(*otherwise),
+            },
+            Action::ApplyHost { resource, ref object } | Action::CreateHost { resource, ref object } => {
+                let stored = self.host(resource.kind, json::name(object));
+                let mut merged = object.clone();
+                let kept = stored
+                    .clone()
+                    .unwrap_or_else(|| json!({"metadata": {"uid": format!("host-{}", json::name(object))}}));
+                if kept["status"].is_object() {
+                    merged["status"] = kept["status"].clone();
+                }
+                merged["metadata"]["uid"] = kept["metadata"]["uid"].clone();
+                if !self.allocate(&resource, &mut merged) {
+                    return Err(action);
+                }
+                self.put_host(resource.kind, merged);
+                Ok(())
+            }
+            Action::PatchHost { resource, ref name, kind, ref patch, .. } => {
+                let Some(mut object) = self.host(resource.kind, name) else { return Ok(()) };
+                apply_patch(&mut object, patch, kind);
+                if !self.allocate(&resource, &mut object) {
+                    return Err(action);
+                }
+                self.put_host(resource.kind, object);
+                Ok(())
+            }
+            Action::DeleteHost { resource, name, uid, grace } => {
+                if self.host(resource.kind, &name).is_some_and(|o| json::uid(&o) == uid) {
+                    if resource.kind == "Pod" && grace != Some(0) {
+                        self.change_host("Pod", &name, |o| mark_deleting(o, grace));
+                    } else {
+                        self.remove_host(resource.kind, &name);
+                    }
+                }
+                Ok(())
+            }
+            other => self.apply_virtual(other),
+        }
+    }
+
+    fn apply_virtual(&mut self, action: Action) -> Result<(), Action> {
+        match action {
+            Action::PatchVirtual { resource, key, kind, patch, .. } => {
+                if let Some(object) = self.virtual_objects.get_mut(&(resource.kind.to_owned(), key)) {
+                    assert_eq!(patch["metadata"]["uid"], object["metadata"]["uid"], "precondition");
+                    apply_patch(object, &patch, kind);
+                }
+            }
+            Action::ApplyVirtual { resource, namespace, mut object } => {
+                let key = object_key(&namespace, json::name(&object));
+                let old =
+                    self.virtual_object(resource.kind, &key).unwrap_or_else(|| json!({"metadata": {"uid": "made"}}));
+                object["metadata"]["uid"] = old["metadata"]["uid"].clone();
+                if resource.kind != "Event" {
+                    object["status"] = old["status"].clone();
+                }
+                self.virtual_objects.insert((resource.kind.to_owned(), key), object);
+            }
+            Action::CreateVirtual { resource, namespace, mut object } => {
+                self.serial += 1;
+                object["metadata"]["uid"] = json!(format!("made-{}", self.serial));
+                let key = object_key(&namespace, json::name(&object));
+                self.virtual_objects.insert((resource.kind.to_owned(), key), object);
+            }
+            Action::DeleteVirtual { resource, key, uid, grace } => {
+                let slot = (resource.kind.to_owned(), key);
+                if let Some(object) = self.virtual_objects.get_mut(&slot).filter(|o| json::uid(o) == uid) {
+                    if (resource.kind == "Pod" && grace != Some(0))
+                        || !json::items(object, "/metadata/finalizers").is_empty()
+                    {
+                        mark_deleting(object, grace);
+                    } else {
+                        self.virtual_objects.remove(&slot);
+                    }
+                }
+            }
+            Action::BindVirtual { key, node, .. } => {
+                if let Some(object) = self.virtual_objects.get_mut(&("Pod".to_owned(), key)) {
+                    object["spec"]["nodeName"] = json!(node);
+                }
+            }
+            Action::Explain { reason, message, .. } => self.explained.push((reason.to_owned(), message)),
+            other => self.other.push(other),
+        }
+        Ok(())
+    }
+
+    /// What the host's API server does to Services: allocates, or refuses what is taken.
+    fn allocate(&mut self, resource: &Resource, object: &mut Value) -> bool {
+        if resource.kind != "Service" {
+            return true;
+        }
+        if self.taken.iter().any(|taken| object["spec"].to_string().contains(taken)) {
+            return false;
+        }
+        if json::text(object, "/spec/clusterIP").is_empty() && object["spec"]["type"] != "ExternalName" {
+            self.serial += 1;
+            object["spec"]["clusterIP"] = json!(format!("10.96.200.{}", self.serial));
+            object["spec"]["clusterIPs"] = json!([object["spec"]["clusterIP"]]);
+        }
+        if object["spec"]["type"] == "NodePort" {
+            for port in object["spec"]["ports"].as_array_mut().expect("ports") {
+                if port["nodePort"].as_i64().unwrap_or_default() == 0 {
+                    self.serial += 1;
+                    port["nodePort"] = json!(32000 + self.serial);
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Lookup for World {
+    fn virtual_object(&self, kind: &str, key: &ObjectKey) -> Option<Value> {
+        self.virtual_objects.get(&(kind.to_owned(), key.clone())).cloned()
+    }
+
+    fn virtual_objects(&self, kind: &str, namespace: &str) -> Vec<Value> {
+        let of_kind = self.virtual_objects.iter().filter(|((k, _), _)| k == kind);
+        of_kind
+            .filter(|((_, key), _)| namespace.is_empty() || key.namespace == namespace)
+            .map(|(_, o)| o.clone())
+            .collect()
+    }
+
+    fn host_object(&self, kind: &str, key: &ObjectKey) -> Option<Value> {
+        let recorded = |o: &Value| {
+            identity::annotation(o, "portico.dev/object-name") == key.name
+                && identity::annotation(o, "portico.dev/object-namespace") == key.namespace
+        };
+        self.host_objects.iter().find(|((k, _), o)| k == kind && recorded(o)).map(|(_, o)| o.clone())
+    }
+
+    fn host_cluster_object(&self, kind: &str, name: &str) -> Option<Value> {
+        self.host(kind, name)
+    }
+
+    fn referrers(&self, kind: &str, key: &ObjectKey) -> Vec<(&'static str, ObjectKey)> {
+        self.referrers.get(&(kind.to_owned(), key.clone())).cloned().unwrap_or_default()
+    }
+
+    fn host_object_named(&self, kind: &str, name: &str) -> Option<Value> {
+        self.host(kind, name)
+    }
+
+    fn now_unix(&self) -> i64 {
+        self.now
+    }
+}
+
+/// What a plan writes; explanations are rate-limited by the engine and may be repeated.
+pub(crate) fn writes(plan: &Plan) -> Vec<Action> {
+    plan.actions.iter().filter(|a| !matches!(a, Action::Explain { .. })).cloned().collect()
+}
+
+fn object_key(namespace: &str, name: &str) -> ObjectKey {
+    ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+fn mark_deleting(object: &mut Value, grace: Option<u64>) {
+    object["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z");
+    object["metadata"]["deletionGracePeriodSeconds"] = json!(grace.unwrap_or(30));
+}
+
+fn apply_patch(object: &mut Value, patch: &Value, kind: PatchKind) {
+    match kind {
+        PatchKind::Merge => merge(object, patch),
+        PatchKind::Strategic => strategic(object, patch, ""),
+        PatchKind::Json => panic!("no kind uses JSON patches"),
+    }
+}
+
+fn merge(object: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    let map = object.as_object_mut().expect("object");
+    for (key, value) in patch {
+        if value.is_null() {
+            map.remove(key);
+        } else {
+            merge(map.entry(key).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// Strategic merge for the lists that plans use: merged by key, `$patch` directives, others replaced.
+fn strategic(object: &mut Value, patch: &Value, field: &str) {
+    let merge_key = match field {
+        "conditions" => Some("type"),
+        "podIPs" | "hostIPs" => Some("ip"),
+        "containers" | "initContainers" | "ephemeralContainers" => Some("name"),
+        _ => None,
+    };
+    match (patch, merge_key) {
+        (Value::Object(patch), _) => {
+            if !object.is_object() {
+                *object = json!({});
+            }
+            let map = object.as_object_mut().expect("object");
+            for (key, value) in patch {
+                if value.is_null() {
+                    map.remove(key);
+                } else {
+                    strategic(map.entry(key).or_insert(Value::Null), value, key);
+                }
+            }
+        }
+        (Value::Array(patch), Some(merge_key)) => strategic_list(object, patch, merge_key),
+        (other, _) => *object = other.clone(),
+    }
+}
+
+fn strategic_list(object: &mut Value, patch: &[Value], merge_key: &str) {
+    if !object.is_array() {
+        *object = json!([]);
+    }
+    let list = object.as_array_mut().expect("array");
+    if patch.iter().any(|item| item["$patch"] == "replace") {
+        list.clear();
+    }
+    for item in patch {
+        match item["$patch"].as_str() {
+            Some("replace") => {}
+            Some("delete") => list.retain(|old| old[merge_key] != item[merge_key]),
+            _ => match list.iter_mut().find(|old| old[merge_key] == item[merge_key]) {
+                Some(old) => strategic(old, item, ""),
+                None => list.push(item.clone()),
+            },
+        }
+    }
+}
+
+/// Plans with hostile JSON on either side, and with real objects that hold hostile JSON somewhere; none may panic.
+pub(crate) fn hostile_plans(kind: &dyn ResourceSyncer, base: Value) {
+    let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
+    let resource = kind.resource();
+    let mut host = json!({"metadata": identity::metadata(&super::kind_annotation(&resource), &base, &view(), crate::names::Limit::Label).unwrap_or_default()});
+    host["spec"] = base["spec"].clone();
+    host["status"] = base["status"].clone();
+    let sides = (
+        prop_oneof![hostile(), poisoned(base.clone())],
+        prop_oneof![hostile(), poisoned(host), poisoned(base.clone())],
+        hostile(),
+    );
+    let key = super::key_of(&base);
+    runner
+        .run(&sides, |(virtual_object, host, other)| {
+            let mut world = World::new();
+            world.refer(resource.kind, &key.namespace, &key.name);
+            for other_kind in ["Service", "Namespace", "Pod", "PersistentVolumeClaim", "Node"] {
+                let named = |name: &str| json!({"metadata": {"name": name, "namespace": key.namespace}, "spec": other, "status": other});
+                world.put_virtual(other_kind, named("other"));
+                world.put_virtual(other_kind, other.clone());
+                world.put_host(other_kind, named("other"));
+            }
+            let virtual_object = kind.project(virtual_object, Direction::Down);
+            let _ = kind.virtual_key(&host, &world.view);
+            let host = kind.project(host, Direction::Up);
+            let _ = kind.references(&virtual_object);
+            for (v, h) in [(Some(&virtual_object), Some(&host)), (Some(&virtual_object), None), (None, Some(&host))] {
+                let _ = kind.plan(&key, v, h, &world.view, &world);
+            }
+            Ok(())
+        })
+        .expect("no panic");
+}
+
+#[test]
+fn services_are_synced_and_repaired() {
+    let kind = super::service::ServiceKind;
+    let mut world = World::new();
+    let object = json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": "u1", "labels": {"app": "web"}},
+        "spec": {"type": "NodePort", "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1"], "selector": {"app": "web", "tier": "x"},
+            "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]},
+    });
+    world.put_virtual("Service", object.clone());
+    world.settle(&kind, "default", "web");
+    let host = world.host("Service", "web-x-default-x-vc1").expect("made");
+    assert_eq!(service::addresses(&host), service::addresses(&object));
+
+    world.change_virtual("Service", "default", "web", |o| {
+        o["spec"]["selector"] = json!({"app": "web"});
+        o["spec"]["ports"] = json!([{"port": 8080, "protocol": "TCP", "nodePort": 30081}]);
+        o["metadata"]["labels"] = json!({});
+    });
+    world.settle(&kind, "default", "web");
+    let host = world.host("Service", "web-x-default-x-vc1").expect("kept");
+    assert!(host["spec"]["selector"].get("tier").is_none());
+    assert_eq!(host["spec"]["ports"], json!([{"port": 8080, "protocol": "TCP", "nodePort": 30081}]));
+    assert!(host["metadata"]["labels"].get("app").is_none());
+
+    // A node port that another tenant has: the host chooses, the tenant follows, the Service stays the same object.
+    world.taken = vec!["30099".to_owned()];
+    world.change_virtual("Service", "default", "web", |o| o["spec"]["ports"][0]["nodePort"] = json!(30099));
+    world.settle(&kind, "default", "web");
+    let (virtual_object, host) = (
+        world.virtual_one("Service", "default", "web").expect("kept"),
+        world.host("Service", "web-x-default-x-vc1").expect("kept"),
+    );
+    assert_eq!(service::addresses(&virtual_object), service::addresses(&host));
+    assert_eq!(json::uid(&virtual_object), "u1");
+    assert_eq!(identity::annotation(&host, super::service::REFUSED), "");
+}
+
+#[test]
+fn a_cluster_ip_that_is_taken_makes_the_service_again_even_through_crashes() {
+    let kind = super::service::ServiceKind;
+    for crash_after in 0..6 {
+        let mut world = World::new();
+        world.taken = vec!["10.96.1.1\"".to_owned()];
+        world.put_virtual(
+            "Service",
+            json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1", "annotations": {"note": "n"}},
+                "spec": {"type": "ClusterIP", "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1"], "ports": [{"port": 80}]}}),
+        );
+        world.step(&kind, "default", "web");
+        let plan = world.plan(&kind, "default", "web");
+        for action in plan.actions.into_iter().take(crash_after) {
+            world.apply(action);
+        }
+        world.settle(&kind, "default", "web");
+        let made = world.virtual_one("Service", "default", "web").expect("never lost");
+        let host = world.host("Service", "web-x-default-x-vc1").expect("kept");
+        assert_eq!(service::addresses(&made), service::addresses(&host));
+        assert_eq!(made["metadata"]["annotations"]["note"], "n");
+        assert_eq!(identity::recorded_uid(&host), json::uid(&made));
+        assert_eq!(identity::annotation(&host, super::service::RECREATE), "");
+    }
+}
+
+#[test]
+fn services_that_the_gateway_is_making_are_left_alone_for_a_while() {
+    let kind = super::service::ServiceKind;
+    let mut world = World::new();
+    let object = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"ports": [{"port": 80}]}});
+    let mut pending = service::to_host(&object, &world.view).expect("valid");
+    pending["metadata"]["uid"] = json!("h1");
+    identity::set_annotation(&mut pending, crate::names::keys::PENDING, "2027-01-15T08:00:00Z".to_owned());
+    world.put_host("Service", pending);
+    world.now = json::unix("2027-01-15T08:01:00Z").expect("valid");
+    let plan = world.plan(&kind, "default", "web");
+    assert!(plan.actions.is_empty() && plan.again_after == Some(60));
+    let mut adopted = world.clone_for_adoption();
+    adopted.settle(&kind, "default", "web");
+    let host = adopted.host("Service", "web-x-default-x-vc1").expect("adopted");
+    assert_eq!(identity::annotation(&host, crate::names::keys::PENDING), "");
+    assert_eq!((json::uid(&host), identity::recorded_uid(&host)), ("h1", "u1"));
+    world.now += 61;
+    world.settle(&kind, "default", "web");
+    assert!(world.host("Service", "web-x-default-x-vc1").is_none());
+}
+
+impl World {
+    fn clone_for_adoption(&self) -> World {
+        let mut world = World::new();
+        world.now = self.now;
+        world.host_objects = self.host_objects.clone();
+        world.put_virtual(
+            "Service",
+            json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"}, "spec": {"ports": [{"port": 80}]}}),
+        );
+        world
+    }
+}
+
+#[test]
+fn hostile_services_never_panic() {
+    hostile_plans(
+        &super::service::ServiceKind,
+        json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"},
+            "spec": {"type": "NodePort", "clusterIP": "10.96.1.1", "selector": {"app": "web"}, "ports": [{"port": 80, "nodePort": 30080}]},
+            "status": {"loadBalancer": {"ingress": []}}}),
+    );
+}
