@@ -337,12 +337,14 @@ impl Replay {
     }
 
     /// REFUSED_STREAM promises that nothing was done (RFC 9113 8.7). A GOAWAY does too for the streams beyond its last
-    /// one, but h2 reports the others alike when the connection then ends, so only reads are sent again for it.
+    /// one, but h2 reports the others alike when the connection then ends, so only reads are sent again for it; likewise
+    /// when an idle HTTP/1.1 connection was closed just as we took it.
     fn after(self, error: &hyper::Error) -> Option<Request<Body>> {
         let copy = self.0?;
-        let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
-        let refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-        let leaving = cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR);
+        let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<h2::Error>());
+        let refused = cause.is_some_and(|e| e.is_reset() && e.reason() == Some(h2::Reason::REFUSED_STREAM));
+        let leaving = error.is_incomplete_message()
+            || cause.is_some_and(|e| e.is_go_away() && e.is_remote() && e.reason() == Some(h2::Reason::NO_ERROR));
         let read = matches!(*copy.method(), Method::GET | Method::HEAD);
         (refused || (leaving && read)).then_some(copy)
     }

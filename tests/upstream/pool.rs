@@ -1,0 +1,336 @@
+//! Connections: how many, shared by whom, and what happens when they go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use portico::clock::Clock;
+use portico::error::{Kind, Side};
+use portico::upstream::{Body, Class, Credential, Pool};
+use serde_json::json;
+
+use crate::support::fake::{Answer, FakeApi, Setup, count_by};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn clock() -> Clock {
+    Clock::seeded(Timestamp::UNIX_EPOCH, 7)
+}
+
+fn pool(api: &FakeApi) -> Pool {
+    Pool::new(api.target(Side::Backend), clock())
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::Empty).expect("request")
+}
+
+async fn text(pool: &Pool, class: Class, request: Request<Body>) -> String {
+    let response = pool.send(class, request, DEADLINE).await.expect("answer");
+    let bytes = response.into_body().collect().await.expect("body").to_bytes();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn goaway_fails_no_request() {
+    let api = FakeApi::start(|_| async { Answer::text(200, "fine") }).await;
+    let pool = Arc::new(pool(&api));
+    let mut running = Vec::new();
+    for round in 0..200 {
+        let pool = Arc::clone(&pool);
+        running.push(portico::task::spawn("request", async move { text(&pool, Class::Unary, get("/api")).await }));
+        if round % 10 == 9 {
+            api.goaway();
+            tokio::task::yield_now().await;
+        }
+    }
+    for task in running {
+        assert_eq!(task.join().await.as_deref(), Some("fine"));
+    }
+    assert!(pool.is_reachable());
+}
+
+#[tokio::test]
+async fn goaway_lets_running_answers_finish() {
+    let (answers, mut waiting) = tokio::sync::mpsc::channel(4);
+    let api = FakeApi::start(move |_| {
+        let answers = answers.clone();
+        async move {
+            let (answer, sender) = Answer::stream();
+            answers.send(sender).await.expect("test waits");
+            answer
+        }
+    })
+    .await;
+    let pool = pool(&api);
+    let old = pool.send(Class::Watch, get("/old"), DEADLINE).await.expect("head");
+    let old_sender = waiting.recv().await.expect("handled");
+    api.goaway();
+    // A new request finds a new connection once the GOAWAY has arrived; the old one goes on meanwhile.
+    let mut kept = Vec::new();
+    while api.accepted() < 2 {
+        kept.push(pool.send(Class::Watch, get("/new"), DEADLINE).await.expect("head"));
+        kept.truncate(50);
+    }
+    old_sender.send(Bytes::from_static(b"still here")).await.expect("open");
+    drop(old_sender);
+    assert_eq!(old.into_body().collect().await.expect("whole").to_bytes(), "still here");
+}
+
+#[tokio::test]
+async fn watches_beyond_the_stream_limit_open_more_connections() {
+    let senders = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let kept = Arc::clone(&senders);
+    let api = FakeApi::start(move |_| {
+        let (answer, sender) = Answer::stream();
+        kept.lock().push(sender);
+        async move { answer }
+    })
+    .await;
+    let pool = pool(&api);
+    let mut watches = Vec::new();
+    for _ in 0..200 {
+        watches.push(pool.send(Class::Watch, get("/watch"), DEADLINE).await.expect("head"));
+    }
+    let per_connection = count_by(api.seen().into_iter().map(|s| s.connection));
+    assert_eq!(per_connection.len(), 3);
+    assert!(per_connection.values().all(|n| *n <= 90), "{per_connection:?}");
+    // Places come back with the bodies.
+    watches.clear();
+    for _ in 0..200 {
+        watches.push(pool.send(Class::Watch, get("/watch"), DEADLINE).await.expect("head"));
+    }
+    assert_eq!(api.accepted(), 3);
+}
+
+#[tokio::test]
+async fn a_smaller_limit_of_the_server_is_obeyed() {
+    let senders = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let kept = Arc::clone(&senders);
+    let api = Setup::default()
+        .max_streams(4)
+        .start(move |_| {
+            let (answer, sender) = Answer::stream();
+            kept.lock().push(sender);
+            async move { answer }
+        })
+        .await;
+    let pool = pool(&api);
+    let mut watches = Vec::new();
+    for _ in 0..12 {
+        watches.push(pool.send(Class::Watch, get("/watch"), DEADLINE).await.expect("head"));
+    }
+    assert!(count_by(api.seen().into_iter().map(|s| s.connection)).values().all(|n| *n <= 4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stalls_blocks_no_other() {
+    let api = FakeApi::start(|seen| async move {
+        if seen.path == "/big" {
+            let chunk = Bytes::from(vec![b'x'; 32 << 10]);
+            let (answer, sender) = Answer::stream();
+            portico::task::spawn("big answer", async move { while sender.send(chunk.clone()).await.is_ok() {} })
+                .ends_by_itself();
+            return answer;
+        }
+        Answer::text(200, "small")
+    })
+    .await;
+    let pool = pool(&api);
+    let mut stalled = Vec::new();
+    for _ in 0..60 {
+        stalled.push(pool.send(Class::Unary, get("/big"), DEADLINE).await.expect("head"));
+    }
+    for _ in 0..20 {
+        assert_eq!(text(&pool, Class::Unary, get("/small")).await, "small");
+    }
+    assert_eq!(api.accepted(), 1, "all of it on one connection");
+}
+
+#[tokio::test]
+async fn classes_share_no_connection_and_tokens_meet_no_identity() {
+    let api = FakeApi::start(|_| async { Answer::text(200, "ok") }).await;
+    let mut target = api.target(Side::Backend);
+    target.credential = Credential::Token("ours".into());
+    let pool = Pool::new(target, clock());
+    for class in [Class::Unary, Class::Token, Class::Watch, Class::TokenWatch, Class::Unary, Class::Token] {
+        let mut request = get(&format!("/{class:?}"));
+        if matches!(class, Class::Token) {
+            request.headers_mut().insert("authorization", HeaderValue::from_static("Bearer theirs"));
+        }
+        text(&pool, class, request).await;
+    }
+    for seen in api.seen() {
+        let (certificate, authorization) = match seen.path.as_str() {
+            "/Unary" | "/Watch" => (true, Some("Bearer ours")),
+            "/Token" => (false, Some("Bearer theirs")),
+            _ => (false, None),
+        };
+        assert_eq!((seen.has_certificate, seen.header("authorization")), (certificate, authorization), "{seen:?}");
+    }
+    let by_path = count_by(api.seen().into_iter().map(|s| (s.connection, s.path)));
+    assert_eq!(by_path.len(), 4, "{by_path:?}");
+    let connections = count_by(api.seen().into_iter().map(|s| s.connection));
+    assert_eq!(connections.len(), 4, "{connections:?}");
+}
+
+#[tokio::test]
+async fn a_token_file_is_read_again() {
+    let api = FakeApi::start(|_| async { Answer::text(200, "ok") }).await;
+    let file = tempfile::NamedTempFile::new().expect("file");
+    std::fs::write(file.path(), "one\n").expect("written");
+    let mut target = api.target(Side::Host);
+    target.credential = Credential::TokenFile(file.path().to_owned());
+    let pool = Pool::new(target, clock());
+    text(&pool, Class::Unary, get("/")).await;
+    std::fs::write(file.path(), "two\n").expect("written");
+    text(&pool, Class::Unary, get("/")).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    text(&pool, Class::Unary, get("/")).await;
+    let tokens: Vec<_> = api.seen().iter().map(|s| s.header("authorization").unwrap_or("").to_owned()).collect();
+    assert_eq!(tokens, ["Bearer one", "Bearer one", "Bearer two"]);
+}
+
+#[tokio::test]
+async fn http1_connections_carry_one_request_and_are_used_again() {
+    let api = Setup::http1().start(|_| async { Answer::text(200, "ok") }).await;
+    let pool = pool(&api);
+    for _ in 0..5 {
+        assert_eq!(text(&pool, Class::Unary, get("/api?x=1")).await, "ok");
+    }
+    assert_eq!(api.accepted(), 1);
+    let held = pool.send(Class::Unary, get("/held"), DEADLINE).await.expect("head");
+    assert_eq!(text(&pool, Class::Unary, get("/other")).await, "ok");
+    drop(held);
+    assert!(api.accepted() <= 2);
+    let seen = api.seen().remove(0);
+    assert_eq!(seen.header("host"), Some(api.address.to_string().as_str()));
+    assert_eq!((seen.path.as_str(), seen.query.as_str()), ("/api", "x=1"));
+}
+
+#[tokio::test]
+async fn a_connection_that_closed_unnoticed_costs_no_request() {
+    for setup in [Setup::http1(), Setup::default()] {
+        let api = setup.start(|_| async { Answer::text(200, "ok") }).await;
+        let pool = pool(&api);
+        for _ in 0..20 {
+            assert_eq!(text(&pool, Class::Unary, get("/")).await, "ok");
+            api.goaway();
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_answer_in_time_is_the_servers_fault() {
+    let api = FakeApi::start(|_| async { Answer::Hang }).await;
+    let error = pool(&api).send(Class::Unary, get("/"), Duration::from_millis(50)).await.expect_err("hangs");
+    assert_eq!((error.side(), error.kind()), (Side::Backend, Kind::Timeout));
+}
+
+#[tokio::test]
+async fn nobody_there_is_unavailable_with_a_reason() {
+    let api = FakeApi::start(|_| async { Answer::Hang }).await;
+    let target = api.target(Side::Backend);
+    drop(api);
+    let pool = Pool::new(target, clock());
+    let error = pool.send(Class::Unary, get("/"), DEADLINE).await.expect_err("refused");
+    assert_eq!((error.side(), error.kind()), (Side::Backend, Kind::Unavailable));
+    assert_eq!(error.to_status().code, 503);
+    assert!(!pool.is_reachable());
+    assert!(pool.last_error().is_some());
+}
+
+#[tokio::test]
+async fn a_foreign_ca_is_a_tls_failure() {
+    let api = FakeApi::start(|_| async { Answer::Hang }).await;
+    let other = FakeApi::start(|_| async { Answer::Hang }).await;
+    let mut target = api.target(Side::Backend);
+    target.tls = other.target(Side::Backend).tls;
+    let error = Pool::new(target, clock()).send(Class::Unary, get("/"), DEADLINE).await.expect_err("not trusted");
+    assert_eq!(error.kind(), Kind::Tls);
+    assert!(api.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_share_one_dial() {
+    let api = FakeApi::start(|_| async { Answer::text(200, "ok") }).await;
+    let pool = Arc::new(pool(&api));
+    let tasks: Vec<_> = (0..50)
+        .map(|_| {
+            let pool = Arc::clone(&pool);
+            portico::task::spawn("request", async move { text(&pool, Class::Unary, get("/")).await })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.join().await.as_deref(), Some("ok"));
+    }
+    assert_eq!(api.accepted(), 1);
+}
+
+#[tokio::test]
+async fn writes_are_sent_once() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let api = FakeApi::start(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Answer::status(500, "InternalError", "no") }
+    })
+    .await;
+    let body = Body::full(json!({"a": 1}).to_string());
+    let request = Request::post("/api").body(body).expect("request");
+    let response = pool(&api).send(Class::Unary, request, DEADLINE).await.expect("answer");
+    assert_eq!(response.status(), 500);
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    assert_eq!(api.seen().remove(0).json(), json!({"a": 1}));
+}
+
+#[tokio::test]
+async fn closing_lets_the_running_finish_and_starts_nothing() {
+    let (answers, mut waiting) = tokio::sync::mpsc::channel(1);
+    let api = FakeApi::start(move |_| {
+        let answers = answers.clone();
+        async move {
+            let (answer, sender) = Answer::stream();
+            answers.send(sender).await.expect("test waits");
+            answer
+        }
+    })
+    .await;
+    let pool = pool(&api);
+    let response = pool.send(Class::Watch, get("/"), DEADLINE).await.expect("head");
+    let sender = waiting.recv().await.expect("handled");
+    pool.close();
+    assert_eq!(pool.send(Class::Watch, get("/"), DEADLINE).await.expect_err("closed").kind(), Kind::Closed);
+    drop(pool);
+    sender.send(Bytes::from_static(b"end")).await.expect("open");
+    drop(sender);
+    assert_eq!(response.into_body().collect().await.expect("whole").to_bytes(), "end");
+}
+
+#[tokio::test]
+async fn an_upgrade_has_a_connection_of_its_own() {
+    let api = FakeApi::start(|_| async { Answer::echo(&[("connection", "Upgrade"), ("upgrade", "SPDY/3.1")]) }).await;
+    let pool = pool(&api);
+    for with_identity in [true, false] {
+        let connection = pool.dial_upgrade(with_identity, DEADLINE).await.expect("dialed");
+        let mut request = get("/exec");
+        request.headers_mut().insert("connection", HeaderValue::from_static("Upgrade"));
+        request.headers_mut().insert("upgrade", HeaderValue::from_static("SPDY/3.1"));
+        let response = connection.send(request, DEADLINE).await.expect("head");
+        assert_eq!(response.status(), 101);
+        let upgraded = hyper::upgrade::on(response).await.expect("upgraded");
+        let mut io = hyper_util::rt::TokioIo::new(upgraded);
+        tokio::io::AsyncWriteExt::write_all(&mut io, b"hello").await.expect("written");
+        let mut back = [0; 5];
+        tokio::io::AsyncReadExt::read_exact(&mut io, &mut back).await.expect("read");
+        assert_eq!(&back, b"hello");
+        assert_eq!(api.seen().last().expect("seen").has_certificate, with_identity);
+    }
+    assert_eq!(api.accepted(), 2);
+}
