@@ -38,7 +38,7 @@ impl Pki {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params)
+        self.sign(&params)
     }
 
     /// A client certificate: the CN is the user, each O a group.
@@ -49,10 +49,10 @@ impl Pki {
         for group in groups {
             params.distinguished_name.push(DnType::OrganizationName, *group);
         }
-        self.sign(params)
+        self.sign(&params)
     }
 
-    fn sign(&self, params: CertificateParams) -> Pair {
+    fn sign(&self, params: &CertificateParams) -> Pair {
         let key = KeyPair::generate().expect("key");
         let certificate = params.signed_by(&key, &self.issuer).expect("certificate").pem();
         Pair { certificate, key: key.serialize_pem() }

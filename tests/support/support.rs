@@ -1,7 +1,7 @@
 //! What component tests share: a PKI and a fake API server with real TLS.
 //!
 //! Use: `#[path = "../support/support.rs"] mod support;` in a test binary's `main.rs`.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod fake;
 pub mod pki;

@@ -117,11 +117,12 @@ impl Connections {
     pub(super) fn give_back(&self, connection: Option<Http1>) {
         let mut open = self.open.lock();
         open.http1_busy = open.http1_busy.saturating_sub(1);
-        if let Some(mut connection) = connection {
-            if open.speaks_http1 && !connection.sender.is_closed() {
-                connection.idle_since = Instant::now();
-                open.http1_idle.push(connection);
-            }
+        if let Some(mut connection) = connection
+            && open.speaks_http1
+            && !connection.sender.is_closed()
+        {
+            connection.idle_since = Instant::now();
+            open.http1_idle.push(connection);
         }
     }
 
