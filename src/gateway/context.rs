@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
 
 use super::record::Record;
 use crate::api::RequestInfo;
@@ -15,7 +14,7 @@ use crate::drain::Drain;
 use crate::error::Result;
 use crate::identity::Identity;
 use crate::registry::{Assertion, Tenant};
-use crate::upstream::{self, ApiClient, Class};
+use crate::upstream::{self, ApiClient, Class, ResponseBody};
 
 /// One request's context. Cheap to clone; a stream that outlives the answer's head keeps a clone of [`Context::record`]
 /// (counts, limits, access log) and of [`Context::drain`] (so that shutdown waits for it).
@@ -118,7 +117,7 @@ impl Context {
         &self,
         mut request: Request<upstream::Body>,
         deadline: Duration,
-    ) -> Result<Response<Incoming>> {
+    ) -> Result<Response<ResponseBody>> {
         request.headers_mut().extend(self.backend_headers()?);
         self.tenant.backend.pool.send(self.class(false), request, deadline).await
     }

@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::record::Record;
 use crate::error::{BoxError, Error};
 use crate::status::Status;
+use crate::upstream::ResponseBody;
 
 /// The body of every answer. Nothing is buffered; what passes is counted on the request's record, which lives as long.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ enum Source {
     #[default]
     Empty,
     Full(Option<Bytes>),
-    Stream(Incoming),
+    Stream(ResponseBody),
     /// Ended early, in good order.
     Ended,
 }
@@ -52,7 +52,7 @@ impl Body {
     }
 
     /// Passed through from an API server; its trailers are not.
-    pub fn stream(incoming: Incoming) -> Self {
+    pub fn stream(incoming: ResponseBody) -> Self {
         Self { source: Source::Stream(incoming), ..Self::default() }
     }
 
