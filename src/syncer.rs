@@ -4,5 +4,87 @@
 //! `kinds/*` plan, `apply`) and back. `drift` compares both sides continuously. Kinds are pure functions behind
 //! [`kind::ResourceSyncer`]; only the engine does IO. All state is rebuilt from the two API servers.
 
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::SyncerConfig;
+use crate::drain::Drain;
+use crate::registry::{Registry, Tenant};
+use crate::upstream::ApiClient;
+
+pub mod apply;
+pub mod cache;
+pub mod catalog;
+pub mod cluster;
+pub mod drift;
+pub mod engine;
+pub mod explain;
+pub mod host;
 pub mod kind;
 pub mod kinds;
+pub mod kubernetes_service;
+pub mod queue;
+pub mod references;
+pub mod source;
+pub mod stats;
+pub mod tenant;
+pub mod tokens;
+pub mod view;
+pub mod worker;
+
+pub use catalog::Catalog;
+pub use engine::{Running, Settings};
+pub use stats::{Snapshot, Stats};
+pub use tenant::Member;
+
+/// What the syncer is made of.
+pub struct Parts {
+    /// Its configuration.
+    pub config: SyncerConfig,
+    /// Kinds.
+    pub catalog: Catalog,
+    /// Tenants, followed as they come and go.
+    pub registry: Arc<Registry>,
+    /// The host.
+    pub host: ApiClient,
+    /// Time.
+    pub clock: Clock,
+    /// Counters, kept over runs.
+    pub stats: Arc<Stats>,
+}
+
+/// Syncs all tenants of the registry until the drain begins; then finishes the writes that run and returns. Dropping
+/// the future stops at once, which is safe too. Run it under the lease only.
+pub async fn run(parts: Parts, mut drain: Drain) {
+    let Parts { config, catalog, registry, host, clock, stats } = parts;
+    let mut changed = registry.subscribe();
+    let settings = Settings { config: config.clone(), catalog, host: Arc::new(host), clock, stats };
+    let running = Running::start(settings);
+    loop {
+        changed.mark_unchanged();
+        let members = registry.load().tenants().map(|tenant| member(tenant, &config)).collect();
+        running.engine.set_members(members);
+        tokio::select! {
+            _ = drain.signaled() => break,
+            alive = changed.changed() => if alive.is_err() { break },
+        }
+    }
+    running.stop().await;
+}
+
+fn member(tenant: &Tenant, config: &SyncerConfig) -> Member {
+    Member {
+        view: kind::TenantView {
+            id: tenant.id.clone(),
+            uid: tenant.uid.clone(),
+            api_service_ip: tenant.api_service_ip,
+            dns_service_ip: tenant.dns_service_ip,
+            cluster_domain: tenant.cluster_domain.clone(),
+            pod_security: tenant.pod_security,
+            translate_images: config.translate_images.clone(),
+            node_selector: config.node_selector.clone(),
+        },
+        api: Arc::new(tenant.api.clone()),
+        fingerprint: tenant.fingerprint.clone(),
+    }
+}

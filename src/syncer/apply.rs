@@ -1,0 +1,372 @@
+//! Carries plans out: one action, one call, and the answer goes straight into the cache.
+//!
+//! Promises: nothing on the host that is not this object's copy is ever written over (a name that is taken is looked at
+//! first; what is known is written with its uid as precondition); no action begins after the drain did.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Kind, Result};
+use crate::syncer::cache::{SourceState, mark, text};
+use crate::syncer::engine::Engine;
+use crate::syncer::explain;
+use crate::syncer::kind::{Action, Involved, ObjectKey};
+use crate::syncer::queue::Item;
+use crate::syncer::tenant::{Member, TenantState, identify, key_of};
+use crate::syncer::tokens::{Minted, Wish};
+use crate::syncer::worker::Pair;
+use crate::upstream::Resource;
+use crate::upstream::resources::{EVENTS, PODS, SECRETS};
+
+/// Why a plan was not carried out to its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// A call failed.
+    Failed(Error),
+    /// Something else is not ready; no failure.
+    Later(Duration),
+    /// The host name is taken by an object that is not ours.
+    Foreign,
+    /// We are shutting down.
+    Closed,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// One plan being carried out.
+pub struct Execution<'a> {
+    engine: &'a Arc<Engine>,
+    tenant: &'a Arc<TenantState>,
+    member: &'a Member,
+    item: &'a Item,
+    host: Option<&'a Value>,
+    minted: Option<Minted>,
+    again_after: Option<Duration>,
+}
+
+impl<'a> Execution<'a> {
+    /// Nothing done yet.
+    pub fn new(
+        engine: &'a Arc<Engine>,
+        tenant: &'a Arc<TenantState>,
+        member: &'a Member,
+        item: &'a Item,
+        pair: &'a Pair,
+    ) -> Self {
+        Self { engine, tenant, member, item, host: pair.host.as_ref(), minted: None, again_after: None }
+    }
+
+    /// The sooner of what the plan wants and what tokens need.
+    pub fn again_after(&self, wanted: Option<Duration>) -> Option<Duration> {
+        match (self.again_after, wanted) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// One action.
+    pub async fn run(&mut self, action: Action) -> Result<(), Stop> {
+        if let Action::OrElse { first, otherwise } = action {
+            return match self.step(*first).await {
+                Err(Stop::Failed(error)) if matches!(error.kind(), Kind::Invalid | Kind::Forbidden) => {
+                    self.step(*otherwise).await
+                }
+                outcome => outcome,
+            };
+        }
+        self.step(action).await
+    }
+
+    async fn step(&mut self, action: Action) -> Result<(), Stop> {
+        if self.engine.queue.is_closed() {
+            return Err(Stop::Closed);
+        }
+        match action {
+            Action::ApplyHost { resource, object } => self.apply_host(&resource, object).await?,
+            Action::CreateHost { resource, object } => self.create_host(&resource, &object).await?,
+            Action::PatchHost { resource, name, subresource, kind, patch } => {
+                let namespace = self.host_namespace(&resource);
+                let answer = self.engine.host.patch(&resource, namespace, (&name, subresource), kind, &patch).await?;
+                self.engine.learn_host(self.tenant, &resource, answer, false);
+            }
+            Action::DeleteHost { resource, name, uid, grace } => {
+                self.delete_host(&resource, &name, &uid, grace).await?;
+            }
+            Action::PatchVirtual { resource, key, subresource, kind, patch } => {
+                let on = (key.name.as_str(), subresource);
+                let answer =
+                    self.member.api.patch(&resource, virtual_namespace(&resource, &key), on, kind, &patch).await?;
+                self.engine.learn_virtual(self.tenant, &resource, answer);
+            }
+            Action::ApplyVirtual { resource, namespace, object } => {
+                let namespace = resource.namespaced.then_some(namespace.as_str());
+                let name = text(&object, "name");
+                let answer = self.member.api.apply(&resource, namespace, name, &object).await?;
+                self.engine.learn_virtual(self.tenant, &resource, answer);
+            }
+            Action::CreateVirtual { resource, namespace, object } => {
+                self.create_virtual(&resource, &namespace, &object).await?;
+            }
+            Action::DeleteVirtual { resource, key, uid, grace } => {
+                self.delete_virtual(&resource, &key, &uid, grace).await?;
+            }
+            Action::BindVirtual { key, uid, node } => self.bind(&key, &uid, &node).await?,
+            Action::EnsureTokens { pod, pod_uid, service_account, secret, tokens } => {
+                let wish = Wish {
+                    pod: &pod,
+                    pod_uid: &pod_uid,
+                    service_account: &service_account,
+                    secret: &secret,
+                    tokens: &tokens,
+                };
+                self.ensure_tokens(wish).await?;
+                return Ok(());
+            }
+            Action::OrElse { first, .. } => {
+                // Never nested by contract; its first half alone is the safe reading.
+                return Box::pin(self.step(*first)).await;
+            }
+            Action::Explain { involved, reason, message, warning } => {
+                explain(self.engine, self.tenant, &involved, reason, &message, warning).await;
+                return Ok(());
+            }
+        }
+        self.engine.stats.count_write(self.item.kind);
+        Ok(())
+    }
+
+    fn host_namespace(&self, resource: &Resource) -> Option<&'a str> {
+        resource.namespaced.then(|| self.member.view.namespace().as_str())
+    }
+
+    async fn apply_host(&self, resource: &Resource, mut object: Value) -> Result<(), Stop> {
+        let name = text(&object, "name").to_owned();
+        let uid = self.own_uid(resource, &name).await?;
+        if let Some(uid) = uid
+            && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            metadata.insert("uid".to_owned(), Value::String(uid));
+        }
+        let answer = self.engine.host.apply(resource, self.host_namespace(resource), &name, &object).await?;
+        self.engine.learn_host(self.tenant, resource, answer, false);
+        Ok(())
+    }
+
+    /// uid of the host object of that name if it is ours, None if the name is free.
+    async fn own_uid(&self, resource: &Resource, name: &str) -> Result<Option<String>, Stop> {
+        if let Some(host) = self.host
+            && text(host, "name") == name
+            && self.engine.catalog.index_of(resource) == Some(self.item.kind)
+        {
+            return Ok(Some(text(host, "uid").to_owned()));
+        }
+        let Some(found) = self.engine.host.get(resource, self.host_namespace(resource), name).await? else {
+            return Ok(None);
+        };
+        if !self.is_own(resource, &found) {
+            return Err(Stop::Foreign);
+        }
+        let uid = text(&found, "uid").to_owned();
+        if self.engine.catalog.index_of(resource) == Some(self.item.kind) {
+            // The plan did not know of it: plan again with it.
+            self.engine.learn_host(self.tenant, resource, found, false);
+            return Err(Stop::Later(Duration::from_millis(20)));
+        }
+        Ok(Some(uid))
+    }
+
+    fn is_own(&self, resource: &Resource, found: &Value) -> bool {
+        if self.engine.catalog.index_of(resource) == Some(self.item.kind) {
+            let syncer = self.engine.catalog.kind(self.item.kind);
+            return identify(syncer, found, &self.member.view).as_ref() == Some(&self.item.key);
+        }
+        mark(found, "labels", crate::names::keys::CLUSTER) == Some(self.member.view.cluster().as_str())
+    }
+
+    async fn create_host(&mut self, resource: &Resource, object: &Value) -> Result<(), Stop> {
+        let namespace = self.host_namespace(resource);
+        let answer = match self.engine.host.create(resource, namespace, ("", ""), object).await {
+            Ok(answer) => answer,
+            Err(error) if error.kind() == Kind::AlreadyExists => {
+                let name = text(object, "name");
+                let Some(found) = self.engine.host.get(resource, namespace, name).await? else {
+                    return Err(Stop::Later(Duration::from_millis(20)));
+                };
+                if !self.is_own(resource, &found) {
+                    return Err(Stop::Foreign);
+                }
+                self.engine.learn_host(self.tenant, resource, found, false);
+                return Err(Stop::Later(Duration::from_millis(20)));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let made = (text(&answer, "name").to_owned(), text(&answer, "uid").to_owned());
+        self.engine.learn_host(self.tenant, resource, answer, true);
+        if *resource == PODS
+            && let Some(minted) = self.minted.take()
+        {
+            self.write_tokens(&minted, (&made.0, &made.1)).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete_host(&self, resource: &Resource, name: &str, uid: &str, grace: Option<u64>) -> Result<(), Stop> {
+        let store = self.engine.catalog.index_of(resource).and_then(|kind| {
+            let host = self.tenant.kind(kind).host.as_ref()?;
+            let version = host.objects.read().get(&name.to_owned()).map_or(0, |entry| entry.version);
+            Some((kind, version))
+        });
+        let namespace = self.host_namespace(resource);
+        let deleted = self.engine.host.delete(resource, namespace, name, uid, grace).await?;
+        if let (false, Some((kind, known))) = (deleted, store) {
+            // It was gone, or is another object by now.
+            match self.engine.host.get(resource, namespace, name).await? {
+                Some(found) => self.engine.learn_host(self.tenant, resource, found, false),
+                None => self.engine.learn_host_gone(self.tenant, kind, name, known),
+            }
+        }
+        Ok(())
+    }
+
+    async fn create_virtual(&self, resource: &Resource, namespace: &str, object: &Value) -> Result<(), Stop> {
+        let namespace = resource.namespaced.then_some(namespace);
+        match self.member.api.create(resource, namespace, ("", ""), object).await {
+            Ok(answer) => self.engine.learn_virtual(self.tenant, resource, answer),
+            // One-way kinds cannot see what is there; that it is there is all they want.
+            Err(error)
+                if error.kind() == Kind::AlreadyExists
+                    && !self.engine.catalog.kind(self.item.kind).watches_virtual() => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    async fn delete_virtual(
+        &self,
+        resource: &Resource,
+        key: &ObjectKey,
+        uid: &str,
+        grace: Option<u64>,
+    ) -> Result<(), Stop> {
+        let kind = self.engine.catalog.index_of(resource);
+        let known = kind.map(|kind| {
+            let objects = self.tenant.kind(kind).objects.read();
+            (kind, objects.get(key).map_or(0, |entry| entry.version))
+        });
+        let namespace = virtual_namespace(resource, key);
+        let deleted = self.member.api.delete(resource, namespace, &key.name, uid, grace).await?;
+        if let (false, Some((kind, known))) = (deleted, known) {
+            match self.member.api.get(resource, namespace, &key.name).await? {
+                Some(found) => self.engine.learn_virtual(self.tenant, resource, found),
+                None => self.engine.learn_virtual_gone(self.tenant, kind, key, known),
+            }
+        }
+        Ok(())
+    }
+
+    /// The virtual Node first: controllers of the tenant delete pods on nodes that do not exist.
+    async fn bind(&self, key: &ObjectKey, uid: &str, node: &str) -> Result<(), Stop> {
+        if let Some(kind) = self.engine.catalog.index("Node") {
+            let node = ObjectKey { namespace: String::new(), name: node.to_owned() };
+            let known = self.tenant.kind(kind).objects.read().get(&node).is_some();
+            if !known {
+                self.engine.push(self.tenant, Item { kind, key: node });
+                return Err(Stop::Later(Duration::from_millis(50)));
+            }
+        }
+        let binding = json!({
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        });
+        self.member.api.create(&PODS, Some(&key.namespace), (&key.name, "binding"), &binding).await?;
+        // The event that tells so is on its way; until then no plan shall bind again.
+        if let Some(kind) = self.engine.catalog.index_of(&PODS) {
+            self.tenant.kind(kind).objects.write().amend(key, |pod| {
+                if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
+                    spec.insert("nodeName".to_owned(), Value::String(node.to_owned()));
+                }
+            });
+        }
+        Ok(())
+    }
+
+    async fn ensure_tokens(&mut self, wish: Wish<'_>) -> Result<(), Stop> {
+        let now = self.engine.clock.now();
+        let Some(host) = self.host else {
+            self.minted = Some(wish.mint(&*self.member.api, now).await?);
+            return Ok(());
+        };
+        if !text(host, "deletionTimestamp").is_empty() {
+            return Ok(());
+        }
+        let host_uid = text(host, "uid").to_owned();
+        if let Some(secret) = self.find_secret(wish.secret).await?
+            && let Some(left) = wish.still_good(&secret, &host_uid, now)
+        {
+            self.look_again(left);
+            return Ok(());
+        }
+        let minted = wish.mint(&*self.member.api, now).await?;
+        let name = text(host, "name").to_owned();
+        self.write_tokens(&minted, (&name, &host_uid)).await
+    }
+
+    /// From the cache when it holds all Secrets, else from the host.
+    async fn find_secret(&self, name: &str) -> Result<Option<Value>, Stop> {
+        let cached = self.engine.catalog.index_of(&SECRETS).and_then(|kind| self.tenant.kind(kind).host.as_ref());
+        if let Some(store) = cached
+            && store.state.get() == SourceState::Synced
+        {
+            let found = store.objects.read().get(&name.to_owned()).map(super::cache::Entry::object);
+            return Ok(found);
+        }
+        Ok(self.engine.host.get(&SECRETS, Some(self.member.view.namespace().as_str()), name).await?)
+    }
+
+    async fn write_tokens(&mut self, minted: &Minted, host_pod: (&str, &str)) -> Result<(), Stop> {
+        let secret = minted.secret(&self.member.view, host_pod);
+        let namespace = Some(self.member.view.namespace().as_str());
+        let answer = self.engine.host.apply(&SECRETS, namespace, &minted.secret, &secret).await?;
+        self.engine.learn_host(self.tenant, &SECRETS, answer, true);
+        self.engine.stats.count_write(self.item.kind);
+        self.look_again(minted.refresh_in(self.engine.clock.now()));
+        Ok(())
+    }
+
+    fn look_again(&mut self, after: Duration) {
+        self.again_after = self.again_after(Some(after));
+    }
+}
+
+/// Tells the tenant's users; best effort, since the next try says it again.
+pub async fn explain(
+    engine: &Engine,
+    tenant: &TenantState,
+    involved: &Involved,
+    reason: &str,
+    message: &str,
+    warning: bool,
+) {
+    if !tenant.explained.is_due(involved, reason, message, engine.clock.instant()) {
+        return;
+    }
+    let suffix = engine.clock.random_below(u64::MAX);
+    let event = explain::event(involved, reason, message, warning, engine.clock.now(), suffix);
+    let namespace = key_of(&event).namespace;
+    if let Err(error) = tenant.bound().api.create(&EVENTS, Some(&namespace), ("", ""), &event).await {
+        tracing::debug!(tenant = %tenant.id, %error, "an Event could not be written");
+        tenant.explained.forget(involved, reason, message);
+    }
+}
+
+fn virtual_namespace<'a>(resource: &Resource, key: &'a ObjectKey) -> Option<&'a str> {
+    resource.namespaced.then_some(key.namespace.as_str())
+}

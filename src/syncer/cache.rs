@@ -1,0 +1,330 @@
+//! What is known of one kind's objects on one side: projected, as compact JSON, parsed again only when planned with.
+//!
+//! Promises: a state never goes back to an older one (late or repeated events, answers to our own writes and refetches
+//! are ordered by resourceVersion against what the watch has delivered); a list replaces exactly what it is newer than.
+//! Must not know kinds' meaning or tenants.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use serde_json::Value;
+
+/// One object as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// uid.
+    pub uid: Box<str>,
+    /// resourceVersion; 0 when it is no number.
+    pub version: u64,
+    /// Of everything that plans look at, also of what is not kept.
+    digest: u64,
+    json: Box<[u8]>,
+}
+
+/// Objects of one kind on one side.
+#[derive(Debug)]
+pub struct Store<K> {
+    entries: BTreeMap<K, Entry>,
+    /// The newest resourceVersion that the watch is known to have delivered everything up to.
+    delivered: u64,
+}
+
+/// Whether a source's objects are all known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceState {
+    /// The first list is not complete.
+    Starting,
+    /// Complete, and followed by a watch.
+    Synced,
+    /// Not readable (no right, or not served): the kind rests until it is.
+    Off,
+}
+
+/// A [`SourceState`] that many read.
+#[derive(Debug)]
+pub struct SharedState(AtomicU8);
+
+impl Entry {
+    /// From a projected object; `keep` is what is stored of it (the same, or less). The resourceVersion is stored
+    /// beside it, so that it alone is never a difference.
+    pub fn new(projected: &mut Value, keep: impl FnOnce(&mut Value)) -> Self {
+        let uid = text(projected, "uid").into();
+        let version = text(projected, "resourceVersion").parse().unwrap_or(0);
+        if let Some(metadata) = projected.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("resourceVersion");
+            metadata.remove("managedFields");
+        }
+        let bytes = serde_json::to_vec(projected).unwrap_or_default();
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        let digest = hasher.finish();
+        keep(projected);
+        let json = serde_json::to_vec(projected).unwrap_or_default().into_boxed_slice();
+        Self { uid, version, digest, json }
+    }
+
+    /// The object, with its resourceVersion.
+    pub fn object(&self) -> Value {
+        let mut object: Value = serde_json::from_slice(&self.json).unwrap_or_default();
+        if self.version > 0
+            && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            metadata.insert("resourceVersion".to_owned(), Value::String(self.version.to_string()));
+        }
+        object
+    }
+
+    /// Whether a plan could see a difference.
+    pub fn differs(&self, other: &Self) -> bool {
+        self.digest != other.digest || self.uid != other.uid
+    }
+
+    /// Bytes held.
+    pub fn size(&self) -> usize {
+        self.json.len() + self.uid.len()
+    }
+}
+
+impl<K> Default for Store<K> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), delivered: 0 }
+    }
+}
+
+impl<K: Ord + Clone> Store<K> {
+    /// One object.
+    pub fn get(&self, key: &K) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// Those from `first` on, in order.
+    pub fn range_from(&self, first: K) -> impl Iterator<Item = (&K, &Entry)> {
+        self.entries.range(first..)
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A watch delivered this state. True when it differs from what was known.
+    pub fn observe(&mut self, key: K, entry: Entry) -> bool {
+        self.delivered = self.delivered.max(entry.version);
+        match self.entries.get(&key) {
+            Some(old) if entry.version > 0 && old.version >= entry.version => false,
+            Some(old) => {
+                let differs = old.differs(&entry);
+                self.entries.insert(key, entry);
+                differs
+            }
+            None => {
+                self.entries.insert(key, entry);
+                true
+            }
+        }
+    }
+
+    /// A watch delivered the end of this object. True when it was known.
+    pub fn forget(&mut self, key: &K, uid: &str, version: u64) -> bool {
+        self.delivered = self.delivered.max(version);
+        match self.entries.get(key) {
+            Some(old) if &*old.uid == uid || old.version <= version => self.entries.remove(key).is_some(),
+            _ => false,
+        }
+    }
+
+    /// A bookmark: everything up to here has been delivered.
+    pub fn delivered(&mut self, version: u64) {
+        self.delivered = self.delivered.max(version);
+    }
+
+    /// The answer to our own write or read. What the watch has passed already is older than what it delivered.
+    /// True when it differs from what was known.
+    pub fn learn(&mut self, key: K, entry: Entry) -> bool {
+        if entry.version > 0 && entry.version <= self.delivered {
+            return false;
+        }
+        match self.entries.get(&key) {
+            Some(old) if entry.version > 0 && old.version >= entry.version => false,
+            Some(old) => {
+                let differs = old.differs(&entry);
+                self.entries.insert(key, entry);
+                differs
+            }
+            None => {
+                self.entries.insert(key, entry);
+                true
+            }
+        }
+    }
+
+    /// A read found nothing: drops what was known before the read, if it is unchanged since.
+    pub fn learn_gone(&mut self, key: &K, known: u64) -> bool {
+        match self.entries.get(key) {
+            Some(old) if old.version == known => self.entries.remove(key).is_some(),
+            _ => false,
+        }
+    }
+
+    /// Changes a kept object ahead of the event that will tell so.
+    pub fn amend(&mut self, key: &K, change: impl FnOnce(&mut Value)) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            let mut object: Value = serde_json::from_slice(&entry.json).unwrap_or_default();
+            change(&mut object);
+            entry.json = serde_json::to_vec(&object).unwrap_or_default().into_boxed_slice();
+            let mut hasher = DefaultHasher::new();
+            entry.json.hash(&mut hasher);
+            entry.digest = hasher.finish();
+        }
+    }
+
+    /// A whole list. Returns the keys that changed, came or went (then with what they were). Own writes newer than the list stay, unless the
+    /// server's history began anew (its versions are behind what it delivered once).
+    pub fn replace(&mut self, list: Vec<(K, Entry)>, version: u64) -> Vec<(K, Option<Entry>)> {
+        let reset = version < self.delivered;
+        let mut changed = Vec::new();
+        let mut old = std::mem::take(&mut self.entries);
+        for (key, entry) in list {
+            let entry = match old.remove(&key) {
+                Some(known) if !reset && known.version > version => known,
+                Some(known) => {
+                    if known.differs(&entry) {
+                        changed.push((key.clone(), None));
+                    }
+                    entry
+                }
+                None => {
+                    changed.push((key.clone(), None));
+                    entry
+                }
+            };
+            self.entries.insert(key, entry);
+        }
+        for (key, entry) in old {
+            if !reset && entry.version > version {
+                self.entries.insert(key, entry);
+            } else {
+                changed.push((key, Some(entry)));
+            }
+        }
+        self.delivered = version;
+        changed
+    }
+}
+
+impl SharedState {
+    /// In a state.
+    pub fn new(state: SourceState) -> Self {
+        let shared = Self(AtomicU8::new(0));
+        shared.set(state);
+        shared
+    }
+
+    /// Now.
+    pub fn get(&self) -> SourceState {
+        match self.0.load(Ordering::Acquire) {
+            1 => SourceState::Synced,
+            2 => SourceState::Off,
+            _ => SourceState::Starting,
+        }
+    }
+
+    /// Sets it; true when it was another.
+    pub fn set(&self, state: SourceState) -> bool {
+        let number = match state {
+            SourceState::Starting => 0,
+            SourceState::Synced => 1,
+            SourceState::Off => 2,
+        };
+        self.0.swap(number, Ordering::AcqRel) != number
+    }
+}
+
+/// `metadata.{field}` as text, `""` when it is missing.
+pub fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A label or annotation.
+pub fn mark<'a>(object: &'a Value, map: &str, key: &str) -> Option<&'a str> {
+    object.get("metadata")?.get(map)?.get(key)?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn entry(uid: &str, version: u64, data: &str) -> Entry {
+        let mut object = json!({"metadata": {"uid": uid, "resourceVersion": version.to_string()}, "data": data});
+        Entry::new(&mut object, |_| {})
+    }
+
+    #[test]
+    fn late_and_repeated_events_change_nothing() {
+        let mut store = Store::default();
+        assert!(store.observe("a", entry("1", 5, "x")));
+        assert!(!store.observe("a", entry("1", 5, "x")));
+        assert!(!store.observe("a", entry("1", 4, "old")));
+        assert!(!store.observe("a", entry("1", 6, "x")), "only the version is new");
+        assert!(store.observe("a", entry("1", 7, "y")));
+        assert!(!store.forget(&"a", "0", 3), "the end of an earlier object of that name");
+        assert!(store.forget(&"a", "1", 8));
+    }
+
+    #[test]
+    fn our_own_answer_does_not_revive_what_the_watch_saw_end() {
+        let mut store = Store::default();
+        store.observe("a", entry("1", 10, "x"));
+        store.forget(&"a", "1", 12);
+        assert!(!store.learn("a", entry("1", 10, "x")));
+        assert!(store.is_empty());
+        assert!(store.learn("a", entry("2", 13, "x")));
+        assert!(!store.observe("a", entry("2", 13, "x")), "the watch brings the same: no work");
+    }
+
+    #[test]
+    fn a_list_replaces_what_it_is_newer_than() {
+        let mut store = Store::default();
+        store.observe("gone", entry("1", 5, "x"));
+        store.observe("kept", entry("2", 6, "x"));
+        store.learn("mine", entry("3", 20, "x"));
+        let changed = store.replace(vec![("kept", entry("2", 6, "x")), ("new", entry("4", 9, "x"))], 10);
+        assert_eq!(
+            changed.iter().map(|(k, old)| (*k, old.is_some())).collect::<Vec<_>>(),
+            [("new", false), ("gone", true)]
+        );
+        assert_eq!(store.iter().map(|(k, _)| *k).collect::<Vec<_>>(), ["kept", "mine", "new"]);
+    }
+
+    #[test]
+    fn a_server_that_began_anew_is_believed() {
+        let mut store = Store::default();
+        store.observe("a", entry("1", 500, "x"));
+        let changed = store.replace(vec![("b", entry("2", 3, "x"))], 4);
+        assert_eq!(changed.iter().map(|(k, _)| *k).collect::<Vec<_>>(), ["b", "a"]);
+        assert!(store.observe("a", entry("3", 5, "x")), "its versions count from the new beginning");
+    }
+
+    #[test]
+    fn what_is_not_kept_still_makes_a_difference() {
+        let strip = |v: &mut Value| {
+            v.as_object_mut().expect("object").remove("data");
+        };
+        let one = Entry::new(&mut json!({"metadata": {"uid": "1"}, "data": "a"}), strip);
+        let two = Entry::new(&mut json!({"metadata": {"uid": "1"}, "data": "b"}), strip);
+        assert!(one.differs(&two));
+        assert_eq!(one.object(), json!({"metadata": {"uid": "1"}}));
+    }
+}

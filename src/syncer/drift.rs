@@ -1,0 +1,41 @@
+//! The slow walk over everything known, so that whatever fell between is looked at again.
+//!
+//! Costs only processor time: plans from the caches, spread evenly. Lost events are another matter; sources list again
+//! now and then for those.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::syncer::engine::Engine;
+use crate::syncer::queue::{Item, Urgency};
+
+const BATCH: usize = 64;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Walks until dropped.
+pub async fn run(engine: Arc<Engine>) {
+    let interval = engine.config.drift_interval.0.max(Duration::from_secs(1));
+    loop {
+        let tenants = engine.tenants();
+        let kinds = engine.catalog.len();
+        let slots = u32::try_from(tenants.len() * kinds).unwrap_or(u32::MAX).max(1);
+        if tenants.is_empty() {
+            tokio::time::sleep(engine.clock.jitter(interval)).await;
+            continue;
+        }
+        let slot = (interval / slots).max(SHORTEST_PAUSE);
+        for tenant in tenants {
+            for (kind, _) in engine.catalog.iter() {
+                let keys = if tenant.is_ready() { tenant.keys(kind) } else { Vec::new() };
+                let batches = u32::try_from(keys.len().div_ceil(BATCH)).unwrap_or(u32::MAX).max(1);
+                let mut keys = keys.into_iter();
+                for _ in 0..batches {
+                    for key in keys.by_ref().take(BATCH) {
+                        engine.queue.push(tenant.number, Item { kind, key }, Urgency::Background);
+                    }
+                    tokio::time::sleep(slot / batches).await;
+                }
+            }
+        }
+    }
+}

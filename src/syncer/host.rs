@@ -1,0 +1,166 @@
+//! Host objects of one kind in one place (a host namespace, or the whole cluster), shared by the tenants there.
+//!
+//! Promises: every member learns of each change of what is its own and of nothing else. Does no IO.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use serde_json::Value;
+
+use crate::names::HostNamespace;
+use crate::syncer::cache::{Entry, SharedState, SourceState, Store, mark};
+use crate::syncer::catalog::Catalog;
+use crate::syncer::kind::{Direction, ResourceSyncer};
+use crate::syncer::queue::Item;
+use crate::syncer::source::Incoming;
+use crate::syncer::tenant::{Origin, TenantState, key_of};
+use crate::syncer::tokens;
+use crate::task::Task;
+
+/// Where host objects of a kind are watched.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Index of the kind.
+    pub kind: u16,
+    /// None for the whole cluster.
+    pub namespace: Option<HostNamespace>,
+}
+
+/// Objects of one place.
+pub struct HostStore {
+    /// Which.
+    pub place: Place,
+    /// By host name.
+    pub objects: RwLock<Store<String>>,
+    /// Whether they are all known.
+    pub state: SharedState,
+    members: RwLock<Vec<Arc<TenantState>>>,
+    /// Changes reach the members' indices in the order in which they reached the store.
+    order: Mutex<()>,
+    task: Mutex<Option<Task>>,
+}
+
+/// Work that a change leads to.
+pub type Affected = Vec<(Arc<TenantState>, Item)>;
+
+impl HostStore {
+    /// Empty.
+    pub fn new(place: Place) -> Self {
+        Self {
+            place,
+            objects: RwLock::default(),
+            state: SharedState::new(SourceState::Starting),
+            members: RwLock::default(),
+            order: Mutex::default(),
+            task: Mutex::default(),
+        }
+    }
+
+    /// Keeps its source running.
+    pub fn own(&self, task: Task) {
+        *self.task.lock() = Some(task);
+    }
+
+    /// Ends its source.
+    pub fn close(&self) {
+        self.task.lock().take();
+        self.members.write().clear();
+    }
+
+    /// Tenants that see it.
+    pub fn members(&self) -> Vec<Arc<TenantState>> {
+        self.members.read().clone()
+    }
+
+    /// A tenant joins and learns what is there.
+    pub fn attach(&self, catalog: &Catalog, tenant: &Arc<TenantState>) {
+        let _order = self.order.lock();
+        self.members.write().push(Arc::clone(tenant));
+        self.index_all(catalog, tenant);
+    }
+
+    /// A tenant's view changed: what belongs to it is decided again.
+    pub fn reindex(&self, catalog: &Catalog, tenant: &Arc<TenantState>) {
+        let _order = self.order.lock();
+        self.index_all(catalog, tenant);
+    }
+
+    fn index_all(&self, catalog: &Catalog, tenant: &Arc<TenantState>) {
+        let syncer = catalog.kind(self.place.kind);
+        for (name, entry) in self.objects.read().iter() {
+            tenant.index_host(syncer, self.place.kind, name, Some(&entry.object()));
+        }
+    }
+
+    /// A tenant leaves. True when nobody is left.
+    pub fn detach(&self, tenant: &TenantState) -> bool {
+        let mut members = self.members.write();
+        members.retain(|member| member.number != tenant.number);
+        members.is_empty()
+    }
+
+    /// An object is now this.
+    pub fn applied(&self, catalog: &Catalog, incoming: Incoming, origin: Origin) -> Affected {
+        let _order = self.order.lock();
+        let Incoming { key, entry, value } = incoming;
+        let differs = match origin {
+            Origin::Watch => self.objects.write().observe(key.name.clone(), entry),
+            Origin::Answer => self.objects.write().learn(key.name.clone(), entry),
+        };
+        if differs { self.route(catalog, &key.name, Some(&value), None) } else { Vec::new() }
+    }
+
+    /// An object ended.
+    pub fn deleted(&self, catalog: &Catalog, incoming: &Incoming) -> Affected {
+        let _order = self.order.lock();
+        let name = &incoming.key.name;
+        let known = self.objects.write().forget(name, &incoming.entry.uid, incoming.entry.version);
+        if known { self.route(catalog, name, None, Some(&incoming.value)) } else { Vec::new() }
+    }
+
+    /// A read found that it is gone.
+    pub fn gone(&self, catalog: &Catalog, name: &str, known: u64) -> Affected {
+        let _order = self.order.lock();
+        let dropped = self.objects.write().learn_gone(&name.to_owned(), known);
+        if dropped { self.route(catalog, name, None, None) } else { Vec::new() }
+    }
+
+    /// A whole list.
+    pub fn replaced(&self, catalog: &Catalog, list: Vec<Incoming>, version: u64) -> Affected {
+        let _order = self.order.lock();
+        let list = list.into_iter().map(|incoming| (incoming.key.name, incoming.entry)).collect();
+        let changed = self.objects.write().replace(list, version);
+        let mut affected = Vec::new();
+        for (name, old) in changed {
+            let now = self.objects.read().get(&name).map(Entry::object);
+            affected.extend(self.route(catalog, &name, now.as_ref(), old.map(|e| e.object()).as_ref()));
+        }
+        affected
+    }
+
+    /// Tells every member whose object it is or was.
+    fn route(&self, catalog: &Catalog, name: &str, now: Option<&Value>, last: Option<&Value>) -> Affected {
+        let kind = self.place.kind;
+        let syncer = catalog.kind(kind);
+        let mut affected = Vec::new();
+        for tenant in self.members.read().iter() {
+            for key in tenant.index_host(syncer, kind, name, now) {
+                affected.push((Arc::clone(tenant), Item { kind, key }));
+            }
+            let pod = now.or(last).and_then(|object| tokens::pod_of(object, tenant.id.name()));
+            if let Some(item) = pod.and_then(|key| Some(Item { kind: catalog.index("Pod")?, key })) {
+                affected.push((Arc::clone(tenant), item));
+            }
+        }
+        affected
+    }
+}
+
+/// Projects a host object and packs it for the store.
+pub fn pack_host(syncer: &dyn ResourceSyncer, object: Value) -> Incoming {
+    let is_token = mark(&object, "annotations", tokens::REFRESH_AT).is_some();
+    // Token Secrets are ours, not the kind's: their projection is theirs too, and never holds a token.
+    let mut value = if is_token { tokens::project(object) } else { syncer.project(object, Direction::Up) };
+    let entry = Entry::new(&mut value, |_| {});
+    Incoming { key: key_of(&value), entry, value }
+}

@@ -1,0 +1,139 @@
+//! The tenant's `default/kubernetes` Service: its ClusterIP is the one that the host gave the tenant's API.
+//!
+//! The API server makes that Service by itself with the first address of its range, whenever it is missing; so ours
+//! comes by delete and create, again and again until ours is there. Endpoints are ours too, since the API server runs
+//! without an endpoint reconciler.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::error::{Kind, Result};
+use crate::syncer::cache::text;
+use crate::syncer::engine::Engine;
+use crate::syncer::tenant::{Member, TenantState};
+use crate::upstream::resources::{ENDPOINT_SLICES, ENDPOINTS, SERVICES};
+
+const NAME: &str = "kubernetes";
+const NAMESPACE: &str = "default";
+/// An API server that does not take the address is misconfigured: everything else goes on meanwhile.
+const REFUSED_RETRY: Duration = Duration::from_secs(60);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Right,
+    /// Written or removed just now; look again.
+    Changed,
+}
+
+/// Until the Service is right, or refused for good.
+pub async fn settle(engine: &Engine, tenant: &TenantState) {
+    let mut failures = 0_u32;
+    loop {
+        let wait = match step(&tenant.bound()).await {
+            Ok(Found::Right) => return,
+            Ok(Found::Changed) => Duration::from_millis(20),
+            Err(error) if matches!(error.kind(), Kind::Invalid | Kind::Forbidden | Kind::BadRequest) => {
+                tracing::warn!(tenant = %tenant.id, %error, "the kubernetes Service cannot have its address");
+                return;
+            }
+            // Somebody, most likely the API server itself, was faster.
+            Err(error) if matches!(error.kind(), Kind::AlreadyExists | Kind::Conflict) => Duration::from_millis(50),
+            Err(error) => {
+                failures += 1;
+                if failures == 3 {
+                    tracing::info!(tenant = %tenant.id, %error, "waiting for the API server");
+                }
+                Duration::from_millis(200).saturating_mul(1 << failures.min(6)).min(LONGEST_BACKOFF)
+            }
+        };
+        tokio::time::sleep(engine.clock.jitter(wait)).await;
+    }
+}
+
+/// Again whenever the Service changed.
+pub async fn guard(engine: &Engine, tenant: &TenantState) {
+    loop {
+        tenant.service_changed.notified().await;
+        settle(engine, tenant).await;
+        // A refused address is asked for again only after a while, whatever changes.
+        if step(&tenant.bound()).await.is_err() {
+            tokio::time::sleep(engine.clock.jitter(REFUSED_RETRY)).await;
+            tenant.service_changed.notify_one();
+        }
+    }
+}
+
+async fn step(member: &Member) -> Result<Found> {
+    let wanted = member.view.api_service_ip.to_string();
+    let found = member.api.get(&SERVICES, Some(NAMESPACE), NAME).await?;
+    if let Some(service) = &found {
+        if address(service) == wanted {
+            endpoints(member, &wanted).await?;
+            return Ok(Found::Right);
+        }
+        member.api.delete(&SERVICES, Some(NAMESPACE), NAME, text(service, "uid"), None).await?;
+    }
+    member.api.create(&SERVICES, Some(NAMESPACE), ("", ""), &service(&wanted)).await?;
+    Ok(Found::Changed)
+}
+
+async fn endpoints(member: &Member, address: &str) -> Result<()> {
+    let endpoints = json!({
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{
+            "addresses": [{"ip": address}],
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP"}],
+        }],
+    });
+    let current = member.api.get(&ENDPOINTS, Some(NAMESPACE), NAME).await?;
+    if current.as_ref().and_then(|e| e.pointer("/subsets/0/addresses/0/ip")).and_then(Value::as_str) != Some(address) {
+        member.api.apply(&ENDPOINTS, Some(NAMESPACE), NAME, &endpoints).await?;
+    }
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            "labels": {"kubernetes.io/service-name": NAME},
+        },
+        "addressType": if address.contains(':') { "IPv6" } else { "IPv4" },
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": 443, "protocol": "TCP"}],
+    });
+    let current = member.api.get(&ENDPOINT_SLICES, Some(NAMESPACE), NAME).await?;
+    if current.as_ref().and_then(|s| s.pointer("/endpoints/0/addresses/0")).and_then(Value::as_str) != Some(address) {
+        member.api.apply(&ENDPOINT_SLICES, Some(NAMESPACE), NAME, &slice).await?;
+    }
+    Ok(())
+}
+
+fn address(service: &Value) -> &str {
+    service.pointer("/spec/clusterIP").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn service(address: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "clusterIP": address,
+            "sessionAffinity": "None",
+            "type": "ClusterIP",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+        },
+    })
+}

@@ -1,0 +1,359 @@
+//! All that the syncer holds of one tenant: its objects, what their host copies are called, who references whom.
+//!
+//! Promises: dropping it frees everything; store and reference index change together. Does no IO.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::names::TenantId;
+use crate::syncer::cache::{Entry, SharedState, SourceState, Store};
+use crate::syncer::catalog::Catalog;
+use crate::syncer::cluster::SharedCluster;
+use crate::syncer::explain::Explained;
+use crate::syncer::host::HostStore;
+use crate::syncer::kind::{Direction, HostScope, ObjectKey, ResourceSyncer, TenantView};
+use crate::syncer::queue::{Item, TenantNumber};
+use crate::syncer::references::References;
+use crate::syncer::source::{Identity, Incoming};
+use crate::task::Task;
+
+/// A tenant as the engine is told of it.
+#[derive(Clone)]
+pub struct Member {
+    /// What plans may know.
+    pub view: TenantView,
+    /// Its API server.
+    pub api: SharedCluster,
+    /// Equal means nothing changed.
+    pub fingerprint: String,
+}
+
+/// One tenant.
+pub struct TenantState {
+    /// In this process.
+    pub number: TenantNumber,
+    /// Which.
+    pub id: TenantId,
+    bound: RwLock<Arc<Member>>,
+    /// Wakes sources when the client was swapped.
+    pub swapped: watch::Sender<u64>,
+    /// By index of the catalog.
+    pub kinds: Vec<KindState>,
+    references: Mutex<References>,
+    /// Which server it is.
+    pub identity: Arc<Identity>,
+    /// Ends all its work.
+    pub closed: CancellationToken,
+    /// What its users were told already.
+    pub explained: Explained,
+    /// Its `kubernetes` Service may not be right any more.
+    pub service_changed: Notify,
+    tasks: Mutex<Vec<Task>>,
+    ready: AtomicBool,
+    announced: AtomicBool,
+    failures: AtomicU32,
+}
+
+/// One kind of one tenant.
+pub struct KindState {
+    /// Virtual objects.
+    pub objects: RwLock<Store<ObjectKey>>,
+    /// Whether they are all known.
+    pub state: SharedState,
+    /// The host side, shared with other tenants.
+    pub host: Option<Arc<HostStore>>,
+    index: RwLock<HostIndex>,
+    /// For kinds without a virtual watch: host versions that were carried over completely.
+    pub carried: Mutex<HashMap<ObjectKey, u64>>,
+}
+
+/// Which host object stands for which virtual one.
+#[derive(Debug, Default)]
+struct HostIndex {
+    by_key: BTreeMap<ObjectKey, String>,
+    by_name: HashMap<String, ObjectKey>,
+}
+
+/// What a state of a virtual object led to.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Plans may see a difference.
+    pub differs: bool,
+    /// Began or ceased to be referenced by it.
+    pub references: Vec<Item>,
+}
+
+/// How a state became known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// From the watch.
+    Watch,
+    /// From an answer to us.
+    Answer,
+}
+
+impl TenantState {
+    /// A tenant that knows nothing yet. `hosts` are its host stores by kind.
+    pub fn new(number: TenantNumber, member: Member, catalog: &Catalog, hosts: Vec<Option<Arc<HostStore>>>) -> Self {
+        let kinds = catalog
+            .iter()
+            .zip(hosts)
+            .map(|((_, kind), host)| {
+                let state = if kind.watches_virtual() { SourceState::Starting } else { SourceState::Synced };
+                KindState {
+                    objects: RwLock::default(),
+                    state: SharedState::new(state),
+                    host,
+                    index: RwLock::default(),
+                    carried: Mutex::default(),
+                }
+            })
+            .collect();
+        Self {
+            number,
+            id: member.view.id.clone(),
+            bound: RwLock::new(Arc::new(member)),
+            swapped: watch::Sender::new(0),
+            kinds,
+            references: Mutex::default(),
+            identity: Arc::default(),
+            closed: CancellationToken::new(),
+            explained: Explained::default(),
+            service_changed: Notify::new(),
+            tasks: Mutex::default(),
+            ready: AtomicBool::new(false),
+            announced: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+        }
+    }
+
+    /// View and client of now.
+    pub fn bound(&self) -> Arc<Member> {
+        Arc::clone(&self.bound.read())
+    }
+
+    /// Swaps view and client.
+    pub fn rebind(&self, member: Member) {
+        *self.bound.write() = Arc::new(member);
+        self.swapped.send_modify(|n| *n += 1);
+    }
+
+    /// One kind's state.
+    pub fn kind(&self, kind: u16) -> &KindState {
+        &self.kinds[usize::from(kind)]
+    }
+
+    /// Keeps a task until the tenant goes; a closed tenant takes none.
+    pub fn own(&self, task: Task) {
+        let mut tasks = self.tasks.lock();
+        if !self.closed.is_cancelled() {
+            tasks.push(task);
+        }
+    }
+
+    /// Ends everything of it.
+    pub fn close(&self) {
+        self.closed.cancel();
+        self.tasks.lock().clear();
+    }
+
+    /// Whether every source has its list (or is off): before that nothing is planned, since plans look at other kinds.
+    pub fn is_ready(&self) -> bool {
+        if self.ready.load(Ordering::Acquire) {
+            return true;
+        }
+        let ready = self.kinds.iter().all(|kind| {
+            let host = kind.host.as_ref().map_or(SourceState::Synced, |host| host.state.get());
+            kind.state.get() != SourceState::Starting && host != SourceState::Starting
+        });
+        if ready {
+            self.ready.store(true, Ordering::Release);
+        }
+        ready
+    }
+
+    /// After a source changed: None while lists are missing, whether it was ready before otherwise.
+    pub fn announce_ready(&self) -> Option<bool> {
+        self.is_ready().then(|| self.announced.swap(true, Ordering::AcqRel))
+    }
+
+    /// The answer of its API server was lost or refused: how often in a row, for the length of a pause.
+    pub fn count_failure(&self) -> u32 {
+        self.failures.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Its API server answered.
+    pub fn count_success(&self) {
+        if self.failures.load(Ordering::Acquire) > 0 {
+            self.failures.store(0, Ordering::Release);
+        }
+    }
+
+    /// A virtual object was applied; store and references change together.
+    pub fn absorb(&self, catalog: &Catalog, kind: u16, incoming: Incoming, origin: Origin) -> Touched {
+        let Incoming { key, entry, value } = incoming;
+        let to = catalog.kind(kind).references(&value).into_iter().filter_map(|r| catalog.item(r)).collect();
+        let mut objects = self.kind(kind).objects.write();
+        let differs = match origin {
+            Origin::Watch => objects.observe(key.clone(), entry),
+            Origin::Answer => objects.learn(key.clone(), entry),
+        };
+        let references = if differs { self.references.lock().set(&Item { kind, key }, to) } else { Vec::new() };
+        Touched { differs, references }
+    }
+
+    /// A virtual object ended.
+    pub fn release(&self, kind: u16, key: &ObjectKey, uid: &str, version: u64) -> Touched {
+        let mut objects = self.kind(kind).objects.write();
+        let differs = objects.forget(key, uid, version);
+        self.drop_references(kind, key, differs)
+    }
+
+    /// A read found that it is gone.
+    pub fn release_unchanged(&self, kind: u16, key: &ObjectKey, known: u64) -> Touched {
+        let mut objects = self.kind(kind).objects.write();
+        let differs = objects.learn_gone(key, known);
+        self.drop_references(kind, key, differs)
+    }
+
+    fn drop_references(&self, kind: u16, key: &ObjectKey, differs: bool) -> Touched {
+        let references =
+            if differs { self.references.lock().set(&Item { kind, key: key.clone() }, Vec::new()) } else { Vec::new() };
+        Touched { differs, references }
+    }
+
+    /// A whole list of virtual objects. Returns what changed, and what began or ceased to be referenced.
+    pub fn replace(
+        &self,
+        catalog: &Catalog,
+        kind: u16,
+        list: Vec<Incoming>,
+        version: u64,
+    ) -> (Vec<ObjectKey>, Vec<Item>) {
+        let mut to = HashMap::new();
+        let list: Vec<(ObjectKey, Entry)> = list
+            .into_iter()
+            .map(|incoming| {
+                let references = catalog.kind(kind).references(&incoming.value);
+                let items: Vec<Item> = references.into_iter().filter_map(|r| catalog.item(r)).collect();
+                to.insert(incoming.key.clone(), items);
+                (incoming.key, incoming.entry)
+            })
+            .collect();
+        let mut objects = self.kind(kind).objects.write();
+        let changed = objects.replace(list, version);
+        let mut references = self.references.lock();
+        let mut touched = Vec::new();
+        for (key, _) in &changed {
+            let to = to.remove(key).unwrap_or_default();
+            touched.extend(references.set(&Item { kind, key: key.clone() }, to));
+        }
+        (changed.into_iter().map(|(key, _)| key).collect(), touched)
+    }
+
+    /// Who references a virtual object.
+    pub fn referrers(&self, item: &Item) -> Vec<Item> {
+        self.references.lock().referrers(item)
+    }
+
+    /// Whether anybody does.
+    pub fn is_referenced(&self, item: &Item) -> bool {
+        self.references.lock().is_referenced(item)
+    }
+
+    /// A host object of that name is now this (None: gone). Returns the virtual keys whose host side changed.
+    /// Called under the host store's order lock.
+    pub fn index_host(
+        &self,
+        syncer: &dyn ResourceSyncer,
+        kind: u16,
+        name: &str,
+        object: Option<&Value>,
+    ) -> Vec<ObjectKey> {
+        let member = self.bound();
+        let new = object.and_then(|object| identify(syncer, object, &member.view));
+        let mut index = self.kind(kind).index.write();
+        let old = index.by_name.get(name).cloned();
+        if let Some(old) = &old
+            && new.as_ref() != Some(old)
+        {
+            index.by_name.remove(name);
+            if index.by_key.get(old).is_some_and(|n| n == name) {
+                index.by_key.remove(old);
+            }
+        }
+        if let Some(new) = &new {
+            index.by_name.insert(name.to_owned(), new.clone());
+            // Two copies of one object: the one under the name of today counts.
+            let preferred = syncer.host_name(new, &member.view);
+            if preferred.as_deref() == Some(name) || !index.by_key.contains_key(new) {
+                index.by_key.insert(new.clone(), name.to_owned());
+            }
+        }
+        let mut touched: Vec<ObjectKey> = old.into_iter().chain(new).collect();
+        touched.dedup();
+        touched
+    }
+
+    /// Name of the host object that stands for a virtual one.
+    pub fn host_name(&self, kind: u16, key: &ObjectKey) -> Option<String> {
+        self.kind(kind).index.read().by_key.get(key).cloned()
+    }
+
+    /// The host object that stands for a virtual one.
+    pub fn host_object(&self, kind: u16, key: &ObjectKey) -> Option<Value> {
+        let name = self.host_name(kind, key)?;
+        self.kind(kind).host.as_ref()?.objects.read().get(&name).map(Entry::object)
+    }
+
+    /// Every key of one kind that exists on either side.
+    pub fn keys(&self, kind: u16) -> Vec<ObjectKey> {
+        let state = self.kind(kind);
+        let mut keys: std::collections::BTreeSet<ObjectKey> =
+            state.objects.read().iter().map(|(key, _)| key.clone()).collect();
+        keys.extend(state.index.read().by_key.keys().cloned());
+        keys.into_iter().collect()
+    }
+
+    /// Bytes of all kept virtual objects.
+    pub fn size(&self) -> usize {
+        self.kinds.iter().map(|k| k.objects.read().iter().map(|(_, e)| e.size()).sum::<usize>()).sum()
+    }
+}
+
+/// The virtual object that a host object stands for, if it belongs to this tenant.
+pub fn identify(syncer: &dyn ResourceSyncer, object: &Value, view: &TenantView) -> Option<ObjectKey> {
+    if syncer.host_scope() == HostScope::Tenant {
+        let cluster = super::cache::mark(object, "labels", crate::names::keys::CLUSTER);
+        if cluster != Some(view.cluster().as_str()) {
+            return None;
+        }
+    }
+    syncer.virtual_key(object, view)
+}
+
+/// Projects a virtual object and packs it for the store.
+pub fn pack_virtual(syncer: &dyn ResourceSyncer, object: Value) -> Incoming {
+    let mut value = syncer.project(object, Direction::Down);
+    let lean = syncer.fetch_body_on_demand();
+    let entry = Entry::new(&mut value, |kept| {
+        if lean && let Some(map) = kept.as_object_mut() {
+            for body in ["data", "binaryData", "stringData"] {
+                map.remove(body);
+            }
+        }
+    });
+    Incoming { key: key_of(&value), entry, value }
+}
+
+/// Namespace and name as they stand in the object.
+pub fn key_of(object: &Value) -> ObjectKey {
+    use super::cache::text;
+    ObjectKey { namespace: text(object, "namespace").to_owned(), name: text(object, "name").to_owned() }
+}

@@ -1,0 +1,258 @@
+//! One object at a time: load both sides, let its kind plan, have the plan carried out, judge what went wrong.
+//!
+//! Promises: no plan before both lists are complete; nothing on the host is deleted on hearsay (a virtual object that
+//! the cache misses is asked for first); a panic in a plan costs that object a retry and nothing else.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use serde_json::Value;
+
+use crate::error::{Error, Kind, Result, Side};
+use crate::syncer::apply::{Execution, Stop};
+use crate::syncer::cache::{SourceState, text};
+use crate::syncer::engine::Engine;
+use crate::syncer::explain::in_tenant_words;
+use crate::syncer::kind::{Action, Direction, HostScope, Involved, ObjectKey, Plan};
+use crate::syncer::queue::{Item, Work};
+use crate::syncer::tenant::{Member, TenantState};
+use crate::syncer::view::Caches;
+
+/// Both sides of one object as a plan sees them.
+pub struct Pair {
+    /// Virtual object.
+    pub virtual_object: Option<Value>,
+    /// Host object, ours.
+    pub host: Option<Value>,
+}
+
+/// What the host refuses is tried again now and then: quotas and policies change.
+const REFUSED_RETRY: Duration = Duration::from_secs(20);
+const FOREIGN_RETRY: Duration = Duration::from_secs(45);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// Works until the queue is closed.
+pub async fn run(engine: Arc<Engine>) {
+    while let Some(work) = engine.queue.next().await {
+        let Some(tenant) = engine.tenant(work.tenant()) else {
+            work.done(None);
+            continue;
+        };
+        let outcome = {
+            let step = AssertUnwindSafe(process(&engine, &tenant, work.item())).catch_unwind();
+            tokio::select! {
+                biased;
+                () = tenant.closed.cancelled() => None,
+                outcome = step => Some(outcome),
+            }
+        };
+        match outcome {
+            None => work.done(None),
+            Some(Ok(Ok(again))) => {
+                tenant.count_success();
+                engine.stats.count_done(work.item().kind, work.since().elapsed());
+                work.done(again);
+            }
+            Some(Ok(Err(stop))) => conclude(&engine, &tenant, work, stop).await,
+            Some(Err(_)) => {
+                let item = work.item();
+                tracing::error!(tenant = %tenant.id, kind = engine.catalog.kind(item.kind).resource().kind,
+                    object = ?item.key, "a plan panicked");
+                engine.stats.count_error(item.kind);
+                work.retry(REFUSED_RETRY);
+            }
+        }
+    }
+}
+
+/// One object to its end. Some: look again after a while.
+async fn process(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item) -> Result<Option<Duration>, Stop> {
+    let syncer = engine.catalog.kind(item.kind);
+    let state = tenant.kind(item.kind);
+    let host_state = state.host.as_ref().map_or(SourceState::Synced, |host| host.state.get());
+    if !tenant.is_ready() || state.state.get() != SourceState::Synced || host_state != SourceState::Synced {
+        // Everything is pushed again when the lists are there.
+        return Ok(None);
+    }
+    let member = tenant.bound();
+    let Some(pair) = load(engine, tenant, &member, item).await? else { return Ok(None) };
+    let host_version = pair.host.as_ref().map_or(0, |host| text(host, "resourceVersion").parse().unwrap_or(0));
+    let one_way = !syncer.watches_virtual();
+    if one_way && state.carried.lock().get(&item.key) == Some(&host_version) {
+        return Ok(None);
+    }
+    let plan = plan(engine, tenant, &member, item, &pair);
+    if pair.virtual_object.is_none() && !one_way && plan.actions.iter().any(deletes_on_host) {
+        confirm_gone(engine, tenant, &member, item).await?;
+    }
+    for reference in plan.requires {
+        if let Some(item) = engine.catalog.item(reference) {
+            engine.push(tenant, item);
+        }
+    }
+    let mut execution = Execution::new(engine, tenant, &member, item, &pair);
+    for action in plan.actions {
+        execution.run(action).await?;
+    }
+    let again = execution.again_after(plan.again_after.map(Duration::from_secs));
+    if one_way && again.is_none() {
+        state.carried.lock().insert(item.key.clone(), host_version);
+    }
+    Ok(again)
+}
+
+/// Both sides from the caches; bodies that are not kept are fetched. None: nothing is there or to be done.
+async fn load(engine: &Engine, tenant: &TenantState, member: &Member, item: &Item) -> Result<Option<Pair>, Stop> {
+    let syncer = engine.catalog.kind(item.kind);
+    let state = tenant.kind(item.kind);
+    let host = match syncer.host_scope() {
+        HostScope::None => None,
+        _ => tenant.host_object(item.kind, &item.key),
+    };
+    let mut virtual_object = state.objects.read().get(&item.key).map(super::cache::Entry::object);
+    if host.is_none() && !syncer.watches_virtual() {
+        state.carried.lock().remove(&item.key);
+        return Ok(None);
+    }
+    if syncer.fetch_body_on_demand() && virtual_object.is_some() {
+        if tenant.is_referenced(item) {
+            let resource = syncer.resource();
+            let namespace = resource.namespaced.then_some(item.key.namespace.as_str());
+            let body = member.api.get(&resource, namespace, &item.key.name).await?;
+            virtual_object = body.map(|body| syncer.project(body, Direction::Down));
+        } else if host.is_none() {
+            return Ok(None);
+        }
+    }
+    if virtual_object.is_none() && host.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Pair { virtual_object, host }))
+}
+
+fn plan(engine: &Engine, tenant: &TenantState, member: &Member, item: &Item, pair: &Pair) -> Plan {
+    let lookup = Caches { catalog: &engine.catalog, tenant, now_unix: engine.clock.now().as_second() };
+    let syncer = engine.catalog.kind(item.kind);
+    syncer.plan(&item.key, pair.virtual_object.as_ref(), pair.host.as_ref(), &member.view, &lookup)
+}
+
+fn deletes_on_host(action: &Action) -> bool {
+    match action {
+        Action::DeleteHost { .. } => true,
+        Action::OrElse { first, otherwise } => deletes_on_host(first) || deletes_on_host(otherwise),
+        _ => false,
+    }
+}
+
+/// The cache misses the virtual object: is it really gone?
+async fn confirm_gone(engine: &Engine, tenant: &TenantState, member: &Member, item: &Item) -> Result<(), Stop> {
+    let resource = engine.catalog.kind(item.kind).resource();
+    let namespace = resource.namespaced.then_some(item.key.namespace.as_str());
+    match member.api.get(&resource, namespace, &item.key.name).await? {
+        None => Ok(()),
+        Some(object) => {
+            engine.learn_virtual(tenant, &resource, object);
+            Err(Stop::Later(Duration::from_millis(50)))
+        }
+    }
+}
+
+/// What a failure means: for this object, for its tenant, for its user.
+async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: Work, stop: Stop) {
+    let item = work.item().clone();
+    let error = match stop {
+        Stop::Closed => return work.done(None),
+        Stop::Later(wait) => return work.retry(wait),
+        Stop::Foreign => {
+            let message =
+                "an object that is not managed by this virtual cluster has the name that its copy on the host needs";
+            explain(engine, tenant, &item, message).await;
+            return work.retry(FOREIGN_RETRY);
+        }
+        Stop::Failed(error) => error,
+    };
+    engine.stats.count_error(item.kind);
+    let kind = engine.catalog.kind(item.kind).resource().kind;
+    tracing::debug!(tenant = %tenant.id, kind, object = ?item.key, %error, failures = work.failures(), "not done");
+    let asked = Duration::from_secs(u64::from(error.retry_after().unwrap_or(0)).min(60));
+    match (error.side(), error.kind()) {
+        (_, Kind::Conflict | Kind::AlreadyExists | Kind::NotFound | Kind::Gone) => {
+            let refreshed = refresh(engine, tenant, &item).await;
+            work.retry(if refreshed.is_ok() { Duration::ZERO } else { Duration::from_millis(500) });
+        }
+        (Side::Host, Kind::TooManyRequests) => {
+            engine.queue.pause_all(asked.clamp(Duration::from_millis(200), Duration::from_secs(5)));
+            work.retry(Duration::ZERO);
+        }
+        (Side::Backend, Kind::TooManyRequests) => {
+            engine.queue.pause_tenant(tenant.number, asked.max(Duration::from_millis(500)));
+            work.retry(Duration::ZERO);
+        }
+        (
+            Side::Backend,
+            Kind::Unavailable | Kind::Timeout | Kind::Closed | Kind::Tls | Kind::Protocol | Kind::Unauthorized,
+        ) => {
+            let failures = tenant.count_failure();
+            let pause = Duration::from_millis(250).saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
+            engine.queue.pause_tenant(tenant.number, engine.clock.jitter(pause));
+            work.retry(Duration::ZERO);
+        }
+        (Side::Host, Kind::Invalid | Kind::BadRequest | Kind::Forbidden | Kind::TooLarge | Kind::MethodNotAllowed) => {
+            explain_refusal(engine, tenant, &item, &error).await;
+            work.retry(REFUSED_RETRY);
+        }
+        (Side::Backend, Kind::Invalid | Kind::BadRequest | Kind::Forbidden | Kind::TooLarge) => {
+            if work.failures() == 0 {
+                tracing::warn!(tenant = %tenant.id, kind, object = ?item.key, %error, "the tenant's API server refuses");
+            }
+            work.retry(Duration::from_secs(5));
+        }
+        _ => work.retry(Duration::ZERO),
+    }
+}
+
+/// Reads both sides again, since one of them was not as the caches said.
+async fn refresh(engine: &Engine, tenant: &TenantState, item: &Item) -> Result<()> {
+    let syncer = engine.catalog.kind(item.kind);
+    let resource = syncer.resource();
+    let member = tenant.bound();
+    let state = tenant.kind(item.kind);
+    if syncer.watches_virtual() {
+        let known = state.objects.read().get(&item.key).map_or(0, |entry| entry.version);
+        let namespace = resource.namespaced.then_some(item.key.namespace.as_str());
+        match member.api.get(&resource, namespace, &item.key.name).await? {
+            Some(object) => engine.learn_virtual(tenant, &resource, object),
+            None => engine.learn_virtual_gone(tenant, item.kind, &item.key, known),
+        }
+    }
+    if let Some(host) = &state.host
+        && let Some(name) = tenant.host_name(item.kind, &item.key).or_else(|| syncer.host_name(&item.key, &member.view))
+    {
+        let known = host.objects.read().get(&name).map_or(0, |entry| entry.version);
+        let namespace = resource.namespaced.then(|| member.view.namespace().as_str());
+        match engine.host.get(&resource, namespace, &name).await? {
+            Some(object) => engine.learn_host(tenant, &resource, object, false),
+            None => engine.learn_host_gone(tenant, item.kind, &name, known),
+        }
+    }
+    Ok(())
+}
+
+async fn explain_refusal(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item, error: &Error) {
+    let view = &tenant.bound().view;
+    let host_name = engine.catalog.kind(item.kind).host_name(&item.key, view).unwrap_or_default();
+    let said = in_tenant_words(error.message(), &host_name, &item.key, view);
+    explain(engine, tenant, item, &format!("the host cluster refuses: {said}")).await;
+}
+
+async fn explain(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item, message: &str) {
+    let Some(uid) = tenant.kind(item.kind).objects.read().get(&item.key).map(|entry| entry.uid.to_string()) else {
+        return;
+    };
+    let resource = engine.catalog.kind(item.kind).resource();
+    let key = ObjectKey { namespace: item.key.namespace.clone(), name: item.key.name.clone() };
+    let involved = Involved { api_version: resource.api_version(), kind: resource.kind.to_owned(), key, uid };
+    super::apply::explain(engine, tenant, &involved, "SyncFailed", message, true).await;
+}
