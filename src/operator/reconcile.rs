@@ -1,0 +1,173 @@
+//! One round over one VirtualCluster: the phases in their order, then the status.
+
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use serde_json::json;
+
+use crate::crd::{BackendStatus, Distro, VirtualClusterStatus, pki as keys};
+use crate::error::{Error, Kind, Result, Side};
+use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::host::{SECRETS, VIRTUAL_CLUSTERS};
+use crate::operator::secret::{self, Data};
+use crate::operator::{cidr, control_plane, kubeconfig, listener, pki, ports, rights, status, system_services};
+use crate::tls;
+use crate::upstream::{self, Credential, Target};
+
+/// How often what is ready is compared again.
+const DRIFT: Duration = Duration::from_secs(60);
+
+/// Works on one cluster; yields when to look again. `attempt` counts the rounds since the last that came through.
+pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32) -> Duration {
+    let mut next = cluster.status.clone();
+    let halt = phases(context, cluster, &mut next).await.err();
+    status::conclude(&mut next, halt.as_ref(), cluster.generation, context.clock.now());
+    let pause = match &halt {
+        None => context.clock.jitter(DRIFT),
+        Some(halt) => {
+            tracing::debug!(tenant = %cluster.id, condition = halt.condition, reason = halt.reason, message = %halt.message, "not ready");
+            halt.retry.pause(attempt)
+        }
+    };
+    if let Some(patch) = status::patch(&cluster.status, &next) {
+        if next.phase != cluster.status.phase {
+            tracing::info!(tenant = %cluster.id, phase = %next.phase, message = %next.message, "phase");
+        }
+        // The uid keeps the status of a deleted namesake out of its successor.
+        let patch = json!({"metadata": {"uid": cluster.uid}, "status": patch});
+        let written =
+            context.host.patch_status(&VIRTUAL_CLUSTERS, cluster.namespace(), cluster.name(), &patch).await;
+        if let Err(error) = written
+            && !matches!(error.kind(), Kind::NotFound | Kind::Conflict)
+        {
+            tracing::warn!(tenant = %cluster.id, %error, "the status cannot be written");
+            return pause.min(Duration::from_secs(5));
+        }
+    }
+    pause
+}
+
+async fn phases(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) -> Result<(), Halt> {
+    rights::check(context, cluster).await?;
+    let port = ports::ensure(context, cluster).await?;
+    next.port = Some(port);
+    let addresses = system_services::ensure(context, cluster, port).await?;
+    next.api_service_ip.clone_from(&addresses.api);
+    next.dns_service_ip.clone_from(&addresses.dns);
+    next.service_cidr = cidr::find(context, cluster).await?;
+
+    let service_ip = match cluster.spec.distro {
+        Distro::K8s => control_plane::ensure_services(context, cluster).await?,
+        Distro::External => String::new(),
+    };
+    let data = certificates(context, cluster, &addresses.api, &service_ip, next).await?;
+    let target = match cluster.spec.distro {
+        Distro::K8s => {
+            // The address, not a name: Portico does not depend on the host's cluster DNS.
+            let address = if service_ip.contains(':') { format!("[{service_ip}]:443") } else { format!("{service_ip}:443") };
+            next.backend = Some(BackendStatus { address, server_name: cluster.server_name() });
+            control_plane::ensure(context, cluster, &next.service_cidr, &pki::digest(&data)).await?;
+            own_target(cluster, &service_ip, &data).during(condition::CONTROL_PLANE)?
+        }
+        Distro::External => {
+            let target = external_target(context, cluster).await?;
+            let address = format!("{}:{}", target.host, target.port);
+            next.backend = Some(BackendStatus { address, server_name: target.server_name.to_str().into_owned() });
+            target
+        }
+    };
+    version(context, cluster, target, next).await
+}
+
+/// PKI and kubeconfig, and what the status says of them.
+async fn certificates(
+    context: &Context,
+    cluster: &Cluster,
+    api_ip: &str,
+    service_ip: &str,
+    next: &mut VirtualClusterStatus,
+) -> Result<Data, Halt> {
+    let gateway = &context.config.gateway;
+    let wishes = pki::Wishes {
+        id: &cluster.id,
+        distro: cluster.spec.distro,
+        gateway_names: pki::gateway_names(cluster, &gateway.base_domain, &gateway.public_url, api_ip),
+        backend_names: pki::backend_names(cluster, service_ip),
+    };
+    let data = pki::ensure(context, cluster, &wishes).await?;
+    next.pki_secret = cluster.pki_secret();
+    let shared_ca = listener::ensure(context).await.during(condition::CERTIFICATES)?;
+    let tenant_ca = data.get(keys::SERVER_CA).map(String::as_str).unwrap_or_default();
+    let ways = kubeconfig::ways(cluster, gateway, &shared_ca, tenant_ca);
+    kubeconfig::ensure(context, cluster, &data, &ways).await?;
+    next.kubeconfig_secret = cluster.kubeconfig_secret();
+    let default_host = cluster.id.default_host(&gateway.base_domain);
+    next.endpoints = ways.iter().filter(|w| w.tls_server_name.is_none()).map(|w| w.server.clone()).collect();
+    if next.endpoints.is_empty() {
+        next.endpoints.push(format!("https://{default_host}"));
+    }
+    Ok(data)
+}
+
+/// Asks the backend for its version when it is unknown, was unready until now, or the spec changed.
+async fn version(
+    context: &Context,
+    cluster: &Cluster,
+    target: Target,
+    next: &mut VirtualClusterStatus,
+) -> Result<(), Halt> {
+    let old = &cluster.status;
+    let is_known = !old.version.is_empty()
+        && status::is_true(old, condition::CONTROL_PLANE)
+        && old.observed_generation == cluster.generation;
+    if is_known && cluster.spec.distro == Distro::K8s {
+        return Ok(());
+    }
+    match context.backends.version(target).await {
+        Ok(version) => {
+            next.version = version;
+            Ok(())
+        }
+        Err(error) => {
+            let message = format!("the API server does not answer: {}", error.message());
+            Err(Halt::waiting(condition::CONTROL_PLANE, "NoAnswer", message))
+        }
+    }
+}
+
+fn own_target(cluster: &Cluster, service_ip: &str, data: &Data) -> Result<Target> {
+    let text = |key: &str| data.get(key).map(String::as_bytes).unwrap_or_default();
+    let (ca, chain, key) = (text(keys::SERVER_CA), text(keys::FRONT_PROXY), text(keys::FRONT_PROXY_KEY));
+    let server_name = ServerName::try_from(cluster.server_name())
+        .map_err(|e| Error::own(Kind::Internal, "the backend's name is not valid").because(e))?;
+    Ok(Target {
+        side: Side::Backend,
+        host: service_ip.to_owned(),
+        port: 443,
+        server_name,
+        tls: tls::client_config(ca, Some((chain, key)))?,
+        tls_without_identity: tls::client_config(ca, None)?,
+        credential: Credential::Certificate,
+        path_prefix: String::new(),
+    })
+}
+
+async fn external_target(context: &Context, cluster: &Cluster) -> Result<Target, Halt> {
+    let blocked = |reason, message: String| Halt::blocked(condition::CONTROL_PLANE, reason, message);
+    let reference = cluster.spec.backend.as_ref().map(|backend| &backend.kubeconfig_secret);
+    let Some(reference) = reference.filter(|reference| !reference.name.is_empty()) else {
+        return Err(blocked("NoKubeconfig", "distro external needs spec.backend.kubeconfigSecret.name".to_owned()));
+    };
+    let secret = context
+        .host
+        .get(&SECRETS, cluster.namespace(), &reference.name)
+        .await
+        .during(condition::CONTROL_PLANE)?
+        .map(|secret| secret::data(&secret));
+    let Some(text) = secret.as_ref().and_then(|data| data.get(&reference.key)) else {
+        let message = format!("Secret {:?} with key {:?} does not exist", reference.name, reference.key);
+        return Err(blocked("NoKubeconfig", message));
+    };
+    upstream::target_from_kubeconfig(text, Side::Backend)
+        .map_err(|error| blocked("BadKubeconfig", format!("the kubeconfig cannot be used: {}", error.message())))
+}

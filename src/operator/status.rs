@@ -1,0 +1,133 @@
+//! Phase 8: conditions, phase and the status patch. Pure.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::crd::{Condition, VirtualClusterStatus};
+use crate::operator::cluster::{Halt, Retry, condition};
+
+/// In the order in which they come true.
+const ORDER: [&str; 4] = [condition::SERVICES, condition::CERTIFICATES, condition::CONTROL_PLANE, condition::READY];
+
+/// Completes `status` with conditions, phase and message after a round that came through (`None`) or halted.
+pub(crate) fn conclude(status: &mut VirtualClusterStatus, halt: Option<&Halt>, generation: i64, now: Timestamp) {
+    status.observed_generation = generation;
+    let reached = halt.map_or(ORDER.len(), |halt| ORDER.iter().position(|c| *c == halt.condition).unwrap_or(0));
+    for (at, kind) in ORDER.iter().enumerate() {
+        let (value, reason, message) = match halt {
+            _ if at < reached => ("True", "Done", ""),
+            Some(halt) if at == reached || *kind == condition::READY => ("False", halt.reason, halt.message.as_str()),
+            // A later step's last known state stands: a failed read of a Secret does not mean that the pod is gone.
+            Some(_) if status.conditions.iter().any(|c| c.r#type == *kind) => continue,
+            _ => ("Unknown", "NotYet", ""),
+        };
+        set(&mut status.conditions, kind, (value, reason, message), generation, now);
+    }
+    status.phase = match halt {
+        None => "Ready",
+        Some(halt) if halt.retry == Retry::Later => "Failed",
+        Some(_) if status.port.is_none() => "Pending",
+        Some(_) => "Provisioning",
+    }
+    .to_owned();
+    status.message = halt.map(|halt| halt.message.clone()).unwrap_or_default();
+}
+
+fn set(
+    conditions: &mut Vec<Condition>,
+    kind: &str,
+    (value, reason, message): (&str, &str, &str),
+    generation: i64,
+    now: Timestamp,
+) {
+    let since = conditions
+        .iter()
+        .find(|c| c.r#type == kind && c.status == value)
+        .map(|c| c.last_transition_time.clone())
+        .unwrap_or_else(|| now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let next = Condition {
+        r#type: kind.to_owned(),
+        status: value.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        last_transition_time: since,
+        observed_generation: generation,
+    };
+    match conditions.iter_mut().find(|c| c.r#type == kind) {
+        Some(old) => *old = next,
+        None => conditions.push(next),
+    }
+}
+
+/// Whether a condition is true.
+pub(crate) fn is_true(status: &VirtualClusterStatus, kind: &str) -> bool {
+    status.conditions.iter().any(|c| c.r#type == kind && c.status == "True")
+}
+
+/// The merge patch from one status to the other; `None` when they are equal.
+pub(crate) fn patch(old: &VirtualClusterStatus, new: &VirtualClusterStatus) -> Option<Value> {
+    if old == new {
+        return None;
+    }
+    let (old, new) = (fields(old), fields(new));
+    let mut patch = Map::new();
+    for (key, value) in &new {
+        if old.get(key) != Some(value) {
+            patch.insert(key.clone(), value.clone());
+        }
+    }
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    Some(Value::Object(patch))
+}
+
+fn fields(status: &VirtualClusterStatus) -> Map<String, Value> {
+    match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("time")
+    }
+
+    fn get<'a>(status: &'a VirtualClusterStatus, kind: &str) -> &'a Condition {
+        status.conditions.iter().find(|c| c.r#type == kind).expect("condition")
+    }
+
+    #[test]
+    fn transition_times_move_only_with_the_status() {
+        let mut status = VirtualClusterStatus::default();
+        let halt = Halt::waiting(condition::CONTROL_PLANE, "Creating", "the pod is being created");
+        conclude(&mut status, Some(&halt), 1, at("2026-01-01T00:00:00Z"));
+        assert_eq!(status.phase, "Pending");
+        assert!(is_true(&status, condition::CERTIFICATES) && !is_true(&status, condition::READY));
+        assert_eq!(status.message, "the pod is being created");
+        let before = status.clone();
+        conclude(&mut status, Some(&halt), 1, at("2026-01-01T00:00:09Z"));
+        assert_eq!(patch(&before, &status), None, "nothing to write");
+        conclude(&mut status, None, 1, at("2026-01-01T00:01:00Z"));
+        assert_eq!(status.phase, "Ready");
+        assert_eq!(get(&status, condition::READY).last_transition_time, "2026-01-01T00:01:00Z");
+        assert_eq!(get(&status, condition::CERTIFICATES).last_transition_time, "2026-01-01T00:00:00Z");
+        let patch = patch(&before, &status).expect("changed");
+        assert_eq!(patch["message"], Value::Null);
+        assert!(patch.get("observedGeneration").is_none());
+    }
+
+    #[test]
+    fn an_early_failure_leaves_later_conditions_as_they_were() {
+        let mut status = VirtualClusterStatus { port: Some(20_000), ..Default::default() };
+        conclude(&mut status, None, 1, at("2026-01-01T00:00:00Z"));
+        let halt = Halt::waiting(condition::SERVICES, "Waiting", "the host does not answer");
+        conclude(&mut status, Some(&halt), 1, at("2026-01-01T00:01:00Z"));
+        assert!(is_true(&status, condition::CONTROL_PLANE) && !is_true(&status, condition::READY));
+        assert_eq!(status.phase, "Provisioning");
+    }
+}

@@ -1,0 +1,109 @@
+//! Phase 3: each tenant's two Services in Portico's namespace, and the removal of those whose tenant is gone.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use crate::error::{Kind, Result};
+use crate::names::{TenantId, keys};
+use crate::operator::apply::{self, Mark};
+use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::host::{SERVICES, VIRTUAL_CLUSTERS, name_of, uid_of};
+
+/// Annotation: uid of the VirtualCluster, so that a successor of the same name does not inherit Services unseen.
+const CLUSTER_UID: &str = "portico.dev/cluster-uid";
+
+/// ClusterIPs of the two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    pub api: String,
+    pub dns: String,
+}
+
+/// Makes both Services. They live in another namespace than their owner, so labels and [`collect`] stand in for owner
+/// references.
+pub(crate) async fn ensure(context: &Context, cluster: &Cluster, port: u16) -> Result<Addresses, Halt> {
+    let mut addresses = Vec::with_capacity(2);
+    for desired in [api(context, cluster, port), dns(context, cluster, port)] {
+        let namespace = context.system_namespace();
+        let mark = Mark::Label(keys::HOST_NAMESPACE, cluster.namespace());
+        let service =
+            apply::ensure(&*context.host, &SERVICES, namespace, desired, mark).await.during(condition::SERVICES)?;
+        match service["spec"]["clusterIP"].as_str() {
+            Some(ip) if !ip.is_empty() && ip != "None" => addresses.push(ip.to_owned()),
+            _ => {
+                let message = format!("Service {:?} has no cluster IP yet", name_of(&service));
+                return Err(Halt::waiting(condition::SERVICES, "NoAddress", message));
+            }
+        }
+    }
+    let dns = addresses.pop().unwrap_or_default();
+    let api = addresses.pop().unwrap_or_default();
+    Ok(Addresses { api, dns })
+}
+
+fn api(context: &Context, cluster: &Cluster, port: u16) -> Value {
+    let ports = json!([{"name": "https", "port": 443, "targetPort": port, "protocol": "TCP"}]);
+    service(context, cluster, "api", &ports)
+}
+
+fn dns(context: &Context, cluster: &Cluster, port: u16) -> Value {
+    let port = port + 1;
+    let ports = json!([
+        {"name": "dns", "port": 53, "targetPort": port, "protocol": "UDP"},
+        {"name": "dns-tcp", "port": 53, "targetPort": port, "protocol": "TCP"},
+    ]);
+    service(context, cluster, "dns", &ports)
+}
+
+fn service(context: &Context, cluster: &Cluster, purpose: &str, ports: &Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": cluster.id.system_service(purpose),
+            "namespace": context.system_namespace(),
+            "labels": {
+                keys::HOST_NAMESPACE: cluster.namespace(),
+                keys::CLUSTER: cluster.name(),
+                "app.kubernetes.io/managed-by": "portico",
+            },
+            "annotations": {CLUSTER_UID: cluster.uid},
+        },
+        "spec": {"type": "ClusterIP", "selector": context.config.host.pod_selector, "ports": ports},
+    })
+}
+
+/// Deletes the Services of tenants that are not in `living`. Each is looked up once more first, since a list may be
+/// older than a new tenant.
+pub(crate) async fn collect(context: &Context, living: &HashMap<TenantId, String>) -> Result<usize> {
+    let namespace = context.system_namespace();
+    let mut deleted = 0;
+    for service in context.host.list(&SERVICES, namespace, keys::HOST_NAMESPACE).await? {
+        let labels = &service["metadata"]["labels"];
+        let owner = (labels[keys::HOST_NAMESPACE].as_str(), labels[keys::CLUSTER].as_str());
+        let (Some(host_namespace), Some(name)) = owner else { continue };
+        let Ok(id) = TenantId::parse(host_namespace, name) else { continue };
+        if living.contains_key(&id) || !is_derived(&id, name_of(&service)) {
+            continue;
+        }
+        let alive = context.host.get(&VIRTUAL_CLUSTERS, host_namespace, name).await?;
+        if alive.is_some_and(|object| object["metadata"]["deletionTimestamp"].is_null()) {
+            continue;
+        }
+        match context.host.delete(&SERVICES, namespace, name_of(&service), uid_of(&service)).await {
+            Ok(_) => {
+                deleted += 1;
+                tracing::info!(tenant = %id, service = name_of(&service), "deleted a Service whose tenant is gone");
+            }
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(deleted)
+}
+
+/// Only Services whose very name says that they are the tenant's are ever deleted.
+fn is_derived(id: &TenantId, name: &str) -> bool {
+    ["api", "dns"].iter().any(|purpose| id.system_service(purpose) == name)
+}
