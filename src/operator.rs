@@ -43,6 +43,7 @@ use crate::names::TenantId;
 use crate::operator::cluster::{Backends, Cluster, Context};
 use crate::operator::host::{Pending, VIRTUAL_CLUSTERS};
 use crate::operator::ports::Ports;
+use crate::operator::reconcile::Outcome;
 use crate::operator::schedule::Schedule;
 use crate::upstream::{ApiClient, ListOptions, Pool, Target, WatchEvent};
 
@@ -88,8 +89,8 @@ struct Operator {
     schedule: Schedule,
 }
 
-/// A round's end: which cluster, and when to look again.
-type Round = BoxFuture<'static, (TenantId, Duration)>;
+/// A round that runs: which cluster (and which of several of that name), and how it ended.
+type Round = BoxFuture<'static, (TenantId, String, Outcome)>;
 
 impl Operator {
     async fn run(&mut self, host: &ApiClient, mut drain: Drain) -> Result<()> {
@@ -107,7 +108,11 @@ impl Operator {
                 _ = drain.signaled() => break Ok(()),
             }
         };
-        while rounds.next().await.is_some() {}
+        let deadline = drain.deadline().unwrap_or_else(|| self.context.clock.instant() + LONGEST_ROUND);
+        let rest = async { while rounds.next().await.is_some() {} };
+        if tokio::time::timeout_at(deadline, rest).await.is_err() {
+            tracing::warn!("rounds were broken off; the next leader begins them again");
+        }
         outcome
     }
 
@@ -133,9 +138,7 @@ impl Operator {
                     Err(error) if error.kind() == Kind::Gone => return Ok(()),
                     Err(error) => return Err(error),
                 },
-                Some((id, pause)) = rounds.next(), if !rounds.is_empty() => {
-                    self.schedule.finished(&id, self.context.clock.instant() + pause);
-                }
+                Some((id, uid, outcome)) = rounds.next(), if !rounds.is_empty() => self.ended(&id, &uid, outcome),
                 () = tokio::time::sleep_until(self.schedule.next(WORKERS, self.context.clock.instant())) => {}
             }
             if self.schedule.take_collection(self.context.clock.instant(), COLLECT) {
@@ -203,6 +206,14 @@ impl Operator {
         tracing::info!(tenant = %id, "gone");
     }
 
+    fn ended(&mut self, id: &TenantId, uid: &str, outcome: Outcome) {
+        self.schedule.finished(id, self.context.clock.instant() + outcome.pause);
+        // The watch shows the written status too, but perhaps only after the next round has begun.
+        if let (Some(cluster), Some(status)) = (self.living.get_mut(id).filter(|c| c.uid == uid), outcome.status) {
+            cluster.status = status;
+        }
+    }
+
     fn start_due(&mut self, rounds: &mut FuturesUnordered<Round>) {
         let now = self.context.clock.instant();
         while let Some((id, attempt)) = self.schedule.start(WORKERS, now) {
@@ -213,11 +224,11 @@ impl Operator {
             let context = Arc::clone(&self.context);
             rounds.push(Box::pin(async move {
                 let round = reconcile::reconcile(&context, &cluster, attempt);
-                let pause = tokio::time::timeout(LONGEST_ROUND, round).await.unwrap_or_else(|_| {
+                let outcome = tokio::time::timeout(LONGEST_ROUND, round).await.unwrap_or_else(|_| {
                     tracing::warn!(tenant = %cluster.id, "a round took too long and was given up");
-                    Duration::from_secs(10)
+                    Outcome { pause: Duration::from_secs(10), status: None }
                 });
-                (cluster.id, pause)
+                (cluster.id, cluster.uid, outcome)
             }));
         }
     }

@@ -119,9 +119,11 @@ fn inspect(pair: &Pair, ca: &Pair, leaf: &Leaf, now: Timestamp) -> Option<bool> 
         Usage::Client => webpki::KeyUsage::client_auth(),
     };
     let seconds = u64::try_from(now.as_second()).ok()?;
-    let verified = webpki::EndEntityCert::try_from(ders.first()?).ok()?.verify_for_usage(
+    let anchors = [anchor];
+    let end_entity = webpki::EndEntityCert::try_from(ders.first()?).ok()?;
+    let verified = end_entity.verify_for_usage(
         tls::provider().signature_verification_algorithms.all,
-        &[anchor],
+        &anchors,
         &[],
         rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(seconds)),
         usage,

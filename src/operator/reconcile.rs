@@ -17,8 +17,17 @@ use crate::upstream::{self, Credential, Target};
 /// How often what is ready is compared again.
 const DRIFT: Duration = Duration::from_secs(60);
 
-/// Works on one cluster; yields when to look again. `attempt` counts the rounds since the last that came through.
-pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32) -> Duration {
+/// How a round ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// When to look again.
+    pub pause: Duration,
+    /// The status as it was written; absent when it could not be.
+    pub status: Option<VirtualClusterStatus>,
+}
+
+/// Works on one cluster. `attempt` counts the rounds since the last news of it.
+pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32) -> Outcome {
     let mut next = cluster.status.clone();
     let halt = phases(context, cluster, &mut next).await.err();
     status::conclude(&mut next, halt.as_ref(), cluster.generation, context.clock.now());
@@ -41,10 +50,10 @@ pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32
             && !matches!(error.kind(), Kind::NotFound | Kind::Conflict)
         {
             tracing::warn!(tenant = %cluster.id, %error, "the status cannot be written");
-            return pause.min(Duration::from_secs(5));
+            return Outcome { pause: pause.min(Duration::from_secs(5)), status: None };
         }
     }
-    pause
+    Outcome { pause, status: Some(next) }
 }
 
 async fn phases(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) -> Result<(), Halt> {
