@@ -30,11 +30,7 @@ const RULES: [(&str, &str, &str); 5] = [
         "oldSelf.network.serviceCIDR == '' || self.network.serviceCIDR == oldSelf.network.serviceCIDR",
         "network.serviceCIDR cannot be changed once it is set",
     ),
-    (
-        "spec",
-        "self.network.clusterDomain == oldSelf.network.clusterDomain",
-        "network.clusterDomain cannot be changed",
-    ),
+    ("spec", "self.network.clusterDomain == oldSelf.network.clusterDomain", "network.clusterDomain cannot be changed"),
 ];
 
 /// The CustomResourceDefinition with all its rules.

@@ -187,10 +187,8 @@ impl Operator {
             return Some(id);
         }
         // Our own status writes come back as events; only a new spec or a successor is worth an immediate round.
-        let is_news = self
-            .living
-            .get(&id)
-            .is_none_or(|old| old.generation != cluster.generation || old.uid != cluster.uid);
+        let is_news =
+            self.living.get(&id).is_none_or(|old| old.generation != cluster.generation || old.uid != cluster.uid);
         self.living.insert(id.clone(), cluster);
         if is_news {
             self.schedule.now(&id, self.context.clock.instant());

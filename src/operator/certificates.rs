@@ -53,8 +53,7 @@ pub(crate) fn new_ca(common_name: &str, now: Timestamp) -> Result<Pair> {
     let key = KeyPair::generate().map_err(broken)?;
     let mut params = params(common_name, None, now, CA_LIFE)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let certificate = params.self_signed(&key).map_err(broken)?;
     Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
 }
@@ -169,12 +168,7 @@ fn sorted(names: &[String]) -> Vec<String> {
     names
 }
 
-fn params(
-    common_name: &str,
-    organization: Option<&str>,
-    now: Timestamp,
-    life: Duration,
-) -> Result<CertificateParams> {
+fn params(common_name: &str, organization: Option<&str>, now: Timestamp, life: Duration) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::new()).map_err(broken)?;
     let mut subject = DistinguishedName::new();
     if let Some(organization) = organization {

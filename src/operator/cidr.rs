@@ -44,7 +44,10 @@ async fn ask(context: &Context) -> Result<String> {
         "spec": {"clusterIP": "1.1.1.1", "ports": [{"port": 443}]},
     });
     let unknown = || {
-        Error::own(Kind::Invalid, "the host's service CIDR cannot be found out; set operator.serviceCIDR in the configuration")
+        Error::own(
+            Kind::Invalid,
+            "the host's service CIDR cannot be found out; set operator.serviceCIDR in the configuration",
+        )
     };
     match context.host.try_create(&SERVICES, context.system_namespace(), &probe).await {
         Ok(_) => Err(unknown()),

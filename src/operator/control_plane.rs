@@ -36,14 +36,10 @@ pub(crate) async fn ensure(
     apply::ensure(host, &SERVICE_ACCOUNTS, namespace, manifests::service_account(cluster), mark)
         .await
         .during(condition::CONTROL_PLANE)?;
-    let image = if cluster.spec.image.is_empty() {
-        &context.config.operator.control_plane_image
-    } else {
-        &cluster.spec.image
-    };
+    let image =
+        if cluster.spec.image.is_empty() { &context.config.operator.control_plane_image } else { &cluster.spec.image };
     let desired = manifests::stateful_set(cluster, image, service_cidr, pki_digest);
-    let set =
-        apply::ensure(host, &STATEFUL_SETS, namespace, desired, mark).await.during(condition::CONTROL_PLANE)?;
+    let set = apply::ensure(host, &STATEFUL_SETS, namespace, desired, mark).await.during(condition::CONTROL_PLANE)?;
     if is_ready(&set) {
         return Ok(());
     }
@@ -89,9 +85,7 @@ mod tests {
 
     #[test]
     fn ready_only_in_the_newest_generation() {
-        let set = |observed: i64, ready: i64| {
-            json!({"metadata": {"generation": 2}, "status": {"observedGeneration": observed, "readyReplicas": ready}})
-        };
+        let set = |observed: i64, ready: i64| json!({"metadata": {"generation": 2}, "status": {"observedGeneration": observed, "readyReplicas": ready}});
         assert!(is_ready(&set(2, 1)));
         assert!(!is_ready(&set(1, 1)));
         assert!(!is_ready(&set(2, 0)));

@@ -44,7 +44,8 @@ fn plan(old: Option<&Data>, leaf: &Leaf, now: jiff::Timestamp) -> Result<Data> {
     } else {
         let ca = Pair { certificate: text(CA), key: text(CA_KEY) };
         if !certificates::is_usable_ca(&ca, now) {
-            let message = format!("the CA in Secret {SECRET:?} is damaged or expired; delete the Secret to get a new one");
+            let message =
+                format!("the CA in Secret {SECRET:?} is damaged or expired; delete the Secret to get a new one");
             return Err(Error::own(Kind::Invalid, message));
         }
         ca

@@ -30,8 +30,7 @@ pub(crate) async fn ensure(context: &Context, cluster: &Cluster, wishes: &Wishes
     let name = cluster.pki_secret();
     let mark = Mark::Owner(&cluster.uid);
     let host = &*context.host;
-    let existing =
-        secret::read(host, cluster.namespace(), &name, mark).await.during(condition::CERTIFICATES)?;
+    let existing = secret::read(host, cluster.namespace(), &name, mark).await.during(condition::CERTIFICATES)?;
     let old = existing.as_ref().map(secret::data);
     let new = plan(old.as_ref(), wishes, context.clock.now())
         .map_err(|error| Halt::blocked(condition::CERTIFICATES, "Damaged", error.message()))?;

@@ -60,8 +60,7 @@ impl Ports {
         let mut held = self.held.lock();
         let taken: BTreeSet<u16> = held.iter().filter(|(other, _)| *other != id).map(|(_, h)| h.port).collect();
         let first = range.0.checked_next_multiple_of(2)?;
-        let port =
-            (first..range.1).step_by(2).find(|port| !taken.contains(port) && !busy.contains(port))?;
+        let port = (first..range.1).step_by(2).find(|port| !taken.contains(port) && !busy.contains(port))?;
         // A newcomer is the youngest of all, whatever its status says later.
         let created = "9999".to_owned();
         held.insert(id.clone(), Holding { uid: uid.to_owned(), created, port });

@@ -44,8 +44,7 @@ pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32
         }
         // The uid keeps the status of a deleted namesake out of its successor.
         let patch = json!({"metadata": {"uid": cluster.uid}, "status": patch});
-        let written =
-            context.host.patch_status(&VIRTUAL_CLUSTERS, cluster.namespace(), cluster.name(), &patch).await;
+        let written = context.host.patch_status(&VIRTUAL_CLUSTERS, cluster.namespace(), cluster.name(), &patch).await;
         if let Err(error) = written
             && !matches!(error.kind(), Kind::NotFound | Kind::Conflict)
         {
@@ -73,7 +72,8 @@ async fn phases(context: &Context, cluster: &Cluster, next: &mut VirtualClusterS
     let target = match cluster.spec.distro {
         Distro::K8s => {
             // The address, not a name: Portico does not depend on the host's cluster DNS.
-            let address = if service_ip.contains(':') { format!("[{service_ip}]:443") } else { format!("{service_ip}:443") };
+            let address =
+                if service_ip.contains(':') { format!("[{service_ip}]:443") } else { format!("{service_ip}:443") };
             next.backend = Some(BackendStatus { address, server_name: cluster.server_name() });
             control_plane::ensure(context, cluster, &next.service_cidr, &pki::digest(&data)).await?;
             own_target(cluster, &service_ip, &data).during(condition::CONTROL_PLANE)?

@@ -1,1 +1,1 @@
-
+//! Rounds against a host in memory.

@@ -111,8 +111,7 @@ pub(super) fn stateful_set(cluster: &Cluster, image: &str, service_cidr: &str, p
 }
 
 fn pod_spec(cluster: &Cluster, image: &str, service_cidr: &str) -> Value {
-    let items: Vec<Value> =
-        MOUNTED.iter().map(|key| json!({"key": key, "path": key})).collect();
+    let items: Vec<Value> = MOUNTED.iter().map(|key| json!({"key": key, "path": key})).collect();
     let mut volumes = vec![
         json!({"name": "pki", "secret": {"secretName": cluster.pki_secret(), "defaultMode": 0o440, "items": items}}),
         json!({"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
