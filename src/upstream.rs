@@ -13,7 +13,7 @@ pub mod service;
 pub mod target;
 pub mod watch;
 
-pub use body::Body;
+pub use body::{Body, Meter};
 pub use client::{ApiClient, ListOptions, PatchKind, Resource};
 pub use kubeconfig::target_from_kubeconfig;
 pub use pool::{Class, Pool, ResponseBody, UpgradeConnection};

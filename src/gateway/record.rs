@@ -128,6 +128,10 @@ impl Drop for Record {
         let fields = self.fields.get_mut();
         let (received, sent) = (*self.received.get_mut(), *self.sent.get_mut());
         let took: Duration = self.started.elapsed();
+        if fields.code == 0 && fields.flag.is_empty() {
+            // the client left before there was an answer
+            fields.flag = "CLOS";
+        }
         fields.permit.take();
         if let Some(tenant) = &fields.tenant {
             let class = VerbClass::of(fields.verb, fields.long_running);

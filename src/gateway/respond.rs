@@ -28,6 +28,7 @@ enum Source {
     Empty,
     Full(Option<Bytes>),
     Stream(ResponseBody),
+    Upgraded(Incoming),
     /// Ended early, in good order.
     Ended,
 }
@@ -52,8 +53,13 @@ impl Body {
     }
 
     /// Passed through from an API server; its trailers are not.
-    pub fn stream(incoming: ResponseBody) -> Self {
-        Self { source: Source::Stream(incoming), ..Self::default() }
+    pub fn stream(body: ResponseBody) -> Self {
+        Self { source: Source::Stream(body), ..Self::default() }
+    }
+
+    /// Passed through from a connection of its own.
+    pub fn incoming(body: Incoming) -> Self {
+        Self { source: Source::Upgraded(body), ..Self::default() }
     }
 
     /// Ends the stream cleanly once `signal` resolves and no data is waiting; `by_lines` only where a line ended.
@@ -84,20 +90,19 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         loop {
-            let frame = match &mut this.source {
+            let polled = match &mut this.source {
                 Source::Empty | Source::Ended => return Poll::Ready(None),
-                Source::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-                Source::Stream(incoming) => match Pin::new(incoming).poll_frame(context) {
-                    Poll::Ready(frame) => frame,
-                    Poll::Pending => {
-                        let Some(end) = &mut this.end else { return Poll::Pending };
-                        if end.by_lines && !end.at_line_end {
-                            return Poll::Pending;
-                        }
-                        ready!(end.signal.as_mut().poll(context));
-                        return this.finish();
-                    }
-                },
+                Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+                Source::Stream(body) => Pin::new(body).poll_frame(context),
+                Source::Upgraded(body) => Pin::new(body).poll_frame(context),
+            };
+            let Poll::Ready(frame) = polled else {
+                let Some(end) = &mut this.end else { return Poll::Pending };
+                if end.by_lines && !end.at_line_end {
+                    return Poll::Pending;
+                }
+                ready!(end.signal.as_mut().poll(context));
+                return this.finish();
             };
             match frame {
                 None => return this.finish(),
@@ -125,7 +130,8 @@ impl HttpBody for Body {
         match &self.source {
             Source::Empty | Source::Ended => true,
             Source::Full(bytes) => bytes.is_none(),
-            Source::Stream(incoming) => incoming.is_end_stream(),
+            Source::Stream(body) => body.is_end_stream(),
+            Source::Upgraded(body) => body.is_end_stream(),
         }
     }
 
@@ -133,8 +139,9 @@ impl HttpBody for Body {
         match &self.source {
             Source::Empty | Source::Ended => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Source::Stream(_) if self.end.is_some() => SizeHint::default(),
-            Source::Stream(incoming) => incoming.size_hint(),
+            _ if self.end.is_some() => SizeHint::default(),
+            Source::Stream(body) => body.size_hint(),
+            Source::Upgraded(body) => body.size_hint(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The one body type of requests that we send upstream: no boxing on the hot path.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -19,6 +20,14 @@ pub enum Body {
     Full(Option<Bytes>),
     /// Passed through from a client.
     Incoming(Incoming),
+    /// The same, each piece shown to a meter before it is sent; the client's trailers stay behind.
+    Metered(Incoming, Arc<dyn Meter>),
+}
+
+/// Counts and limits a body on its way.
+pub trait Meter: Send + Sync + std::fmt::Debug {
+    /// Lets `bytes` more pass, or ends the request.
+    fn admit(&self, bytes: usize) -> Result<(), BoxError>;
 }
 
 impl Body {
@@ -37,6 +46,15 @@ impl HttpBody for Body {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Self::Incoming(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Metered(body, meter) => loop {
+                let frame = match ready!(Pin::new(&mut *body).poll_frame(context)) {
+                    None => return Poll::Ready(None),
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                    Some(Ok(frame)) => frame,
+                };
+                let Ok(data) = frame.into_data() else { continue };
+                return Poll::Ready(Some(meter.admit(data.len()).map(|()| Frame::data(data))));
+            },
         }
     }
 
@@ -44,7 +62,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
-            Self::Incoming(body) => body.is_end_stream(),
+            Self::Incoming(body) | Self::Metered(body, _) => body.is_end_stream(),
         }
     }
 
@@ -52,7 +70,7 @@ impl HttpBody for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Incoming(body) => body.size_hint(),
+            Self::Incoming(body) | Self::Metered(body, _) => body.size_hint(),
         }
     }
 }

@@ -330,7 +330,7 @@ impl Replay {
         let body = match request.body() {
             Body::Empty => Body::Empty,
             Body::Full(bytes) => Body::Full(bytes.clone()),
-            Body::Incoming(_) => return Self(None),
+            Body::Incoming(_) | Body::Metered(..) => return Self(None),
         };
         let mut copy = Request::new(body);
         *copy.method_mut() = request.method().clone();

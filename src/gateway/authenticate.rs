@@ -1,0 +1,117 @@
+//! Who calls: the certificate of the handshake judged by the tenant's CA of now, else a token for the backend to judge,
+//! else nobody. The order and the outcomes are kube-apiserver's: what was tried and failed is never anonymous.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
+
+use super::context::{Caller, Who};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::identity::{self, Cleaned, Credentials, Identity};
+use crate::names::TenantId;
+use crate::registry::{Assertion, Tenant};
+
+/// How long a verdict holds within one generation: a certificate may expire while its connection lives.
+const VERDICT_LIFE: Duration = Duration::from_secs(30);
+
+/// The client certificates of one connection.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    chain: Vec<CertificateDer<'static>>,
+    verdict: Mutex<Option<Verdict>>,
+}
+
+#[derive(Debug, Clone)]
+struct Verdict {
+    tenant: TenantId,
+    generation: u64,
+    at: Instant,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone)]
+enum Outcome {
+    None,
+    Known(Identity),
+    Refused,
+}
+
+impl Certificates {
+    pub(super) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
+        Self { chain, verdict: Mutex::new(None) }
+    }
+
+    /// The same certificates, not judged yet; for a stream that outlives its request.
+    pub(super) fn clone_chain(&self) -> Self {
+        Self::new(self.chain.clone())
+    }
+
+    /// Whether they still stand for an identity in this generation of the tenant.
+    pub(super) fn still_hold(&self, tenant: &Tenant, clock: &Clock) -> bool {
+        matches!(self.judge(tenant, clock), Outcome::Known(_))
+    }
+
+    fn judge(&self, tenant: &Tenant, clock: &Clock) -> Outcome {
+        if self.chain.is_empty() {
+            return Outcome::None;
+        }
+        let now = clock.instant();
+        if let Some(verdict) = &*self.verdict.lock()
+            && verdict.tenant == tenant.id
+            && verdict.generation == tenant.generation
+            && now.duration_since(verdict.at) < VERDICT_LIFE
+        {
+            return verdict.outcome.clone();
+        }
+        let outcome = self.verify(tenant, clock);
+        let (tenant, generation) = (tenant.id.clone(), tenant.generation);
+        *self.verdict.lock() = Some(Verdict { tenant, generation, at: now, outcome: outcome.clone() });
+        outcome
+    }
+
+    fn verify(&self, tenant: &Tenant, clock: &Clock) -> Outcome {
+        let verified = tenant
+            .client_trust
+            .verify(&self.chain, clock.now())
+            .and_then(|()| self.chain.first().map_or(Ok(None), |leaf| Identity::from_certificate(leaf)));
+        match verified {
+            Ok(Some(identity)) => Outcome::Known(identity),
+            Ok(None) => Outcome::None,
+            Err(error) => {
+                tracing::debug!(tenant = %tenant.id, %error, "client certificate refused");
+                Outcome::Refused
+            }
+        }
+    }
+}
+
+/// Takes the credentials out of `headers` and says who calls.
+pub(super) fn authenticate(
+    tenant: &Tenant,
+    certificates: &Certificates,
+    headers: &mut HeaderMap,
+    cleaned: Cleaned,
+    clock: &Clock,
+) -> Result<Caller> {
+    let credentials = identity::credentials(headers, cleaned.upgrade.is_some())?;
+    let who = match (certificates.judge(tenant, clock), credentials) {
+        (Outcome::Known(identity), _) => Who::Certificate(identity),
+        (_, Credentials::Bearer(value)) => Who::Token(value),
+        (Outcome::None, Credentials::None) if tenant.anonymous => Who::Anonymous,
+        (Outcome::Refused, Credentials::None) => {
+            return Err(Error::client(Kind::Unauthorized, "the client certificate is not valid for this cluster"));
+        }
+        (Outcome::None, Credentials::None) => return Err(Error::client(Kind::Unauthorized, "no credentials")),
+    };
+    let asserted_by_impersonation = tenant.backend.assertion == Assertion::Impersonate && !matches!(who, Who::Token(_));
+    if asserted_by_impersonation && !cleaned.impersonate.is_empty() {
+        // our own right to impersonate would judge it, not the caller's
+        let message = "impersonation with a client certificate is not possible on this cluster; use a token";
+        return Err(Error::client(Kind::Forbidden, message));
+    }
+    Ok(Caller { who, impersonate: cleaned.impersonate })
+}

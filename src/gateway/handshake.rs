@@ -1,0 +1,84 @@
+//! The TLS handshake: which certificate to show, and what the connection is bound to afterwards.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::Gateway;
+use super::metrics::HandshakeFailure;
+use crate::names::TenantId;
+use crate::registry::Snapshot;
+use crate::tls::ServerTls;
+
+/// What the handshake decided; the tenant itself is looked up anew for every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Binding {
+    /// A tenant's own port, whatever the SNI.
+    Port(u16, TenantId),
+    /// A tenant's name in the SNI.
+    Name(String, TenantId),
+    /// The shared name, another name or none: the tenant comes by path.
+    Shared,
+}
+
+impl Binding {
+    /// The tenant, when the connection is bound to one.
+    pub(super) fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Port(_, id) | Self::Name(_, id) => Some(id),
+            Self::Shared => None,
+        }
+    }
+}
+
+/// A connection behind its handshake.
+pub(super) struct Shaken {
+    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) binding: Binding,
+    pub(super) is_http2: bool,
+    pub(super) chain: Vec<CertificateDer<'static>>,
+}
+
+/// Reads the ClientHello, chooses the certificate and finishes; both halves within one deadline.
+pub(super) async fn shake(gateway: &Gateway, stream: TcpStream, port: Option<u16>) -> Result<Shaken, HandshakeFailure> {
+    let deadline = gateway.config.handshake_timeout.0;
+    tokio::time::timeout(deadline, both_halves(gateway, stream, port)).await.unwrap_or(Err(HandshakeFailure::Timeout))
+}
+
+async fn both_halves(gateway: &Gateway, stream: TcpStream, port: Option<u16>) -> Result<Shaken, HandshakeFailure> {
+    let protocol = |error: std::io::Error| {
+        tracing::debug!(%error, "TLS handshake failed");
+        HandshakeFailure::Protocol
+    };
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await.map_err(protocol)?;
+    let (binding, tls) = {
+        let snapshot = gateway.registry.load();
+        choose(gateway, &snapshot, port, hello.client_hello().server_name()).ok_or(HandshakeFailure::NoCertificate)?
+    };
+    let stream = hello.into_stream(Arc::clone(tls.config())).await.map_err(protocol)?;
+    let session = stream.get_ref().1;
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let chain = session.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
+    Ok(Shaken { stream, binding, is_http2, chain })
+}
+
+fn choose(
+    gateway: &Gateway,
+    snapshot: &Snapshot,
+    port: Option<u16>,
+    sni: Option<&str>,
+) -> Option<(Binding, ServerTls)> {
+    if let Some(port) = port {
+        let tenant = snapshot.by_port(port)?;
+        return Some((Binding::Port(port, tenant.id.clone()), tenant.server_tls.clone()));
+    }
+    if let Some(name) = sni
+        && let Some(tenant) = snapshot.by_host(name)
+    {
+        return Some((Binding::Name(name.to_ascii_lowercase(), tenant.id.clone()), tenant.server_tls.clone()));
+    }
+    Some((Binding::Shared, ServerTls::clone(&*gateway.shared.load()?)))
+}

@@ -1,0 +1,165 @@
+//! One connection: from its handshake to its end, over h2 or h1 as agreed by ALPN.
+//!
+//! Extended CONNECT (RFC 8441) stays off: API servers do not speak it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::authenticate::Certificates;
+use super::handshake::{self, Binding};
+use super::{Gateway, request};
+use crate::drain::Drain;
+use crate::error::BoxError;
+
+/// Clients open further connections by themselves beyond this.
+const MAX_STREAMS: u32 = 1_000;
+/// Nearly all objects fit into one window.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// OIDC tokens with many groups exceed hyper's 16 KiB.
+const HEADER_LIST: u32 = 64 << 10;
+const MAX_HEADERS: usize = 256;
+/// This much waits for each slow reader.
+const SEND_BUFFER: usize = 64 << 10;
+/// Dead NAT paths would hold watches forever.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// For a whole head, and for the next one on an idle connection.
+const HEADER_READ: Duration = Duration::from_secs(60);
+
+/// What the requests of one connection share.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) binding: Binding,
+    pub(super) certificates: Certificates,
+    pub(super) is_http2: bool,
+    pub(super) peer: SocketAddr,
+    pub(super) drain: Drain,
+}
+
+/// Serves one accepted socket to its end.
+pub(super) async fn connection(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: Option<u16>,
+    mut drain: Drain,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let shaken = tokio::select! {
+        shaken = handshake::shake(&gateway, stream, port) => shaken,
+        _ = drain.signaled() => return,
+    };
+    let shaken = match shaken {
+        Ok(shaken) => shaken,
+        Err(why) => return gateway.metrics.handshake_failed(why),
+    };
+    gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
+    let connection = Arc::new(Connection {
+        gateway: Arc::clone(&gateway),
+        binding: shaken.binding,
+        certificates: Certificates::new(shaken.chain),
+        is_http2: shaken.is_http2,
+        peer,
+        drain,
+    });
+    let outcome = if shaken.is_http2 {
+        Box::pin(serve_http2(connection, shaken.stream)).await
+    } else {
+        Box::pin(serve_http1(connection, shaken.stream)).await
+    };
+    gateway.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+    if let Err(error) = outcome {
+        tracing::debug!(%peer, error, "connection ended");
+    }
+}
+
+async fn serve_http2(connection: Arc<Connection>, stream: TlsStream<TcpStream>) -> Result<(), BoxError> {
+    let shared = Arc::clone(&connection);
+    let service = service_fn(move |request| {
+        let connection = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(Box::pin(request::serve(&connection, request)).await) }
+    });
+    let serving = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEADER_LIST)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    until_over(&connection, serving, http2::Connection::graceful_shutdown).await
+}
+
+async fn serve_http1(connection: Arc<Connection>, stream: TlsStream<TcpStream>) -> Result<(), BoxError> {
+    let shared = Arc::clone(&connection);
+    let service = service_fn(move |request| {
+        let connection = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(Box::pin(request::serve(&connection, request)).await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(HEADER_LIST as usize)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    until_over(&connection, serving, http1::UpgradeableConnection::graceful_shutdown).await
+}
+
+/// Drives a connection; once its tenant is gone or the process drains, no request more is taken, and past the drain's
+/// deadline it is cut.
+async fn until_over<C, E>(connection: &Connection, serving: C, close: impl Fn(Pin<&mut C>)) -> Result<(), BoxError>
+where
+    C: Future<Output = Result<(), E>>,
+    E: Into<BoxError>,
+{
+    let mut serving = std::pin::pin!(serving);
+    let mut drain = connection.drain.clone();
+    tokio::select! {
+        outcome = serving.as_mut() => return outcome.map_err(Into::into),
+        () = tenant_gone(connection) => {}
+        _ = drain.signaled() => {}
+    }
+    close(serving.as_mut());
+    tokio::select! {
+        outcome = serving.as_mut() => return outcome.map_err(Into::into),
+        deadline = drain.signaled() => {
+            if let Ok(outcome) = tokio::time::timeout_at(deadline, serving.as_mut()).await {
+                return outcome.map_err(Into::into);
+            }
+        }
+    }
+    Err("cut at the end of the drain".into())
+}
+
+/// Resolves when the tenant that the connection is bound to is no more; never on the shared listener.
+async fn tenant_gone(connection: &Connection) {
+    let registry = &connection.gateway.registry;
+    let mut changes = registry.subscribe();
+    if let Some(id) = connection.binding.tenant() {
+        while registry.load().by_id(id).is_some() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+        return;
+    }
+    std::future::pending().await
+}
