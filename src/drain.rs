@@ -21,6 +21,17 @@ pub struct DrainTrigger {
     done: mpsc::Receiver<()>,
 }
 
+/// Sees the drain without holding it up: for what outlives it, such as probes.
+#[derive(Clone, Debug)]
+pub struct Watch(watch::Receiver<Option<Instant>>);
+
+impl Watch {
+    /// Whether draining has begun.
+    pub fn is_draining(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+}
+
 /// A fresh pair.
 pub fn channel() -> (DrainTrigger, Drain) {
     let (signal, receiver) = watch::channel(None);
@@ -49,6 +60,11 @@ impl Drain {
             Ok(deadline) => deadline.unwrap_or_else(Instant::now),
             Err(_) => Instant::now(),
         }
+    }
+
+    /// A view that does not block the end.
+    pub fn watch(&self) -> Watch {
+        Watch(self.signal.clone())
     }
 
     /// Whether draining has begun.

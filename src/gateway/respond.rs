@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
 
 use super::record::Record;
 use crate::error::{BoxError, Error};
