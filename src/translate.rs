@@ -12,6 +12,8 @@ use crate::names::{ClusterName, HostNamespace, TenantId};
 pub mod diff;
 pub mod identity;
 pub mod json;
+pub mod pod;
+pub mod policy;
 pub mod selector;
 pub mod service;
 

@@ -13,8 +13,10 @@ use crate::names::Limit;
 use crate::translate::{identity, json};
 use crate::upstream::{PatchKind, Resource};
 
+pub mod cluster;
 pub mod config;
 pub mod namespace;
+pub mod pod;
 pub mod service;
 
 #[cfg(test)]
@@ -32,6 +34,7 @@ pub fn all(switches: &Switches) -> Vec<Arc<dyn ResourceSyncer>> {
     let kinds: Vec<Arc<dyn ResourceSyncer>> = vec![
         Arc::new(namespace::NamespaceKind),
         Arc::new(service::ServiceKind),
+        Arc::new(pod::PodKind),
         Arc::new(config::ConfigKind::config_maps()),
         Arc::new(config::ConfigKind::secrets()),
     ];

@@ -1,0 +1,282 @@
+//! Pods: when to make, follow, bind, report and delete; the translation is [`crate::translate::pod`].
+//!
+//! A pod that has run is never run again: if its host pod vanishes, it is reported as failed and its controller decides.
+
+use serde_json::{Value, json};
+
+use super::super::kind::{
+    Action, Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView, TokenSpec,
+};
+use super::{
+    delete_host, delete_virtual, explain, host_name, is_for, key_of, recorded_key, strip_last_applied, strip_metadata,
+};
+use crate::crd::PodSecurity;
+use crate::names::Limit;
+use crate::translate::pod::{self, Around, status, update};
+use crate::translate::{json, policy};
+use crate::upstream::resources::PODS;
+use crate::upstream::{PatchKind, Resource};
+
+/// How long after the end of its grace period a host pod is deleted by force, when the tenant has let it go.
+const FORCE_AFTER: i64 = 30;
+
+/// The kind.
+#[derive(Debug)]
+pub struct PodKind;
+
+/// The TokenRequests of a pod, for its creation and for the engine's refresh; None when it mounts no token.
+pub fn ensure_tokens(object: &Value, view: &TenantView) -> Option<Action> {
+    let tokens = pod::tokens(object, view)?;
+    let spec = |token: pod::Token| TokenSpec {
+        key: token.key,
+        audience: token.audience,
+        expiration_seconds: token.expiration_seconds,
+    };
+    Some(Action::EnsureTokens {
+        pod: key_of(object),
+        pod_uid: json::uid(object).to_owned(),
+        service_account: tokens.service_account,
+        secret: tokens.secret,
+        tokens: tokens.tokens.into_iter().map(spec).collect(),
+    })
+}
+
+impl ResourceSyncer for PodKind {
+    fn resource(&self) -> Resource {
+        PODS
+    }
+
+    fn host_scope(&self) -> HostScope {
+        HostScope::Tenant
+    }
+
+    fn project(&self, object: Value, side: Direction) -> Value {
+        let object = strip_last_applied(strip_metadata(object, &["generateName"]));
+        if side == Direction::Up { slim_host(object) } else { object }
+    }
+
+    fn virtual_key(&self, host: &Value, view: &TenantView) -> Option<ObjectKey> {
+        recorded_key(&PODS, host, view, Limit::Subdomain)
+    }
+
+    fn host_name(&self, key: &ObjectKey, view: &TenantView) -> Option<String> {
+        host_name(key, view, Limit::Subdomain)
+    }
+
+    fn references(&self, object: &Value) -> Vec<Reference> {
+        let namespace = json::namespace(object);
+        let reference = |(kind, name): (pod::references::Referenced, String)| Reference {
+            kind: kind.kind(),
+            key: ObjectKey { namespace: namespace.to_owned(), name },
+        };
+        pod::references::of(object).into_iter().map(reference).collect()
+    }
+
+    fn plan(
+        &self,
+        _key: &ObjectKey,
+        virtual_object: Option<&Value>,
+        host: Option<&Value>,
+        view: &TenantView,
+        lookup: &dyn Lookup,
+    ) -> Plan {
+        match (virtual_object, host) {
+            (None, None) => Plan::default(),
+            (None, Some(host)) => left_over(host, lookup.now_unix()),
+            (Some(object), Some(host)) if !is_for(host, object) => left_over(host, lookup.now_unix()),
+            (Some(object), None) if json::is_deleting(object) => gone_for_good(object),
+            (Some(object), Some(host)) if json::is_deleting(object) => ending(object, host, view),
+            (Some(object), None) => absent(self, object, view, lookup),
+            (Some(object), Some(host)) => running(object, host, view, lookup),
+        }
+    }
+}
+
+/// Of the host pod's spec only what plans compare with is kept.
+fn slim_host(mut object: Value) -> Value {
+    let Some(spec) = object.get("spec").filter(|s| s.is_object()) else { return object };
+    let mut slim = json::pick(spec, &["nodeName", "tolerations", "schedulingGates", "activeDeadlineSeconds"]);
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        let containers: Vec<Value> = json::items(spec, &format!("/{list}"))
+            .iter()
+            .map(|c| Value::Object(json::pick(c, &["name", "image"])))
+            .collect();
+        if !containers.is_empty() {
+            slim.insert(list.to_owned(), Value::Array(containers));
+        }
+    }
+    if let Value::Object(map) = &mut object {
+        map.insert("spec".to_owned(), Value::Object(slim));
+    }
+    object
+}
+
+/// A host pod whose virtual pod is gone (or is another one by now): deleted with its own grace; by force when its node
+/// does not answer, since the tenant has let it go already.
+fn left_over(host: &Value, now: i64) -> Plan {
+    if !json::is_deleting(host) {
+        return Plan { actions: delete_host(PODS, host, None), again_after: Some(60), ..Plan::default() };
+    }
+    // deletionTimestamp is the end of the grace period.
+    let Some(end) = json::unix(json::text(host, "/metadata/deletionTimestamp")) else { return Plan::default() };
+    if now <= end.saturating_add(FORCE_AFTER) {
+        return Plan { again_after: Some(60), ..Plan::default() };
+    }
+    let (name, uid) = (json::name(host).to_owned(), json::uid(host).to_owned());
+    Plan { actions: vec![Action::DeleteHost { resource: PODS, name, uid, grace: Some(0) }], ..Plan::default() }
+}
+
+/// The tenant deletes a pod and nothing of it is left on the host.
+fn gone_for_good(object: &Value) -> Plan {
+    let waits_for_finalizers = !json::items(object, "/metadata/finalizers").is_empty()
+        && object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64) == Some(0);
+    if waits_for_finalizers {
+        return Plan::default();
+    }
+    let (key, uid) = (key_of(object), json::uid(object).to_owned());
+    Plan { actions: vec![Action::DeleteVirtual { resource: PODS, key, uid, grace: Some(0) }], ..Plan::default() }
+}
+
+/// The tenant deletes a pod: the host pod ends with the same grace, its status still comes up.
+fn ending(object: &Value, host: &Value, view: &TenantView) -> Plan {
+    let grace = |pod: &Value| pod.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64);
+    let mut actions: Vec<Action> = status_up(object, host, view).into_iter().collect();
+    let wanted = grace(object);
+    let shortened = json::is_deleting(host) && wanted.zip(grace(host)).is_some_and(|(wanted, has)| wanted < has);
+    if !json::is_deleting(host) || shortened {
+        let (name, uid) = (json::name(host).to_owned(), json::uid(host).to_owned());
+        actions.push(Action::DeleteHost { resource: PODS, name, uid, grace: wanted });
+    }
+    Plan { actions, ..Plan::default() }
+}
+
+/// A virtual pod without a host pod: to be made, unless it has run or may not.
+fn absent(kind: &PodKind, object: &Value, view: &TenantView, lookup: &dyn Lookup) -> Plan {
+    if matches!(json::text(object, "/status/phase"), "Succeeded" | "Failed") {
+        return Plan::default();
+    }
+    if !json::text(object, "/status/startTime").is_empty() {
+        return Plan { actions: vec![patch_status(object, status::gone(object))], ..Plan::default() };
+    }
+    let refuse = |reason, message| Plan { actions: vec![explain(&PODS, object, reason, message)], ..Plan::default() };
+    if let Some(violation) = policy::check(object, view.pod_security) {
+        return refuse("SyncDenied", violation.message());
+    }
+    if let Some((field, rule)) = pod::unsupported(object) {
+        return refuse("SyncDenied", format!("not run on the host: {field} {rule}"));
+    }
+    let node = json::text(object, "/spec/nodeName");
+    if !node.is_empty() && !is_node_of_tenant(node, view, lookup) {
+        let message = format!("node {node} is not one of this cluster's");
+        return Plan { again_after: Some(15), ..refuse("NodeNotFound", message) };
+    }
+    let Some(host) = pod::to_host(object, &around(object, view, lookup), view) else {
+        return refuse("SyncDenied", "its name or namespace is not valid on the host".to_owned());
+    };
+    let create = Action::CreateHost { resource: PODS, object: host };
+    let actions = ensure_tokens(object, view).into_iter().chain([create]).collect();
+    Plan { actions, requires: kind.references(object), ..Plan::default() }
+}
+
+fn is_node_of_tenant(name: &str, view: &TenantView, lookup: &dyn Lookup) -> bool {
+    lookup.host_cluster_object("Node", name).is_some_and(|node| super::cluster::is_shown(&node, view))
+}
+
+fn around(object: &Value, view: &TenantView, lookup: &dyn Lookup) -> Around {
+    let class = json::text(object, "/spec/priorityClassName");
+    // Pods of a system class could evict everybody else's.
+    let allowed = !class.starts_with("system-") || view.pod_security == PodSecurity::Privileged;
+    Around {
+        services: lookup.virtual_objects("Service", json::namespace(object)),
+        namespaces: lookup.virtual_objects("Namespace", ""),
+        priority_class: !class.is_empty() && allowed && lookup.host_cluster_object("PriorityClass", class).is_some(),
+    }
+}
+
+/// Both sides are there.
+fn running(object: &Value, host: &Value, view: &TenantView, lookup: &dyn Lookup) -> Plan {
+    let mut actions = Vec::new();
+    let (own_node, node) = (json::text(object, "/spec/nodeName"), json::text(host, "/spec/nodeName"));
+    if !own_node.is_empty() && !node.is_empty() && own_node != node {
+        let message = format!("it was bound to node {own_node} while the host chose {node}; pods cannot move");
+        actions.push(explain(&PODS, object, "NodeMismatch", message));
+        actions.extend(delete_virtual(PODS, object, None));
+        return Plan { actions, ..Plan::default() };
+    }
+    if own_node.is_empty() && !node.is_empty() {
+        let (key, uid) = (key_of(object), json::uid(object).to_owned());
+        actions.push(Action::BindVirtual { key, uid, node: node.to_owned() });
+    }
+    actions.extend(status_up(object, host, view));
+    if json::is_deleting(host) {
+        let grace = host.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64);
+        actions.extend(delete_virtual(PODS, object, grace));
+        return Plan { actions, ..Plan::default() };
+    }
+    actions.extend(changes_down(object, host, view, lookup));
+    Plan { actions, ..Plan::default() }
+}
+
+fn changes_down(object: &Value, host: &Value, view: &TenantView, lookup: &dyn Lookup) -> Vec<Action> {
+    let patch = |subresource, patch| Action::PatchHost {
+        resource: PODS,
+        name: json::name(host).to_owned(),
+        subresource,
+        kind: PatchKind::Strategic,
+        patch,
+    };
+    let mut actions = Vec::new();
+    actions.extend(update::patch(object, host, view).map(|p| patch("", p)));
+    actions.extend(status::down(object, host).map(|p| patch("status", p)));
+    let over = matches!(json::text(host, "/status/phase"), "Succeeded" | "Failed");
+    if over {
+        return actions;
+    }
+    actions.extend(ephemeral_containers(object, host, view, lookup, patch));
+    if let Some((resize, record)) = update::resize(object, host, view) {
+        actions.push(patch("resize", resize));
+        actions.push(patch("", record));
+    }
+    actions
+}
+
+fn ephemeral_containers(
+    object: &Value,
+    host: &Value,
+    view: &TenantView,
+    lookup: &dyn Lookup,
+    patch: impl Fn(&'static str, Value) -> Action,
+) -> Vec<Action> {
+    if json::items(object, "/spec/ephemeralContainers").is_empty() {
+        return Vec::new();
+    }
+    let services = lookup.virtual_objects("Service", json::namespace(object));
+    let (mut actions, mut allowed) = (Vec::new(), Vec::new());
+    for (index, container) in update::ephemeral_containers(object, host, &services, view) {
+        match policy::check_container(object, "ephemeralContainers", index, view.pod_security) {
+            None => allowed.push(container),
+            Some(violation) => actions.push(explain(&PODS, object, "SyncDenied", violation.message())),
+        }
+    }
+    if !allowed.is_empty() {
+        actions.push(patch("ephemeralcontainers", json!({"spec": {"ephemeralContainers": allowed}})));
+    }
+    actions
+}
+
+fn status_up(object: &Value, host: &Value, view: &TenantView) -> Option<Action> {
+    status::up(object, host, view).map(|patch| patch_status(object, patch))
+}
+
+fn patch_status(object: &Value, patch: Value) -> Action {
+    Action::PatchVirtual {
+        resource: PODS,
+        key: key_of(object),
+        subresource: "status",
+        kind: PatchKind::Strategic,
+        patch,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Pods: the host pod that stands for a virtual one, later changes of it, and its status on the way back.
+//!
+//! The host pod must behave as if it ran in the tenant: environment, downward API, tokens, DNS, volumes and affinity are
+//! the tenant's. It must see nothing of the host's API: no host service account, no host service links.
+
+use serde_json::{Map, Value, json};
+
+use super::{View, diff, identity, json};
+use crate::names::Limit;
+
+pub mod dns;
+pub mod env;
+pub mod references;
+pub mod scheduling;
+pub mod status;
+pub mod update;
+pub mod volumes;
+
+/// Value of the kind annotation.
+pub const KIND: &str = "Pod";
+/// Annotation for the downward API: the tenant's service account.
+pub const SERVICE_ACCOUNT: &str = "portico.dev/service-account-name";
+/// Annotation for the downward API: all labels of the tenant.
+pub const LABELS: &str = "portico.dev/labels";
+/// Annotation for the downward API: all annotations of the tenant.
+pub const ANNOTATIONS: &str = "portico.dev/annotations";
+/// Annotation: fingerprint of the container resources that were last written.
+pub const RESOURCES: &str = "portico.dev/resources";
+
+/// What the translation must know beside the pod.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// Virtual Services of the pod's namespace.
+    pub services: Vec<Value>,
+    /// All virtual Namespaces.
+    pub namespaces: Vec<Value>,
+    /// Whether the pod's priority class may be used on the host.
+    pub priority_class: bool,
+}
+
+/// One projected service-account token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Key in the Secret.
+    pub key: String,
+    /// Audience; empty means the API server's own.
+    pub audience: String,
+    /// Seconds; at least 600.
+    pub expiration_seconds: u64,
+}
+
+/// The tokens that a pod mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// The tenant's service account.
+    pub service_account: String,
+    /// Name of the host Secret that carries them; another one for each pod, even of the same name.
+    pub secret: String,
+    /// One per projected source.
+    pub tokens: Vec<Token>,
+}
+
+/// The service account of a pod.
+pub fn service_account(pod: &Value) -> &str {
+    match json::text(pod, "/spec/serviceAccountName") {
+        "" => "default",
+        name => name,
+    }
+}
+
+/// The tokens that a pod needs, None when it mounts none.
+pub fn tokens(pod: &Value, view: &View) -> Option<Tokens> {
+    let tokens = volumes::tokens(pod);
+    let secret = token_secret(pod, view)?;
+    (!tokens.is_empty()).then(|| Tokens { service_account: service_account(pod).to_owned(), secret, tokens })
+}
+
+fn token_secret(pod: &Value, view: &View) -> Option<String> {
+    let purpose = format!("token/{}", json::uid(pod));
+    let name = identity::derived_host_name(&purpose, json::namespace(pod), json::name(pod), view, Limit::Subdomain)?;
+    Some(name.to_string())
+}
+
+/// What a host cannot do for any tenant, whatever the policy: the field and why.
+pub fn unsupported(pod: &Value) -> Option<(String, &'static str)> {
+    if !json::items(pod, "/spec/resourceClaims").is_empty() {
+        return Some(("spec.resourceClaims".to_owned(), "is not supported: resource claims are not synced"));
+    }
+    json::items(pod, "/spec/volumes").iter().enumerate().find_map(|(index, volume)| {
+        let certificate = json::items(volume, "/projected/sources").iter().any(|s| json::has(s, "/podCertificate"));
+        let rule = "is not supported: the certificate would carry the host's identity";
+        certificate.then(|| (format!("spec.volumes[{index}].projected.sources.podCertificate"), rule))
+    })
+}
+
+/// The host pod at creation. None when the pod has no valid name.
+pub fn to_host(pod: &Value, around: &Around, view: &View) -> Option<Value> {
+    let mut metadata = metadata(pod, view)?;
+    identity::record_keys(&mut metadata);
+    let mut spec = pod.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
+    for field in [
+        "serviceAccount",
+        "serviceAccountName",
+        "ephemeralContainers",
+        "overhead",
+        "priority",
+        "preemptionPolicy",
+        "subdomain",
+        "resourceClaims",
+    ] {
+        spec.remove(field);
+    }
+    if !around.priority_class {
+        spec.remove("priorityClassName");
+    }
+    spec.insert("automountServiceAccountToken".to_owned(), json!(false));
+    spec.insert("enableServiceLinks".to_owned(), json!(false));
+    spec.insert("hostname".to_owned(), json!(hostname(pod)));
+    references::rename(&mut spec, pod, view);
+    volumes::translate(&mut spec, pod, token_secret(pod, view).unwrap_or_default().as_str());
+    env::translate(&mut spec, pod, &around.services, view);
+    images(&mut spec, view);
+    dns::translate(&mut spec, json::namespace(pod), view);
+    scheduling::translate(&mut spec, pod, &around.namespaces, view);
+    Some(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
+}
+
+/// Whole metadata of the host pod, as it should be now.
+pub fn metadata(pod: &Value, view: &View) -> Option<Map<String, Value>> {
+    let mut metadata = identity::metadata(KIND, pod, view, Limit::Subdomain)?;
+    let annotations = json::object(&mut metadata, "annotations");
+    annotations.insert(SERVICE_ACCOUNT.to_owned(), json!(service_account(pod)));
+    annotations.insert(identity::APPLIED.to_owned(), json!(diff::fingerprint(&update::mutable(pod, view))));
+    annotations.insert(RESOURCES.to_owned(), json!(diff::fingerprint(&update::resources(pod))));
+    if env::refers_to(pod, "metadata.labels") {
+        annotations.insert(LABELS.to_owned(), json!(env::lines(&json::strings(pod, "/metadata/labels"))));
+    }
+    if env::refers_to(pod, "metadata.annotations") {
+        let of_tenant = identity::tenant_annotations(pod);
+        annotations.insert(ANNOTATIONS.to_owned(), json!(env::lines(&of_tenant)));
+    }
+    Some(metadata)
+}
+
+/// What `hostname` says inside: the tenant's, else the pod's name as a DNS label.
+pub fn hostname(pod: &Value) -> String {
+    let given = json::text(pod, "/spec/hostname");
+    if !given.is_empty() {
+        return given.to_owned();
+    }
+    let label: String = json::name(pod).chars().take(63).map(|c| if c == '.' { '-' } else { c }).collect();
+    label.trim_matches('-').to_owned()
+}
+
+/// The image that a container of the host runs.
+pub fn image<'a>(of_tenant: &'a str, view: &'a View) -> &'a str {
+    view.translate_images.get(of_tenant).map_or(of_tenant, String::as_str)
+}
+
+fn images(spec: &mut Map<String, Value>, view: &View) {
+    for list in ["containers", "initContainers"] {
+        json::each(spec, list, |container| json::rename(container, "image", |i| image(i, view).to_owned()));
+    }
+}

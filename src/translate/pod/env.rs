@@ -1,0 +1,167 @@
+//! Environment: the tenant's API server and Services as a kubelet of the tenant would show them, and the downward API.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+
+use super::super::{View, json, service};
+use super::{ANNOTATIONS, LABELS, SERVICE_ACCOUNT};
+use crate::names::keys;
+
+/// Port of the tenant's `kubernetes` Service.
+const API_PORT: u16 = 443;
+
+/// Generated variables first (so that `$(NAME)` of the user's expand), then the container's own, which win.
+pub(super) fn translate(spec: &mut Map<String, Value>, pod: &Value, services: &[Value], view: &View) {
+    let generated = generated(pod, services, view);
+    for list in ["containers", "initContainers"] {
+        json::each(spec, list, |container| in_container(container, &generated));
+    }
+}
+
+/// The variables that a kubelet would add, by name.
+pub(super) fn generated(pod: &Value, services: &[Value], view: &View) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    if pod.pointer("/spec/enableServiceLinks").and_then(Value::as_bool) != Some(false) {
+        for service in services.iter().filter(|s| json::namespace(s) == json::namespace(pod)) {
+            if !service::is_api_service(json::namespace(service), json::name(service)) {
+                links(service, &mut out);
+            }
+        }
+    }
+    api_server(view.api_service_ip, &mut out);
+    out
+}
+
+/// Adds the generated variables to one container and maps its field references.
+pub(super) fn in_container(container: &mut Map<String, Value>, generated: &BTreeMap<String, String>) {
+    let mut own = match container.remove("env") {
+        Some(Value::Array(own)) => own,
+        _ => Vec::new(),
+    };
+    let taken: BTreeSet<String> =
+        own.iter().filter_map(|v| v.get("name").and_then(Value::as_str)).map(str::to_owned).collect();
+    for variable in own.iter_mut().filter_map(Value::as_object_mut) {
+        json::within(variable, "valueFrom", map_field);
+    }
+    let mut env: Vec<Value> = generated
+        .iter()
+        .filter(|(name, _)| !taken.contains(*name))
+        .map(|(name, value)| json!({"name": name, "value": value}))
+        .collect();
+    env.append(&mut own);
+    container.insert("env".to_owned(), Value::Array(env));
+}
+
+fn api_server(ip: IpAddr, out: &mut BTreeMap<String, String>) {
+    let url = format!("tcp://{}", join(&ip.to_string(), i64::from(API_PORT)));
+    for (name, value) in [
+        ("KUBERNETES_PORT", url.clone()),
+        ("KUBERNETES_PORT_443_TCP", url),
+        ("KUBERNETES_PORT_443_TCP_ADDR", ip.to_string()),
+        ("KUBERNETES_PORT_443_TCP_PORT", API_PORT.to_string()),
+        ("KUBERNETES_PORT_443_TCP_PROTO", "tcp".to_owned()),
+        ("KUBERNETES_SERVICE_HOST", ip.to_string()),
+        ("KUBERNETES_SERVICE_PORT", API_PORT.to_string()),
+        ("KUBERNETES_SERVICE_PORT_HTTPS", API_PORT.to_string()),
+    ] {
+        out.insert(name.to_owned(), value);
+    }
+}
+
+fn join(ip: &str, port: i64) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+/// Docker-style links of one Service.
+fn links(service: &Value, out: &mut BTreeMap<String, String>) {
+    let ip = json::text(service, "/spec/clusterIP");
+    if ip.is_empty() || ip == "None" || json::text(service, "/spec/type") == "ExternalName" {
+        return;
+    }
+    let variable = |text: &str| text.to_uppercase().replace('-', "_");
+    let prefix = variable(json::name(service));
+    out.insert(format!("{prefix}_SERVICE_HOST"), ip.to_owned());
+    for (index, port) in json::items(service, "/spec/ports").iter().enumerate() {
+        let number = port.get("port").and_then(Value::as_i64).unwrap_or_default();
+        let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP");
+        let url = format!("{}://{}", protocol.to_lowercase(), join(ip, number));
+        if index == 0 {
+            out.insert(format!("{prefix}_SERVICE_PORT"), number.to_string());
+            out.insert(format!("{prefix}_PORT"), url.clone());
+        }
+        let name = json::text(port, "/name");
+        if !name.is_empty() {
+            out.insert(format!("{prefix}_SERVICE_PORT_{}", variable(name)), number.to_string());
+        }
+        let link = format!("{prefix}_PORT_{number}_{}", protocol.to_uppercase());
+        out.insert(format!("{link}_PROTO"), protocol.to_lowercase());
+        out.insert(format!("{link}_PORT"), number.to_string());
+        out.insert(format!("{link}_ADDR"), ip.to_owned());
+        out.insert(link, url);
+    }
+}
+
+/// Maps `fieldRef.fieldPath` of an env source or a downward API item to where the host pod has the tenant's value.
+pub(super) fn map_field(holder: &mut Map<String, Value>) {
+    json::within(holder, "fieldRef", |field| json::rename(field, "fieldPath", host_path));
+}
+
+fn host_path(path: &str) -> String {
+    let annotation = |key: &str| format!("metadata.annotations['{key}']");
+    match path {
+        "metadata.name" => annotation(keys::OBJECT_NAME),
+        "metadata.namespace" => annotation(keys::OBJECT_NAMESPACE),
+        "metadata.uid" => annotation(keys::OBJECT_UID),
+        "spec.serviceAccountName" => annotation(SERVICE_ACCOUNT),
+        "metadata.labels" => annotation(LABELS),
+        "metadata.annotations" => annotation(ANNOTATIONS),
+        other if subscript(other).is_some_and(keys::is_reserved) => annotation("portico.dev/none"),
+        other => other.to_owned(),
+    }
+}
+
+/// `k` of `metadata.labels['k']` and `metadata.annotations['k']`.
+fn subscript(path: &str) -> Option<&str> {
+    path.split_once("['")?.1.strip_suffix("']")
+}
+
+/// Whether a downward API volume of the pod shows this whole field.
+pub(super) fn refers_to(pod: &Value, path: &str) -> bool {
+    let shows = |items: &[Value]| items.iter().any(|item| json::text(item, "/fieldRef/fieldPath") == path);
+    json::items(pod, "/spec/volumes").iter().any(|volume| {
+        shows(json::items(volume, "/downwardAPI/items"))
+            || json::items(volume, "/projected/sources").iter().any(|s| shows(json::items(s, "/downwardAPI/items")))
+    })
+}
+
+/// `key="value"` lines as a kubelet writes whole maps.
+pub(super) fn lines(map: &BTreeMap<String, String>) -> String {
+    map.iter().map(|(key, value)| format!("{key}={}", quoted(value))).collect::<Vec<_>>().join("\n")
+}
+
+/// Go's `%q`.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            // Writing to a String cannot fail.
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => drop(write!(out, "\\x{:02x}", c as u32)),
+            c if c.is_control() => drop(write!(out, "\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

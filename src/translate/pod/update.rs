@@ -1,0 +1,132 @@
+//! What may change in a pod that runs.
+//!
+//! The host pod records a fingerprint of what was last written, so only changes of the tenant are written: a host
+//! webhook that rewrites images is not fought. Tolerations can only be added: API servers allow no removal.
+
+use serde_json::{Map, Value, json};
+
+use super::super::{View, identity, json};
+use super::{RESOURCES, env, image, metadata, references};
+
+const LISTS: &[&str] = &["containers", "initContainers"];
+
+/// The part of a virtual pod that can change later and is written by a patch of the pod itself.
+pub(super) fn mutable(pod: &Value, view: &View) -> Value {
+    let images = |list: &str| -> Map<String, Value> {
+        let containers = json::items(pod, &format!("/spec/{list}")).iter();
+        containers.map(|c| (json::text(c, "/name").to_owned(), json!(image(json::text(c, "/image"), view)))).collect()
+    };
+    json!({
+        "images": images("containers"),
+        "initImages": images("initContainers"),
+        "activeDeadlineSeconds": pod.pointer("/spec/activeDeadlineSeconds"),
+        "tolerations": json::items(pod, "/spec/tolerations"),
+        "schedulingGates": json::items(pod, "/spec/schedulingGates"),
+    })
+}
+
+/// The container resources of a pod.
+pub(super) fn resources(pod: &Value) -> Value {
+    let list = |list: &str| -> Vec<Value> {
+        let containers = json::items(pod, &format!("/spec/{list}")).iter();
+        containers.map(|c| Value::Object(json::pick(c, &["name", "resources"]))).collect()
+    };
+    json!({"containers": list("containers"), "initContainers": list("initContainers")})
+}
+
+/// Strategic patch of the host pod for what changed in the tenant; None when nothing did.
+pub fn patch(pod: &Value, host: &Value, view: &View) -> Option<Value> {
+    let mut wanted = metadata(pod, view)?;
+    identity::record_keys(&mut wanted);
+    let changed = |key: &str| {
+        wanted.get("annotations").and_then(|a| a.get(key)).and_then(Value::as_str).unwrap_or_default()
+            != identity::annotation(host, key)
+    };
+    let spec_changed = changed(identity::APPLIED);
+    if changed(RESOURCES) {
+        // Written after the resize has succeeded, by `resize`.
+        json::object(&mut wanted, "annotations")
+            .insert(RESOURCES.to_owned(), json!(identity::annotation(host, RESOURCES)));
+    }
+    let metadata = identity::metadata_patch(host, &wanted);
+    let spec = if spec_changed { spec_patch(pod, host, view) } else { Map::new() };
+    if metadata.is_none() && spec.is_empty() {
+        return None;
+    }
+    let mut patch = Map::new();
+    if let Some(metadata) = metadata {
+        patch.insert("metadata".to_owned(), metadata);
+    }
+    if !spec.is_empty() {
+        patch.insert("spec".to_owned(), Value::Object(spec));
+    }
+    Some(Value::Object(patch))
+}
+
+fn spec_patch(pod: &Value, host: &Value, view: &View) -> Map<String, Value> {
+    let mut spec = Map::new();
+    for list in LISTS {
+        let pointer = format!("/spec/{list}");
+        let running = json::items(host, &pointer);
+        let changed: Vec<Value> = json::items(pod, &pointer)
+            .iter()
+            .filter_map(|container| {
+                let (name, wanted) = (json::text(container, "/name"), image(json::text(container, "/image"), view));
+                let found = running.iter().find(|c| json::text(c, "/name") == name)?;
+                (json::text(found, "/image") != wanted).then(|| json!({"name": name, "image": wanted}))
+            })
+            .collect();
+        if !changed.is_empty() {
+            spec.insert((*list).to_owned(), Value::Array(changed));
+        }
+    }
+    let deadline = pod.pointer("/spec/activeDeadlineSeconds").filter(|d| !d.is_null());
+    if let Some(deadline) = deadline.filter(|d| host.pointer("/spec/activeDeadlineSeconds") != Some(d)) {
+        spec.insert("activeDeadlineSeconds".to_owned(), deadline.clone());
+    }
+    let found = json::items(host, "/spec/tolerations");
+    let missing: Vec<&Value> = json::items(pod, "/spec/tolerations").iter().filter(|t| !found.contains(t)).collect();
+    if !missing.is_empty() {
+        spec.insert("tolerations".to_owned(), found.iter().chain(missing).cloned().collect());
+    }
+    let wanted = json::items(pod, "/spec/schedulingGates");
+    let gates: Vec<Value> = json::items(host, "/spec/schedulingGates")
+        .iter()
+        .filter(|gate| !wanted.contains(gate))
+        .map(|gate| json!({"$patch": "delete", "name": json::text(gate, "/name")}))
+        .collect();
+    if !gates.is_empty() {
+        spec.insert("schedulingGates".to_owned(), Value::Array(gates));
+    }
+    spec
+}
+
+/// Strategic patches for a change of resources: of the `resize` subresource, then of the record on the pod.
+pub fn resize(pod: &Value, host: &Value, view: &View) -> Option<(Value, Value)> {
+    let wanted = metadata(pod, view)?;
+    let fingerprint = wanted.get("annotations").and_then(|a| a.get(RESOURCES))?;
+    if fingerprint.as_str() == Some(identity::annotation(host, RESOURCES)) {
+        return None;
+    }
+    let mut spec = resources(pod);
+    if let Some(map) = spec.as_object_mut() {
+        map.retain(|_, list| list.as_array().is_some_and(|l| !l.is_empty()));
+    }
+    Some((json!({"spec": spec}), json!({"metadata": {"annotations": {RESOURCES: fingerprint}}})))
+}
+
+/// The ephemeral containers that the host does not have yet, translated; (index in the virtual pod, container).
+pub fn ephemeral_containers(pod: &Value, host: &Value, services: &[Value], view: &View) -> Vec<(usize, Value)> {
+    let known = json::items(host, "/spec/ephemeralContainers");
+    let containers = json::items(pod, "/spec/ephemeralContainers").iter().enumerate();
+    containers
+        .filter(|(_, c)| !known.iter().any(|k| json::text(k, "/name") == json::text(c, "/name")))
+        .filter_map(|(index, container)| {
+            let mut container = container.as_object()?.clone();
+            references::rename_in_container(&mut container, json::namespace(pod), view);
+            env::in_container(&mut container, &env::generated(pod, services, view));
+            json::rename(&mut container, "image", |i| image(i, view).to_owned());
+            Some((index, Value::Object(container)))
+        })
+        .collect()
+}

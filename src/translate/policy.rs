@@ -1,0 +1,393 @@
+//! What a tenant's pod may be: the Pod Security Standards, and what they leave open between clusters that share nodes.
+//!
+//! The tenant's own API server is no judge: its admin can switch every admission off. This check decides what is written
+//! to the host. Beyond the baseline standard, volumes that name disks of the host's cloud, run host binaries or clone
+//! repositories as root on the node are refused.
+
+use serde_json::Value;
+
+use super::json;
+use crate::crd::PodSecurity;
+
+/// Why a pod may not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Such as `spec.containers[0].securityContext.privileged`.
+    pub field: String,
+    /// Such as `must not be true`.
+    pub rule: &'static str,
+}
+
+impl Violation {
+    /// For the tenant's user.
+    pub fn message(&self) -> String {
+        format!(
+            "not run on the host: {} {} (`spec.policy.podSecurity: privileged` of the VirtualCluster would allow it)",
+            self.field, self.rule
+        )
+    }
+}
+
+const CAPABILITIES: &[&str] = &[
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+const SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+const SELINUX_TYPES: &[&str] = &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+/// Baseline: all but host paths, host binaries, and disks by the id that the host's cloud gave them.
+const VOLUMES: &[&str] = &[
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+    "nfs",
+    "iscsi",
+    "rbd",
+    "cephfs",
+    "glusterfs",
+    "azureFile",
+];
+/// Restricted: the first nine of them.
+const RESTRICTED_VOLUMES: usize = 9;
+const CONTAINERS: &[&str] = &["containers", "initContainers", "ephemeralContainers"];
+const HANDLERS: &[&str] =
+    &["livenessProbe", "readinessProbe", "startupProbe", "lifecycle/postStart", "lifecycle/preStop"];
+
+/// The first violation of a pod, or None.
+pub fn check(pod: &Value, level: PodSecurity) -> Option<Violation> {
+    violations(pod, level).into_iter().next()
+}
+
+/// Whether one ephemeral container (by name) of a pod is what is wrong with it.
+pub fn check_container(pod: &Value, list: &str, index: usize, level: PodSecurity) -> Option<Violation> {
+    let prefix = format!("spec.{list}[{index}]");
+    violations(pod, level).into_iter().find(|v| v.field.starts_with(&prefix))
+}
+
+/// All violations.
+pub fn violations(pod: &Value, level: PodSecurity) -> Vec<Violation> {
+    let mut found = Found(Vec::new());
+    if level == PodSecurity::Privileged {
+        return found.0;
+    }
+    let restricted = level == PodSecurity::Restricted;
+    let windows = json::text(pod, "/spec/os/name") == "windows";
+    host_namespaces(pod, &mut found);
+    volumes(pod, restricted, &mut found);
+    apparmor_annotations(pod, &mut found);
+    security_context(pod, "/spec/securityContext", "spec.securityContext", &mut found);
+    for (index, sysctl) in json::items(pod, "/spec/securityContext/sysctls").iter().enumerate() {
+        let allowed = SYSCTLS.contains(&json::text(sysctl, "/name"));
+        found.unless(allowed, format!("spec.securityContext.sysctls[{index}].name"), "is not a safe sysctl");
+    }
+    for (pointer, field, container) in containers(pod) {
+        container_baseline(pod, &pointer, &field, container, &mut found);
+        if restricted {
+            container_restricted(pod, &field, container, windows, &mut found);
+        }
+    }
+    found.0
+}
+
+struct Found(Vec<Violation>);
+
+impl Found {
+    fn unless(&mut self, fine: bool, field: String, rule: &'static str) {
+        if !fine {
+            self.0.push(Violation { field, rule });
+        }
+    }
+}
+
+/// (JSON pointer, field path, container) of every container of all lists.
+fn containers(pod: &Value) -> impl Iterator<Item = (String, String, &Value)> {
+    CONTAINERS.iter().flat_map(move |list| {
+        json::items(pod, &format!("/spec/{list}"))
+            .iter()
+            .enumerate()
+            .map(move |(index, c)| (format!("/spec/{list}/{index}"), format!("spec.{list}[{index}]"), c))
+    })
+}
+
+/// Absent, null or false.
+fn is_off(value: &Value, pointer: &str) -> bool {
+    matches!(value.pointer(pointer), None | Some(Value::Null | Value::Bool(false)))
+}
+
+fn host_namespaces(pod: &Value, found: &mut Found) {
+    for field in ["hostNetwork", "hostPID", "hostIPC"] {
+        found.unless(is_off(pod, &format!("/spec/{field}")), format!("spec.{field}"), "must not be true");
+    }
+}
+
+fn volumes(pod: &Value, restricted: bool, found: &mut Found) {
+    let allowed = if restricted { VOLUMES.split_at(RESTRICTED_VOLUMES).0 } else { VOLUMES };
+    for (index, volume) in json::items(pod, "/spec/volumes").iter().enumerate() {
+        let sources =
+            volume.as_object().into_iter().flatten().filter(|(key, value)| *key != "name" && !value.is_null());
+        for (source, _) in sources {
+            let fine = allowed.contains(&source.as_str());
+            found.unless(fine, format!("spec.volumes[{index}].{source}"), "is a kind of volume that is not allowed");
+        }
+    }
+}
+
+fn apparmor_annotations(pod: &Value, found: &mut Found) {
+    for (key, value) in json::strings(pod, "/metadata/annotations") {
+        if key.starts_with("container.apparmor.security.beta.kubernetes.io/") {
+            let fine = value.is_empty() || value == "runtime/default" || value.starts_with("localhost/");
+            found.unless(fine, format!("metadata.annotations[{key}]"), "must not switch AppArmor off");
+        }
+    }
+}
+
+/// What the security contexts of pods and containers have in common.
+fn security_context(pod: &Value, pointer: &str, field: &str, found: &mut Found) {
+    let at = |rest: &str| format!("{pointer}/{rest}");
+    let selinux = SELINUX_TYPES.contains(&json::text(pod, &at("seLinuxOptions/type")));
+    found.unless(selinux, format!("{field}.seLinuxOptions.type"), "is not an SELinux type of containers");
+    for part in ["user", "role"] {
+        let fine = json::text(pod, &at(&format!("seLinuxOptions/{part}"))).is_empty();
+        found.unless(fine, format!("{field}.seLinuxOptions.{part}"), "must not be set");
+    }
+    for profile in ["seccompProfile", "appArmorProfile"] {
+        let fine = json::text(pod, &at(&format!("{profile}/type"))) != "Unconfined";
+        found.unless(fine, format!("{field}.{profile}.type"), "must not be Unconfined");
+    }
+    let host_process = is_off(pod, &at("windowsOptions/hostProcess"));
+    found.unless(host_process, format!("{field}.windowsOptions.hostProcess"), "must not be true");
+}
+
+fn container_baseline(pod: &Value, pointer: &str, field: &str, container: &Value, found: &mut Found) {
+    security_context(pod, &format!("{pointer}/securityContext"), &format!("{field}.securityContext"), found);
+    let privileged = is_off(container, "/securityContext/privileged");
+    found.unless(privileged, format!("{field}.securityContext.privileged"), "must not be true");
+    let proc_mount = matches!(json::text(container, "/securityContext/procMount"), "" | "Default");
+    found.unless(proc_mount, format!("{field}.securityContext.procMount"), "must be Default");
+    for capability in json::items(container, "/securityContext/capabilities/add") {
+        let fine = capability.as_str().is_some_and(|name| CAPABILITIES.contains(&name));
+        found.unless(
+            fine,
+            format!("{field}.securityContext.capabilities.add"),
+            "adds a capability that is not allowed",
+        );
+    }
+    for (index, port) in json::items(container, "/ports").iter().enumerate() {
+        let fine = matches!(port.get("hostPort"), None | Some(Value::Null)) || port["hostPort"].as_i64() == Some(0);
+        found.unless(fine, format!("{field}.ports[{index}].hostPort"), "must not be set");
+    }
+    for handler in HANDLERS {
+        for action in ["httpGet", "tcpSocket"] {
+            let fine = json::text(container, &format!("/{handler}/{action}/host")).is_empty();
+            let name = handler.replace('/', ".");
+            found.unless(
+                fine,
+                format!("{field}.{name}.{action}.host"),
+                "must not be set: kubelets would connect to it",
+            );
+        }
+    }
+}
+
+fn container_restricted(pod: &Value, field: &str, container: &Value, windows: bool, found: &mut Found) {
+    let own = |name: &str| container.pointer(&format!("/securityContext/{name}")).filter(|v| !v.is_null());
+    let either = |name: &str| own(name).or_else(|| pod.pointer(&format!("/spec/securityContext/{name}")));
+    let context = format!("{field}.securityContext");
+    let non_root = either("runAsNonRoot").and_then(Value::as_bool) == Some(true);
+    found.unless(non_root, format!("{context}.runAsNonRoot"), "must be true");
+    let user = either("runAsUser").is_none_or(|user| user.as_i64() != Some(0));
+    found.unless(user, format!("{context}.runAsUser"), "must not be 0");
+    if windows {
+        return;
+    }
+    let escalation = own("allowPrivilegeEscalation").and_then(Value::as_bool) == Some(false);
+    found.unless(escalation, format!("{context}.allowPrivilegeEscalation"), "must be false");
+    let seccomp = either("seccompProfile").map(|profile| json::text(profile, "/type")).unwrap_or_default();
+    let seccomp = matches!(seccomp, "RuntimeDefault" | "Localhost");
+    found.unless(seccomp, format!("{context}.seccompProfile.type"), "must be RuntimeDefault or Localhost");
+    let dropped =
+        json::items(container, "/securityContext/capabilities/drop").iter().any(|c| c.as_str() == Some("ALL"));
+    found.unless(dropped, format!("{context}.capabilities.drop"), "must hold ALL");
+    let added = json::items(container, "/securityContext/capabilities/add");
+    let added = added.iter().all(|c| c.as_str() == Some("NET_BIND_SERVICE"));
+    found.unless(added, format!("{context}.capabilities.add"), "must hold NET_BIND_SERVICE only");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::hostile;
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn pod() -> Value {
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    }
+
+    /// (what is put where, the field that must be named)
+    fn baseline_cases() -> Vec<(&'static str, Value, &'static str)> {
+        vec![
+            ("/spec/hostNetwork", json!(true), "spec.hostNetwork"),
+            ("/spec/hostPID", json!(true), "spec.hostPID"),
+            ("/spec/hostIPC", json!(true), "spec.hostIPC"),
+            ("/spec/volumes", json!([{"name": "v", "hostPath": {"path": "/"}}]), "spec.volumes[0].hostPath"),
+            ("/spec/volumes", json!([{"name": "v", "gitRepo": {"repository": "r"}}]), "spec.volumes[0].gitRepo"),
+            (
+                "/spec/volumes",
+                json!([{"name": "v", "awsElasticBlockStore": {}}]),
+                "spec.volumes[0].awsElasticBlockStore",
+            ),
+            ("/spec/volumes", json!([{"name": "v", "emptyDir": {}, "hostPath": {}}]), "spec.volumes[0].hostPath"),
+            (
+                "/spec/securityContext",
+                json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}),
+                "spec.securityContext.sysctls[0].name",
+            ),
+            (
+                "/spec/securityContext",
+                json!({"seLinuxOptions": {"type": "spc_t"}}),
+                "spec.securityContext.seLinuxOptions.type",
+            ),
+            (
+                "/spec/securityContext",
+                json!({"seccompProfile": {"type": "Unconfined"}}),
+                "spec.securityContext.seccompProfile.type",
+            ),
+            (
+                "/spec/securityContext",
+                json!({"windowsOptions": {"hostProcess": true}}),
+                "spec.securityContext.windowsOptions.hostProcess",
+            ),
+            (
+                "/spec/containers/0/securityContext",
+                json!({"privileged": true}),
+                "spec.containers[0].securityContext.privileged",
+            ),
+            (
+                "/spec/containers/0/securityContext",
+                json!({"capabilities": {"add": ["SYS_ADMIN"]}}),
+                "spec.containers[0].securityContext.capabilities.add",
+            ),
+            (
+                "/spec/containers/0/securityContext",
+                json!({"procMount": "Unmasked"}),
+                "spec.containers[0].securityContext.procMount",
+            ),
+            (
+                "/spec/containers/0/securityContext",
+                json!({"appArmorProfile": {"type": "Unconfined"}}),
+                "spec.containers[0].securityContext.appArmorProfile.type",
+            ),
+            (
+                "/spec/containers/0/ports",
+                json!([{"containerPort": 80, "hostPort": 80}]),
+                "spec.containers[0].ports[0].hostPort",
+            ),
+            (
+                "/spec/containers/0/livenessProbe",
+                json!({"httpGet": {"host": "169.254.169.254", "port": 80}}),
+                "spec.containers[0].livenessProbe.httpGet.host",
+            ),
+            (
+                "/spec/containers/0/lifecycle",
+                json!({"preStop": {"tcpSocket": {"host": "10.0.0.1", "port": 80}}}),
+                "spec.containers[0].lifecycle.preStop.tcpSocket.host",
+            ),
+            (
+                "/spec/initContainers",
+                json!([{"name": "i", "securityContext": {"privileged": true}}]),
+                "spec.initContainers[0].securityContext.privileged",
+            ),
+            (
+                "/spec/ephemeralContainers",
+                json!([{"name": "e", "securityContext": {"privileged": true}}]),
+                "spec.ephemeralContainers[0].securityContext.privileged",
+            ),
+        ]
+    }
+
+    fn with(pointer: &str, value: Value) -> Value {
+        let mut pod = pod();
+        let (parent, field) = pointer.rsplit_once('/').expect("pointer");
+        pod.pointer_mut(parent).expect("parent")[field] = value;
+        pod
+    }
+
+    #[test]
+    fn baseline_refuses_and_names_the_field() {
+        assert_eq!(check(&pod(), PodSecurity::Baseline), None);
+        for (pointer, value, field) in baseline_cases() {
+            let bad = with(pointer, value);
+            assert_eq!(check(&bad, PodSecurity::Baseline).expect(field).field, field);
+            assert!(!violations(&bad, PodSecurity::Restricted).is_empty(), "{field}");
+            assert_eq!(check(&bad, PodSecurity::Privileged), None, "{field}");
+        }
+        let message = check(&with("/spec/hostPID", json!(true)), PodSecurity::Baseline).expect("refused").message();
+        assert!(message.contains("spec.hostPID") && message.contains("podSecurity: privileged"), "{message}");
+    }
+
+    #[test]
+    fn baseline_allows_the_ordinary() {
+        for (pointer, value) in [
+            ("/spec/hostNetwork", json!(false)),
+            (
+                "/spec/volumes",
+                json!([{"name": "v", "emptyDir": {}}, {"name": "w", "nfs": {"server": "s", "path": "/"}}]),
+            ),
+            ("/spec/containers/0/securityContext", json!({"capabilities": {"add": ["CHOWN"], "drop": ["ALL"]}})),
+            ("/spec/containers/0/ports", json!([{"containerPort": 80, "hostPort": 0}])),
+            ("/spec/securityContext", json!({"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]})),
+        ] {
+            assert_eq!(check(&with(pointer, value), PodSecurity::Baseline), None, "{pointer}");
+        }
+    }
+
+    #[test]
+    fn restricted_wants_everything_said() {
+        assert!(check(&pod(), PodSecurity::Restricted).is_some());
+        let mut good = pod();
+        good["spec"]["securityContext"] = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+        good["spec"]["containers"][0]["securityContext"] =
+            json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}});
+        assert_eq!(check(&good, PodSecurity::Restricted), None);
+        good["spec"]["volumes"] = json!([{"name": "v", "nfs": {}}]);
+        assert!(check(&good, PodSecurity::Restricted).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(spec in hostile()) {
+            let pod = json!({"spec": spec});
+            let _ = (violations(&pod, PodSecurity::Baseline), violations(&pod, PodSecurity::Restricted));
+        }
+    }
+}
