@@ -1,0 +1,121 @@
+# Everything a person or CI does with this repository. 'make help' lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PROFILE ?= quick
+TRIPLE := $(shell uname -m)-unknown-linux-gnu
+# A folder of its own: other flags would make cargo build everything again at each turn.
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portico
+DENY_VERSION := 0.20.2
+DENY := $(CACHE)/bin/cargo-deny-$(DENY_VERSION)
+# Advisories as well, where the RustSec database can be reached: DENY_CHECKS=all.
+DENY_CHECKS ?= bans licenses sources
+E2E_THREADS ?= 4
+TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
+
+PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntrack socat iproute2 kmod procps \
+            busybox-static openssl gcc libc6-dev cmake make python3 ca-certificates
+
+CLUSTER := tests/cluster
+export KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
+export CARGO_TARGET_DIR
+
+##@ Use
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: up image ## From a fresh machine to a running system with two virtual clusters, explained step by step
+	@[ -x $(CLUSTER)/demo ] || { echo "there is no $(CLUSTER)/demo yet" >&2; exit 1; }
+	@$(CLUSTER)/demo
+
+.PHONY: up
+up: packages ## Start the local Kubernetes (twice is a no-op); portico, kubectl and helm are in target/bin
+	@$(CLUSTER)/up
+	@$(MAKE) binary
+
+.PHONY: down
+down: ## Stop the local Kubernetes and remove everything it left on the machine
+	@$(CLUSTER)/down
+
+.PHONY: image
+image: packages binary ## Build the images (PROFILE=release: optimized) and put them into the running cluster
+	@$(CLUSTER)/build control-plane
+	@$(CLUSTER)/images pause busybox agnhost portico control-plane
+
+##@ Develop
+
+.PHONY: test
+test: ## Everything CI checks: lint, unit and component tests, end to end on the local Kubernetes
+	@for part in lint unit e2e; do began=$$SECONDS; $(MAKE) $$part; echo "=== $$part: $$((SECONDS - began)) s"; done
+
+.PHONY: lint
+lint: fmt-check scripts deny clippy ## Formatting, clippy without warnings, licences and sources, shell syntax
+
+.PHONY: unit
+unit: ## Unit, component and architecture tests
+	cargo test --locked --lib --bins $(addprefix --test ,$(filter-out e2e,$(TESTS)))
+
+.PHONY: e2e
+e2e: up image ## End-to-end tests against the local Kubernetes
+	@if [ -x tests/e2e/run ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig E2E_THREADS=$(E2E_THREADS) tests/e2e/run; \
+	elif [ -f tests/e2e.rs ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig cargo test --locked --test e2e -- --test-threads=$(E2E_THREADS); \
+	else echo "no end-to-end tests yet"; fi
+
+.PHONY: bench
+bench: up image ## Measure against the real proxies and direct calls (docs/performance.md)
+	@if [ -x benches/run ]; then benches/run; else cargo bench --locked; fi
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+	gofmt -w deploy/control-plane $(CLUSTER)/kube
+
+.PHONY: crd
+crd: ## Write the CRD from the types
+	cargo run --quiet --locked -- crd >deploy/crd.yaml.new && mv deploy/crd.yaml.new deploy/crd.yaml
+
+##@ Parts of the above
+
+.PHONY: binary
+binary: ## The static portico binary, also at target/bin/portico
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile $(PROFILE) --target $(TRIPLE) --bin portico
+	@mkdir -p target/bin
+	@strip -o target/bin/portico.new "$(CARGO_TARGET_DIR)/$(TRIPLE)/$(PROFILE)/portico" && mv target/bin/portico.new target/bin/portico
+
+.PHONY: fmt-check
+fmt-check:
+	cargo fmt --all --check
+	@test -z "$$(gofmt -l deploy/control-plane $(CLUSTER)/kube)" || { echo "run 'make fmt': $$(gofmt -l deploy/control-plane $(CLUSTER)/kube)" >&2; exit 1; }
+
+.PHONY: clippy
+clippy:
+	cargo clippy --locked --all-targets -- -D warnings
+
+.PHONY: deny
+deny:
+	@if [ -x "$(DENY)" ]; then "$(DENY)" --locked check $(DENY_CHECKS); \
+	elif command -v cargo-deny >/dev/null; then cargo deny --locked check $(DENY_CHECKS); \
+	else echo "cargo-deny is not installed: licences and sources are not checked ('make cargo-deny' installs it)" >&2; fi
+
+# Several minutes of compiling, once: kept outside the clone.
+.PHONY: cargo-deny
+cargo-deny: ## Install cargo-deny into the cache folder
+	@[ -x "$(DENY)" ] || { root=$$(mktemp -d) && mkdir -p "$(CACHE)/bin" && \
+	  CARGO_TARGET_DIR="$$root/target" cargo install --quiet --locked --root "$$root" --version $(DENY_VERSION) cargo-deny && \
+	  mv "$$root/bin/cargo-deny" "$(DENY)" && rm -rf "$$root"; }
+
+.PHONY: scripts
+scripts:
+	@for f in $(CLUSTER)/{build,down,images,packages,up,lib.sh,pki.sh} .ci/run; do bash -n "$$f"; done
+	@python3 -m py_compile $(CLUSTER)/image.py && rm -rf $(CLUSTER)/__pycache__
+	@if command -v shellcheck >/dev/null; then shellcheck -x $(CLUSTER)/{build,down,images,packages,up} .ci/run; fi
+
+.PHONY: packages
+packages: ## Install the operating system's packages that are missing (Debian, Ubuntu)
+	@$(CLUSTER)/packages $(PACKAGES)
