@@ -13,7 +13,7 @@ use crate::config::GatewayConfig;
 use crate::drain::Drain;
 use crate::error::Result;
 use crate::identity::Identity;
-use crate::registry::{Assertion, Tenant};
+use crate::registry::{Assertion, Registry, Tenant};
 use crate::upstream::{self, ApiClient, Class, ResponseBody};
 
 /// One request's context. Cheap to clone; a stream that outlives the answer's head keeps a clone of [`Context::record`]
@@ -38,6 +38,8 @@ pub struct Context {
     pub config: Arc<GatewayConfig>,
     /// Time.
     pub clock: Clock,
+    /// All tenants: a stream learns from it that its own is gone.
+    pub registry: Arc<Registry>,
     /// Held while anything of this request runs.
     pub drain: Drain,
     /// The request's account.
