@@ -1,0 +1,209 @@
+//! `portico connect`: a kubeconfig for a virtual cluster, from the Secret that Portico keeps beside it.
+//!
+//! Which server it names, first that holds: `--server`; the gateway's public address in the Secret; a port that this
+//! command forwards itself, to the gateway or, without rights there, to the control plane's own pod.
+
+mod file;
+mod forward;
+mod kubeconfig;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::Api;
+
+use super::access::{PorticoArgs, is_code};
+use super::cluster;
+use super::failure::{Failure, Outcome};
+use super::host::{Host, HostArgs};
+use super::output;
+use crate::crd::{VirtualCluster, VirtualClusterStatus};
+use forward::Forward;
+use kubeconfig::Access;
+
+/// Arguments of `portico connect`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Virtual cluster.
+    name: String,
+    /// URL of the gateway, such as https://203.0.113.7:443 or https://portico.example.com/clusters/NS/NAME.
+    #[arg(long, value_name = "URL", value_parser = https_url)]
+    server: Option<String>,
+    /// Where to write.
+    #[arg(long, value_name = "FILE", default_value = "kubeconfig.yaml")]
+    kube_config: PathBuf,
+    /// Add a context `portico_NAME_NAMESPACE` to your own kubeconfig and make it the current one.
+    #[arg(long, conflicts_with_all = ["kube_config", "print"])]
+    update_current: bool,
+    /// Print the kubeconfig.
+    #[arg(long, conflicts_with_all = ["kube_config", "command"])]
+    print: bool,
+    /// Local port when this command forwards one; default: a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    local_port: u16,
+    #[command(flatten)]
+    portico: PorticoArgs,
+    /// Run this with KUBECONFIG set and end with its exit code.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(super) async fn run(host_args: &HostArgs, args: Args) -> Outcome<u8> {
+    let host = host_args.connect().await?;
+    let status = status(&host, &args.name).await?;
+    let access = read_secret(&host, &args.name, &status).await?;
+    let access = access.with_hosts_of(&status.endpoints);
+    let (access, forward) = choose_server(&host, &args, access).await?;
+    let context = format!("portico_{}_{}", args.name, host.namespace);
+    let document = access.kubeconfig(&context);
+    if !args.command.is_empty() {
+        return run_command(&args.command, &document, forward).await;
+    }
+    deliver(&args, &host.namespace, &context, &document, forward.is_some())?;
+    if let Some(forward) = forward {
+        output::note(&format!("forwarding {} to {}; Ctrl-C ends it", forward.address(), forward.target()));
+        forward.run_until(interrupted()).await?;
+    }
+    Ok(0)
+}
+
+/// The status, when the user may read it: it explains a missing Secret and knows the SNI names.
+async fn status(host: &Host, name: &str) -> Outcome<VirtualClusterStatus> {
+    let api: Api<VirtualCluster> = Api::namespaced(host.client.clone(), &host.namespace);
+    match api.get(name).await {
+        Ok(found) => Ok(found.status.unwrap_or_default()),
+        Err(error) if is_code(&error, 403) => Ok(VirtualClusterStatus::default()),
+        Err(error) => {
+            let failure = Failure::api(&format!("read virtual cluster {name}"), &error);
+            Err(if failure.is_not_found() { cluster::missing(&host.namespace, name) } else { failure })
+        }
+    }
+}
+
+async fn read_secret(host: &Host, name: &str, status: &VirtualClusterStatus) -> Outcome<Access> {
+    let secret_name =
+        if status.kubeconfig_secret.is_empty() { format!("vc-{name}") } else { status.kubeconfig_secret.clone() };
+    let api: Api<Secret> = Api::namespaced(host.client.clone(), &host.namespace);
+    let secret = match api.get_opt(&secret_name).await {
+        Ok(Some(secret)) => secret,
+        Ok(None) => {
+            let why = if status.message.is_empty() { String::new() } else { format!(" ({})", status.message) };
+            return Err(Failure::not_found(
+                format!("Secret {secret_name} is not in namespace {}{why}", host.namespace),
+                format!("the cluster may not be ready yet: portico describe {name} -n {}", host.namespace),
+            ));
+        }
+        Err(error) => {
+            return Err(Failure::api(&format!("read Secret {secret_name} in namespace {}", host.namespace), &error));
+        }
+    };
+    let config = secret.data.and_then(|mut d| d.remove("config")).map(|b| b.0).unwrap_or_default();
+    Access::parse(&String::from_utf8_lossy(&config)).map_err(|why| {
+        Failure::new(
+            format!("Secret {secret_name} in namespace {} holds no kubeconfig: {why}", host.namespace),
+            "delete it and Portico writes it again",
+        )
+    })
+}
+
+async fn choose_server(host: &Host, args: &Args, access: Access) -> Outcome<(Access, Option<Forward>)> {
+    if let Some(server) = &args.server {
+        return Ok((access.at(server), None));
+    }
+    if access.has_public_server() {
+        return Ok((access, None));
+    }
+    if args.print {
+        output::note(
+            "note: the gateway has no public address; give --server, or run connect without --print, which forwards a port",
+        );
+        return Ok((access, None));
+    }
+    let target =
+        forward::choose(&host.client, &host.namespace, &args.name, &args.portico.portico_namespace, &access).await?;
+    let forward = Forward::bind(args.local_port, target).await?;
+    let access = access.forwarded(forward.address().port(), forward.to_gateway());
+    if !forward.to_gateway() {
+        output::note(
+            "note: forwarding to the control plane itself, since you may not reach the gateway's pods: exec, logs, attach and port-forward do not work this way; ask the admin for the gateway's address (--server)",
+        );
+    }
+    Ok((access, Some(forward)))
+}
+
+fn deliver(args: &Args, namespace: &str, context: &str, document: &serde_json::Value, forwarded: bool) -> Outcome<()> {
+    if args.print {
+        output::text(&output::yaml(document)?);
+        return Ok(());
+    }
+    if args.update_current {
+        let path = file::users_kubeconfig()?;
+        file::merge_into(&path, document)?;
+        output::line(&format!("context {context} is now the current one in {}", path.display()));
+        output::note("next: kubectl get namespaces");
+        return Ok(());
+    }
+    file::write_kubeconfig(&args.kube_config, document)?;
+    let shown = absolute(&args.kube_config);
+    output::line(&shown.display().to_string());
+    let elsewhere = if forwarded { " (in another terminal)" } else { "" };
+    output::note(&format!(
+        "next{elsewhere}: export KUBECONFIG={}; kubectl get namespaces\nor for one command: portico connect {} -n {namespace} -- kubectl get pods -A",
+        shown.display(),
+        args.name,
+    ));
+    Ok(())
+}
+
+async fn run_command(command: &[String], document: &serde_json::Value, forward: Option<Forward>) -> Outcome<u8> {
+    let file = file::Temporary::write(document)?;
+    let Some((program, arguments)) = command.split_first() else { return Ok(0) };
+    let mut child = tokio::process::Command::new(program)
+        .args(arguments)
+        .env("KUBECONFIG", file.path())
+        .stdin(Stdio::inherit())
+        .stdout(Stdio::inherit())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|e| Failure::new(format!("{program} cannot be run: {e}"), "is it installed and in PATH?"))?;
+    // Ctrl-C reaches the command too; this process stays to clean up after it.
+    let ended = async {
+        loop {
+            tokio::select! {
+                status = child.wait() => return status,
+                () = interrupted() => {}
+            }
+        }
+    };
+    let status = match forward {
+        None => ended.await,
+        Some(forward) => forward.run_while(ended).await?,
+    };
+    let status = status.map_err(|e| Failure::new(format!("{program} was lost: {e}"), "run it again"))?;
+    Ok(exit_code(status))
+}
+
+fn exit_code(status: std::process::ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt as _;
+    let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1);
+    u8::try_from(code).unwrap_or(1)
+}
+
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn https_url(text: &str) -> Result<String, String> {
+    let uri: http::Uri = text.parse().map_err(|e| format!("{e}"))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https"), Some(_)) => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err("write a URL beginning with https://".to_owned()),
+    }
+}

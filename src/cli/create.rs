@@ -1,0 +1,310 @@
+//! `portico create`: the namespace, Portico's rights in it, the VirtualCluster, and the wait until it is ready.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::api::{Api, PostParams};
+use kube::core::ObjectMeta;
+use tokio::time::{Instant, sleep};
+
+use super::access::{self, PorticoArgs};
+use super::cluster;
+use super::failure::{Failure, Outcome};
+use super::host::HostArgs;
+use super::output;
+use super::progress::{self, POLL, Progress};
+use crate::crd::{Distro, ExternalBackend, PodSecurity, SecretKey, VirtualCluster, VirtualClusterSpec, VolumeClaim};
+use crate::names::ClusterName;
+
+/// Arguments of `portico create`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Name: lower-case letters, digits and '-', beginning with a letter, at most 40 characters.
+    name: String,
+    /// Do not wait until it is ready.
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait until it is ready (the default).
+    #[arg(long, conflicts_with = "no_wait")]
+    wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "5m", value_parser = progress::duration, value_name = "DURATION")]
+    timeout: Duration,
+    /// Create the host namespace if it is missing.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    create_namespace: bool,
+    /// Print what would be created and stop.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    spec: SpecArgs,
+    #[command(flatten)]
+    portico: PorticoArgs,
+}
+
+/// What becomes the spec; flags win over the file.
+#[derive(Debug, Default, clap::Args)]
+struct SpecArgs {
+    /// VirtualCluster manifest, or its spec alone, as YAML; '-' reads stdin.
+    #[arg(long, short, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// SNI name of the API server beside the one every cluster has; may be given again.
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
+    /// Keep the control plane's data in a volume of this size; without it the data is lost with its pod.
+    #[arg(long, value_name = "SIZE")]
+    storage: Option<String>,
+    /// StorageClass of that volume.
+    #[arg(long, value_name = "NAME", requires = "storage")]
+    storage_class: Option<String>,
+    /// Pod Security Standard that pods must meet.
+    #[arg(long, value_name = "LEVEL", value_parser = pod_security)]
+    pod_security: Option<PodSecurity>,
+    /// Control plane: k8s (made by Portico) or external (an API server that already runs).
+    #[arg(long, value_name = "DISTRO", value_parser = distro)]
+    distro: Option<Distro>,
+    /// Secret with a kubeconfig of the external API server (key `config`).
+    #[arg(long, value_name = "SECRET")]
+    backend_secret: Option<String>,
+    /// Image of the control plane.
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+}
+
+pub(super) async fn run(host: &HostArgs, args: Args) -> Outcome<()> {
+    if let Err(error) = ClusterName::parse(&args.name) {
+        return Err(Failure::new(error.to_string(), "choose another name, for instance: portico create dev"));
+    }
+    let spec = args.spec.build(read_document)?;
+    if args.dry_run {
+        let namespace = match host.named_namespace() {
+            Some(namespace) => namespace.to_owned(),
+            None => host.connect().await?.namespace,
+        };
+        return print_plan(&namespace, &args, spec);
+    }
+    let host = host.connect().await?;
+    let api: Api<VirtualCluster> = Api::namespaced(host.client.clone(), &host.namespace);
+    access::ensure_namespace(&host.client, &host.namespace, args.create_namespace).await?;
+    access::ensure_binding(&host.client, &host.namespace, &args.portico).await?;
+    submit(&api, &object(&host.namespace, &args.name, spec)).await?;
+    if args.no_wait {
+        output::note(&format!("portico describe {} -n {} shows how far it is", args.name, host.namespace));
+        return Ok(());
+    }
+    let started = Instant::now();
+    wait_ready(&api, &host.namespace, &args).await?;
+    output::line(&format!("virtual cluster {} is ready ({:.0?})", args.name, started.elapsed()));
+    output::note(&format!("next: portico connect {} -n {} -- kubectl get namespaces", args.name, host.namespace));
+    Ok(())
+}
+
+fn object(namespace: &str, name: &str, spec: VirtualClusterSpec) -> VirtualCluster {
+    let mut cluster = VirtualCluster::new(name, spec);
+    cluster.metadata =
+        ObjectMeta { name: Some(name.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
+    cluster
+}
+
+fn print_plan(namespace: &str, args: &Args, spec: VirtualClusterSpec) -> Outcome<()> {
+    let mut documents = Vec::new();
+    if args.create_namespace {
+        documents.push(output::yaml(&access::namespace(namespace))?);
+    }
+    documents.push(output::yaml(&access::role_binding(namespace, &args.portico))?);
+    documents.push(output::yaml(&object(namespace, &args.name, spec))?);
+    output::text(&documents.join("---\n"));
+    Ok(())
+}
+
+async fn submit(api: &Api<VirtualCluster>, wanted: &VirtualCluster) -> Outcome<()> {
+    let name = wanted.metadata.name.as_deref().unwrap_or_default();
+    let namespace = wanted.metadata.namespace.as_deref().unwrap_or_default();
+    match api.create(&PostParams::default(), wanted).await {
+        Ok(_) => {
+            output::note(&format!("virtual cluster {name} created in namespace {namespace}"));
+            Ok(())
+        }
+        Err(error) if access::is_code(&error, 409) => {
+            let found = cluster::get(api, namespace, name).await?;
+            if found.metadata.deletion_timestamp.is_some() {
+                return Err(Failure::new(
+                    format!("virtual cluster {name} in namespace {namespace} is being deleted"),
+                    format!("wait until it is gone and run again: portico delete {name} -n {namespace}"),
+                ));
+            }
+            let kept = if found.spec == wanted.spec {
+                ""
+            } else {
+                "; its spec differs from your flags and was left as it is (kubectl edit virtualcluster changes it)"
+            };
+            output::note(&format!("virtual cluster {name} already exists in namespace {namespace}{kept}"));
+            Ok(())
+        }
+        Err(error) => Err(Failure::api(&format!("create virtual cluster {name} in namespace {namespace}"), &error)),
+    }
+}
+
+async fn wait_ready(api: &Api<VirtualCluster>, namespace: &str, args: &Args) -> Outcome<()> {
+    let deadline = Instant::now() + args.timeout;
+    let mut progress = Progress::start();
+    loop {
+        let found = cluster::get(api, namespace, &args.name).await?;
+        if cluster::is_ready(&found) {
+            return Ok(());
+        }
+        let message = cluster::message(&found);
+        if cluster::has_failed(&found) {
+            return Err(Failure::new(
+                format!("virtual cluster {} cannot be made: {message}", args.name),
+                format!("mend what is named above, or look closer: portico describe {} -n {namespace}", args.name),
+            ));
+        }
+        if Instant::now() >= deadline {
+            return Err(not_in_time(namespace, args, &found, &message));
+        }
+        progress.say(&message);
+        sleep(POLL).await;
+    }
+}
+
+fn not_in_time(namespace: &str, args: &Args, found: &VirtualCluster, message: &str) -> Failure {
+    let what = format!("virtual cluster {} is not ready after {:?}: {message}", args.name, args.timeout);
+    let unseen = found.status.as_ref().is_none_or(|s| s.observed_generation == 0);
+    if unseen {
+        let system = &args.portico.portico_namespace;
+        return Failure::timeout(
+            what,
+            format!(
+                "no operator has looked at it: kubectl -n {system} get pods; and has Portico its rights here? kubectl -n {namespace} get rolebinding portico"
+            ),
+        );
+    }
+    Failure::timeout(
+        what,
+        format!(
+            "it goes on without this command: portico describe {} -n {namespace}; kubectl -n {namespace} get pods,events",
+            args.name
+        ),
+    )
+}
+
+impl SpecArgs {
+    fn build(&self, read: impl Fn(&Path) -> Outcome<String>) -> Outcome<VirtualClusterSpec> {
+        let mut spec = match &self.file {
+            Some(path) => parse_document(path, &read(path)?)?,
+            None => VirtualClusterSpec::default(),
+        };
+        spec.expose.hosts.extend(self.hosts.iter().cloned());
+        if let Some(size) = &self.storage {
+            let class = self.storage_class.clone().unwrap_or_default();
+            spec.storage.volume_claim = Some(VolumeClaim { size: size.clone(), class });
+        }
+        if let Some(level) = self.pod_security {
+            spec.policy.pod_security = level;
+        }
+        if let Some(distro) = self.distro {
+            spec.distro = distro;
+        }
+        if let Some(image) = &self.image {
+            spec.image.clone_from(image);
+        }
+        if let Some(name) = &self.backend_secret {
+            spec.distro = self.distro.unwrap_or(Distro::External);
+            spec.backend =
+                Some(ExternalBackend { kubeconfig_secret: SecretKey { name: name.clone(), ..SecretKey::default() } });
+        }
+        match (spec.distro, spec.backend.is_some()) {
+            (Distro::External, false) => Err(Failure::new(
+                "an external virtual cluster needs the kubeconfig of its API server",
+                "put it in a Secret (kubectl create secret generic NAME --from-file=config=FILE) and give --backend-secret NAME",
+            )),
+            (Distro::K8s, true) => {
+                Err(Failure::new("--backend-secret is for --distro external only", "leave one of them out"))
+            }
+            _ => Ok(spec),
+        }
+    }
+}
+
+fn read_document(path: &Path) -> Outcome<String> {
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(path)
+    };
+    text.map_err(|e| Failure::new(format!("{} cannot be read: {e}", path.display()), "check the path of -f"))
+}
+
+fn parse_document(path: &Path, text: &str) -> Outcome<VirtualClusterSpec> {
+    let unreadable = |e: &dyn std::fmt::Display| {
+        Failure::new(
+            format!("{} is no VirtualCluster: {e}", path.display()),
+            "write a manifest of kind VirtualCluster or its spec alone; `portico create NAME --dry-run` shows one",
+        )
+    };
+    let value: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| unreadable(&e))?;
+    let spec = match value.get("kind").and_then(serde_json::Value::as_str) {
+        Some("VirtualCluster") => value.get("spec").cloned().unwrap_or_else(|| serde_json::json!({})),
+        Some(other) => return Err(unreadable(&format!("it is of kind {other}"))),
+        None => value,
+    };
+    serde_json::from_value(spec).map_err(|e| unreadable(&e))
+}
+
+fn pod_security(text: &str) -> Result<PodSecurity, String> {
+    parse_lowercase(text, "baseline, restricted or privileged")
+}
+
+fn distro(text: &str) -> Result<Distro, String> {
+    parse_lowercase(text, "k8s or external")
+}
+
+fn parse_lowercase<T: serde::de::DeserializeOwned>(text: &str, choices: &str) -> Result<T, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| format!("choose {choices}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(args: &SpecArgs, file: &str) -> Outcome<VirtualClusterSpec> {
+        args.build(|_| Ok(file.to_owned()))
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let args = SpecArgs {
+            file: Some("f".into()),
+            hosts: vec!["b.example".into()],
+            storage: Some("1Gi".into()),
+            pod_security: Some(PodSecurity::Restricted),
+            ..SpecArgs::default()
+        };
+        let file = "kind: VirtualCluster\nspec:\n  image: my/image\n  expose: {hosts: [a.example]}\n  policy: {podSecurity: privileged}\n";
+        let spec = build(&args, file).expect("valid");
+        assert_eq!(spec.image, "my/image");
+        assert_eq!(spec.expose.hosts, ["a.example", "b.example"]);
+        assert_eq!(spec.policy.pod_security, PodSecurity::Restricted);
+        assert_eq!(spec.storage.volume_claim.expect("claim").size, "1Gi");
+    }
+
+    #[test]
+    fn a_bare_spec_is_read_and_another_kind_refused() {
+        let args = SpecArgs { file: Some("f".into()), ..SpecArgs::default() };
+        assert_eq!(build(&args, "image: x\n").expect("valid").image, "x");
+        assert!(build(&args, "kind: Pod\nspec: {}\n").is_err());
+    }
+
+    #[test]
+    fn external_and_its_secret_belong_together() {
+        let external = SpecArgs { distro: Some(Distro::External), ..SpecArgs::default() };
+        assert!(build(&external, "").is_err());
+        let secret = SpecArgs { backend_secret: Some("s".into()), ..SpecArgs::default() };
+        assert_eq!(build(&secret, "").expect("valid").distro, Distro::External);
+        let wrong = SpecArgs { backend_secret: Some("s".into()), distro: Some(Distro::K8s), ..SpecArgs::default() };
+        assert!(build(&wrong, "").is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! `portico list` and `portico describe`.
+
+use std::fmt::Write as _;
+
+use kube::api::{Api, ListParams};
+
+use super::cluster;
+use super::failure::{Failure, Outcome};
+use super::host::HostArgs;
+use super::output::{self, Format};
+use crate::crd::VirtualCluster;
+
+/// Arguments of `portico list`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ListArgs {
+    /// All namespaces.
+    #[arg(long, short = 'A')]
+    all_namespaces: bool,
+    /// Form of the result.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Arguments of `portico describe`.
+#[derive(Debug, clap::Args)]
+pub(super) struct DescribeArgs {
+    /// Virtual cluster.
+    name: String,
+    /// Form of the result.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(super) async fn list(host: &HostArgs, args: ListArgs) -> Outcome<()> {
+    let host = host.connect().await?;
+    let (api, place): (Api<VirtualCluster>, String) = if args.all_namespaces {
+        (Api::all(host.client), "in all namespaces".to_owned())
+    } else {
+        (Api::namespaced(host.client, &host.namespace), format!("in namespace {}", host.namespace))
+    };
+    let mut clusters = api
+        .list(&ListParams::default())
+        .await
+        .map_err(|e| Failure::api(&format!("list virtual clusters {place}"), &e))?
+        .items;
+    for cluster in &mut clusters {
+        cluster.metadata.managed_fields = None;
+    }
+    let shown = output::structured(
+        args.output,
+        &serde_json::json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": clusters}),
+    )?;
+    if shown {
+        return Ok(());
+    }
+    if args.output == Format::Name {
+        clusters.iter().for_each(|c| output::line(&reference(c)));
+    } else if clusters.is_empty() {
+        output::note(&format!("no virtual clusters {place}"));
+    } else {
+        let header = ["NAME", "NAMESPACE", "PHASE", "VERSION", "AGE", "ENDPOINT"];
+        output::table(&header, clusters.iter().map(row).collect());
+    }
+    Ok(())
+}
+
+pub(super) async fn describe(host: &HostArgs, args: DescribeArgs) -> Outcome<()> {
+    let host = host.connect().await?;
+    let api: Api<VirtualCluster> = Api::namespaced(host.client, &host.namespace);
+    let mut found = cluster::get(&api, &host.namespace, &args.name).await?;
+    found.metadata.managed_fields = None;
+    if output::structured(args.output, &found)? {
+        return Ok(());
+    }
+    if args.output == Format::Name {
+        output::line(&reference(&found));
+        return Ok(());
+    }
+    output::text(&words(&found));
+    Ok(())
+}
+
+fn reference(cluster: &VirtualCluster) -> String {
+    format!("virtualcluster.portico.dev/{}", cluster.metadata.name.as_deref().unwrap_or_default())
+}
+
+fn row(cluster: &VirtualCluster) -> Vec<String> {
+    let status = cluster.status.clone().unwrap_or_default();
+    vec![
+        cluster.metadata.name.clone().unwrap_or_default(),
+        cluster.metadata.namespace.clone().unwrap_or_default(),
+        cluster::phase(cluster).to_owned(),
+        or_dash(&status.version),
+        cluster::age(cluster),
+        or_dash(status.endpoints.first().map_or("", String::as_str)),
+    ]
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+fn words(cluster: &VirtualCluster) -> String {
+    let status = cluster.status.clone().unwrap_or_default();
+    let spec = &cluster.spec;
+    let storage = match &spec.storage.volume_claim {
+        None => "emptyDir (lost with the control plane's pod)".to_owned(),
+        Some(claim) if claim.class.is_empty() => format!("{} of the default StorageClass", claim.size),
+        Some(claim) => format!("{} of StorageClass {}", claim.size, claim.class),
+    };
+    let mut out = String::new();
+    let fields = [
+        ("Name", cluster.metadata.name.clone().unwrap_or_default()),
+        ("Namespace", cluster.metadata.namespace.clone().unwrap_or_default()),
+        ("Phase", cluster::phase(cluster).to_owned()),
+        ("Message", cluster::message(cluster)),
+        ("Distro", format!("{:?}", spec.distro).to_lowercase()),
+        ("Version", or_dash(&status.version)),
+        ("Storage", storage),
+        ("Pod security", format!("{:?}", spec.policy.pod_security).to_lowercase()),
+        ("Kubeconfig", or_dash(&status.kubeconfig_secret)),
+        ("Age", cluster::age(cluster)),
+    ];
+    for (label, value) in fields {
+        let _ = writeln!(out, "{:<14}{value}", format!("{label}:"));
+    }
+    list_of(&mut out, "Endpoints", &status.endpoints);
+    let conditions: Vec<String> = status
+        .conditions
+        .iter()
+        .map(|c| format!("{:<20}{:<9}{:<22}{}", c.r#type, c.status, c.reason, c.message))
+        .collect();
+    list_of(&mut out, "Conditions", &conditions);
+    out
+}
+
+fn list_of(out: &mut String, label: &str, values: &[String]) {
+    if values.is_empty() {
+        let _ = writeln!(out, "{:<14}-", format!("{label}:"));
+        return;
+    }
+    let _ = writeln!(out, "{label}:");
+    for value in values {
+        let _ = writeln!(out, "  {}", value.trim_end());
+    }
+}

@@ -1,0 +1,133 @@
+//! The binary as a person meets it: grammar, exit codes, one line what and one line hint. No cluster is needed.
+#![allow(clippy::expect_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn portico(arguments: &[&str]) -> Output {
+    portico_with(arguments, Path::new("/nonexistent/kubeconfig"))
+}
+
+fn portico_with(arguments: &[&str], kubeconfig: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_portico"))
+        .args(arguments)
+        .env_clear()
+        .env("KUBECONFIG", kubeconfig)
+        .output()
+        .expect("the binary runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A kubeconfig of a server where nobody listens.
+fn dead_cluster(dir: &Path) -> std::path::PathBuf {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let path = dir.join("kubeconfig");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\n\
+         contexts: [{{name: c, context: {{cluster: c, user: u, namespace: team-a}}}}]\nusers: [{{name: u, user: {{}}}}]\n"
+    );
+    std::fs::write(&path, text).expect("written");
+    path
+}
+
+#[test]
+fn version_and_completion_need_no_cluster() {
+    let version = portico(&["version"]);
+    assert!(version.status.success());
+    assert!(stdout(&version).starts_with("portico "));
+    for shell in ["bash", "zsh", "fish"] {
+        let completion = portico(&["completion", shell]);
+        assert!(completion.status.success());
+        assert!(stdout(&completion).contains("connect"), "{shell}");
+    }
+}
+
+#[test]
+fn usage_errors_end_with_2() {
+    for arguments in [&["create"][..], &["nonsense"], &["list", "-o", "xml"], &["connect", "a", "--server", "http://h"]]
+    {
+        let output = portico(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_failure_is_one_line_what_and_one_line_hint() {
+    let dir = tempfile::tempdir().expect("dir");
+    let kubeconfig = dead_cluster(dir.path());
+    for arguments in [&["list"][..], &["describe", "a"], &["delete", "a"], &["connect", "a"], &["create", "a"]] {
+        let output = portico_with(arguments, &kubeconfig);
+        let text = stderr(&output);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+        assert_eq!(lines.len(), 2, "{arguments:?}: {text}");
+        assert!(lines[0].starts_with("error: ") && lines[1].starts_with("hint: "), "{text}");
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
+fn without_a_kubeconfig_the_hint_names_the_variable() {
+    let output = portico(&["list"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("KUBECONFIG"), "{}", stderr(&output));
+}
+
+#[test]
+fn names_are_checked_before_anything_is_made() {
+    let output = portico(&["create", "Not_A_Name"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("lower-case"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_dry_run_prints_everything_that_would_be_made() {
+    let output = portico(&[
+        "create",
+        "dev",
+        "-n",
+        "team-a",
+        "--dry-run",
+        "--storage",
+        "2Gi",
+        "--host",
+        "dev.example.com",
+        "--pod-security",
+        "restricted",
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    let kinds: Vec<String> = text
+        .split("---\n")
+        .map(|d| {
+            serde_saphyr::from_str::<serde_json::Value>(d).expect("YAML")["kind"].as_str().expect("kind").to_owned()
+        })
+        .collect();
+    assert_eq!(kinds, ["Namespace", "RoleBinding", "VirtualCluster"]);
+    for part in ["portico-tenant", "2Gi", "dev.example.com", "restricted"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn the_crd_is_one_yaml_document() {
+    let output = portico(&["crd"]);
+    assert!(output.status.success());
+    let crd: serde_json::Value = serde_saphyr::from_str(&stdout(&output)).expect("YAML");
+    assert_eq!(crd["metadata"]["name"], "virtualclusters.portico.dev");
+}
+
+#[test]
+fn the_printed_configuration_is_the_default_one() {
+    let output = portico(&["config"]);
+    assert!(output.status.success());
+    let config = portico::config::Config::parse(&stdout(&output)).expect("valid");
+    assert_eq!(config, portico::config::Config::default());
+}
