@@ -1,6 +1,36 @@
-//! Wiring: reads the configuration and starts the planes of the chosen roles.
+//! Wiring: reads the configuration, builds the planes for the chosen roles, and owns start and shutdown.
+//!
+//! Every replica serves as gateway and DNS; Leases choose which one runs the syncer and which the operator. Shutdown
+//! (docs/operations/upgrade.md): unready → take nothing new, end watches, let requests and streams finish → stop.
+
+mod shared_certificate;
+mod syncer_metrics;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::HeaderMap;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{self, Readiness};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::drain::{self, Drain};
+use crate::election::{self, Candidate};
+use crate::gateway::{self, SharedCertificate};
+use crate::registry::{self, Registry};
+use crate::syncer::catalog::Catalog;
+use crate::syncer::{kinds, stats::Stats};
+use crate::task::{self, Task};
+use crate::telemetry::{self, Metrics};
+use crate::upstream::{self, ApiClient, Pool};
+use crate::{dns, operator, syncer};
+
+/// First wait after a background loop failed.
+const BACKOFF: Duration = Duration::from_secs(1);
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// A part of Portico that a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,6 +53,211 @@ pub struct Options {
 }
 
 /// Runs until SIGTERM or SIGINT; returns after the drain.
-pub fn run(_options: Options) -> anyhow::Result<()> {
-    anyhow::bail!("serving is not wired up yet")
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let config = read(&options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("portico")
+        .enable_all()
+        .build()
+        .context("the async runtime cannot start")?;
+    runtime.block_on(serve(config, options.roles))
+}
+
+/// What all planes share.
+struct Common {
+    config: Arc<Config>,
+    clock: Clock,
+    host: ApiClient,
+    registry: Arc<Registry>,
+    metrics: Metrics,
+    readiness: Readiness,
+    identity: String,
+}
+
+async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
+    telemetry::init(&config.log)?;
+    let clock = Clock::system();
+    let pool = Arc::new(Pool::new(upstream::host::target(&config.host)?, clock.clone()));
+    let common = Common {
+        host: ApiClient::new(pool, HeaderMap::new()),
+        registry: Arc::new(Registry::default()),
+        metrics: Metrics::default(),
+        readiness: Readiness::default(),
+        identity: config::identity(&clock),
+        config: Arc::new(config),
+        clock,
+    };
+    let grace = common.config.gateway.drain_timeout.0;
+    let (trigger, drain) = drain::channel();
+    let admin =
+        admin::run(&common.config.admin, common.readiness.clone(), common.metrics.clone(), drain.clone()).await?;
+    let tasks = start(&common, &roles, drain).await?;
+    tracing::info!(admin = %admin.address, ?roles, "serving");
+    stopped().await?;
+    tracing::info!(?grace, "draining");
+    if !trigger.drain(grace).await {
+        tracing::warn!("some streams did not end in time");
+    }
+    drop(tasks);
+    Ok(())
+}
+
+/// Starts every plane that the roles name; all of them hold the drain.
+async fn start(common: &Common, roles: &[Role], drain: Drain) -> anyhow::Result<Vec<Task>> {
+    let mut tasks = vec![tenants(common, drain.clone())];
+    if roles.contains(&Role::Gateway) {
+        tasks.extend(gateway(common, drain.clone()).await?);
+    }
+    if roles.contains(&Role::Syncer) {
+        tasks.push(syncer(common, drain.clone()));
+    }
+    if roles.contains(&Role::Operator) {
+        tasks.push(operator(common, drain));
+    }
+    Ok(tasks)
+}
+
+fn tenants(common: &Common, drain: Drain) -> Task {
+    let parts = registry::source::Parts {
+        host: common.host.clone(),
+        registry: Arc::clone(&common.registry),
+        base_domain: common.config.gateway.base_domain.clone(),
+        clock: common.clock.clone(),
+    };
+    let awaited = common.readiness.await_for("tenants", "the VirtualClusters are not listed yet");
+    let awaited = Arc::new(parking_lot::Mutex::new(Some(awaited)));
+    task::spawn("tenants", async move {
+        let work = || {
+            let (parts, drain, awaited) = (parts.clone(), drain.clone(), Arc::clone(&awaited));
+            async move { registry::source::run(&parts, drain, || drop(awaited.lock().take())).await }
+        };
+        task::supervise("tenants", parts.clock.clone(), drain.clone(), BACKOFF, work).await;
+    })
+}
+
+async fn gateway(common: &Common, drain: Drain) -> anyhow::Result<Vec<Task>> {
+    let shared = SharedCertificate::default();
+    let certificate = shared_certificate::follow(
+        common.host.clone(),
+        common.config.host.system_namespace.clone(),
+        shared.clone(),
+        common.clock.clone(),
+        drain.clone(),
+    );
+    let known = shared.clone();
+    common.readiness.check("shared certificate", move || {
+        known.load().is_none().then(|| "the operator has not made it yet".to_owned())
+    });
+    let parts = gateway::Parts {
+        config: common.config.gateway.clone(),
+        registry: Arc::clone(&common.registry),
+        shared,
+        host: common.host.clone(),
+        metrics: common.metrics.clone(),
+        clock: common.clock.clone(),
+    };
+    let bound = gateway::run(parts, drain.clone()).await?;
+    tracing::info!(address = %bound.address, "gateway listens");
+    let dns = dns::Parts {
+        config: common.config.dns.clone(),
+        registry: Arc::clone(&common.registry),
+        clock: common.clock.clone(),
+        address: bound.address.ip(),
+    };
+    let dns = task::spawn("tenant dns", async move {
+        if let Err(error) = dns::run(dns, drain).await {
+            tracing::error!(%error, "tenant DNS stopped");
+        }
+    });
+    Ok(vec![
+        task::spawn("shared certificate", certificate),
+        task::spawn("gateway", async move { bound.join().await }),
+        dns,
+    ])
+}
+
+fn syncer(common: &Common, drain: Drain) -> Task {
+    let kinds = || kinds::all(&kinds::Switches::default());
+    let stats = Arc::new(Stats::new(&Catalog::new(kinds())));
+    common.metrics.register(Arc::new(syncer_metrics::SyncerMetrics(Arc::clone(&stats))));
+    let config = common.config.syncer.clone();
+    let (registry, host, clock) = (Arc::clone(&common.registry), common.host.clone(), common.clock.clone());
+    elected(common, "portico-syncer", drain, move |drain| {
+        let parts = syncer::Parts {
+            config: config.clone(),
+            catalog: Catalog::new(kinds()),
+            registry: Arc::clone(&registry),
+            host: host.clone(),
+            clock: clock.clone(),
+            stats: Arc::clone(&stats),
+        };
+        async move {
+            syncer::run(parts, drain).await;
+            Ok(())
+        }
+    })
+}
+
+fn operator(common: &Common, drain: Drain) -> Task {
+    let (config, host, clock) = (Arc::clone(&common.config), common.host.clone(), common.clock.clone());
+    elected(common, "portico-operator", drain, move |drain| {
+        operator::run(operator::Parts { config: Arc::clone(&config), host: host.clone(), clock: clock.clone() }, drain)
+    })
+}
+
+/// Runs work on the one replica that holds a Lease.
+fn elected<F, Fut>(common: &Common, lease: &'static str, drain: Drain, work: F) -> Task
+where
+    F: Fn(Drain) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = crate::error::Result<()>> + Send + 'static,
+{
+    let candidate = Candidate {
+        lease: lease.to_owned(),
+        namespace: common.config.host.system_namespace.clone(),
+        identity: common.identity.clone(),
+    };
+    let (host, clock) = (common.host.clone(), common.clock.clone());
+    task::spawn(lease, async move {
+        if let Err(error) = election::run(host, candidate, clock, drain, work).await {
+            tracing::error!(lease, %error, "the election stopped");
+        }
+    })
+}
+
+fn read(options: &Options) -> anyhow::Result<Config> {
+    let mut config = match &options.config {
+        None => Config::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+            Config::parse(&text)?
+        }
+    };
+    if config.host.system_namespace.is_empty() {
+        config.host.system_namespace = std::fs::read_to_string(NAMESPACE_FILE)
+            .context("host.systemNamespace is not set, and there is no ServiceAccount to take it from")?
+            .trim()
+            .to_owned();
+    }
+    Ok(config)
+}
+
+async fn stopped() -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Facts of the process that the configuration does not hold.
+mod config {
+    use crate::clock::Clock;
+
+    /// Unique per process: the pod's name, and some random digits since a container can be restarted in its pod.
+    #[expect(clippy::disallowed_methods, reason = "a fact of the pod, set by the chart")]
+    pub(super) fn identity(clock: &Clock) -> String {
+        let name = std::env::var("POD_NAME").unwrap_or_else(|_| "portico".to_owned());
+        format!("{name}-{:08x}", clock.random_below(1 << 32))
+    }
 }

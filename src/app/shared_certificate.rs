@@ -1,24 +1,22 @@
 //! Keeps the shared listener's certificate in force: read from the Secret that the operator (or the cluster admin)
 //! wrote, again every [`REFRESH`], so that a renewed one needs no restart.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use base64::Engine;
 use serde_json::Value;
 
 use crate::clock::Clock;
 use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
+use crate::gateway::SharedCertificate;
 use crate::tls::ServerTls;
 use crate::upstream::{ApiClient, Resource};
 
 /// Name of the Secret in Portico's own namespace: keys `tls.crt`, `tls.key` and, when Portico made it, `ca.crt`.
 pub(super) const SECRET: &str = "portico-gateway-tls";
 
-const SECRETS: Resource =
-    Resource { group: "", version: "v1", plural: "secrets", kind: "Secret", namespaced: true };
+const SECRETS: Resource = Resource { group: "", version: "v1", plural: "secrets", kind: "Secret", namespaced: true };
 const REFRESH: Duration = Duration::from_secs(60);
 const MISSING: Duration = Duration::from_secs(1);
 
@@ -26,7 +24,7 @@ const MISSING: Duration = Duration::from_secs(1);
 pub(super) async fn follow(
     host: ApiClient,
     namespace: String,
-    shared: Arc<ArcSwapOption<ServerTls>>,
+    shared: SharedCertificate,
     clock: Clock,
     mut drain: Drain,
 ) {
@@ -34,7 +32,7 @@ pub(super) async fn follow(
     loop {
         let wait = match read(&host, &namespace, &mut version).await {
             Ok(Some(tls)) => {
-                shared.store(Some(Arc::new(tls)));
+                shared.set(tls);
                 tracing::info!("the shared certificate is in force");
                 REFRESH
             }

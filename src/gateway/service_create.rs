@@ -181,12 +181,7 @@ impl Post<'_> {
         self.relay(answer).await
     }
 
-    fn request(
-        &self,
-        uri: &str,
-        body: Bytes,
-        content_type: Option<&'static str>,
-    ) -> Result<Request<upstream::Body>> {
+    fn request(&self, uri: &str, body: Bytes, content_type: Option<&'static str>) -> Result<Request<upstream::Body>> {
         let mut headers = self.context.backend_headers()?;
         for name in KEPT.iter().copied().chain(["accept", "accept-encoding", "content-type"]) {
             for value in self.headers.get_all(name) {
@@ -257,7 +252,8 @@ fn is_left_over(host: &Value, view: &View) -> bool {
 
 /// The Service of this name that is just being removed must be gone first; clients try again by themselves.
 fn busy() -> Error {
-    let status = Status::failure(503, "ServiceUnavailable", "a Service of this name is still being removed on the host");
+    let status =
+        Status::failure(503, "ServiceUnavailable", "a Service of this name is still being removed on the host");
     Error::from_status(Side::Client, status.retry_after(1))
 }
 

@@ -33,8 +33,7 @@ pub const VIRTUAL_CLUSTERS: Resource = Resource {
     namespaced: true,
 };
 
-const SECRETS: Resource =
-    Resource { group: "", version: "v1", plural: "secrets", kind: "Secret", namespaced: true };
+const SECRETS: Resource = Resource { group: "", version: "v1", plural: "secrets", kind: "Secret", namespaced: true };
 
 /// How often Secrets of known tenants are read again.
 const REFRESH: Duration = Duration::from_secs(60);

@@ -1,0 +1,42 @@
+//! The syncer's counters as Prometheus families.
+
+use std::sync::Arc;
+
+use crate::syncer::stats::{LAG_BOUNDS_MS, Stats};
+use crate::telemetry::{Families, HistogramSample, Source};
+
+/// Shows [`Stats`].
+pub(super) struct SyncerMetrics(pub(super) Arc<Stats>);
+
+impl Source for SyncerMetrics {
+    fn collect(&self, families: &mut Families) {
+        let now = self.0.snapshot();
+        families.gauge("portico_syncer_running", "1 on the replica that syncs", &[], f64::from(u8::from(now.running)));
+        families.gauge("portico_syncer_tenants", "Tenants that are synced here", &[], now.tenants as f64);
+        let (ready, delayed, working) = now.queue;
+        for (state, count) in [("ready", ready), ("delayed", delayed), ("working", working)] {
+            let labels = [("state", state)];
+            families.gauge(
+                "portico_syncer_queue",
+                "Objects waiting for a look or being looked at",
+                &labels,
+                count as f64,
+            );
+        }
+        for kind in &now.kinds {
+            let labels = [("kind", kind.kind)];
+            families.counter("portico_syncer_done_total", "Objects looked at to the end", &labels, kind.done);
+            families.counter("portico_syncer_writes_total", "Writes to either side", &labels, kind.writes);
+            families.counter("portico_syncer_errors_total", "Failed tries", &labels, kind.errors);
+        }
+        let mut count = 0;
+        let mut buckets = Vec::with_capacity(LAG_BOUNDS_MS.len());
+        for (bound, seen) in LAG_BOUNDS_MS.iter().zip(&now.lag) {
+            count += seen;
+            buckets.push((*bound as f64 / 1000.0, count));
+        }
+        count += now.lag.last().copied().unwrap_or_default();
+        let sample = HistogramSample { buckets, sum: now.lag_sum_ms as f64 / 1000.0, count };
+        families.histogram("portico_syncer_lag_seconds", "From a change to its end on the other side", &[], &sample);
+    }
+}
