@@ -85,6 +85,7 @@ async fn phases(
         host: gateway.host.clone(),
         config: Arc::clone(&gateway.config),
         clock: gateway.clock.clone(),
+        registry: Arc::clone(&gateway.registry),
         drain: connection.drain.clone(),
         record: Arc::clone(record),
     };
