@@ -77,8 +77,14 @@ fmt: ## Format the code
 	gofmt -w deploy/control-plane $(CLUSTER)/kube
 
 .PHONY: crd
-crd: ## Write the CRD from the types
-	cargo run --quiet --locked -- crd >deploy/crd.yaml.new && mv deploy/crd.yaml.new deploy/crd.yaml
+crd: ## Write the CRD from the types, for config and chart
+	PORTICO_BLESS=1 cargo test --quiet --locked --lib crd::
+
+.PHONY: manifests
+manifests: crd ## Render deploy/manifests from the chart
+	@$(CLUSTER)/build helm
+	target/bin/helm template portico deploy/helm/portico --namespace portico-system --kube-version 1.34.4 \
+	  >deploy/manifests/portico.yaml.new && mv deploy/manifests/portico.yaml.new deploy/manifests/portico.yaml
 
 ##@ Parts of the above
 

@@ -31,6 +31,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use http::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -254,10 +255,10 @@ struct Asked {
 }
 
 impl Backends for Asked {
-    fn version<'a>(&'a self, target: Target) -> Pending<'a, String> {
+    fn version<'a>(&'a self, target: Target, identity: HeaderMap) -> Pending<'a, String> {
         Box::pin(async move {
             let pool = Arc::new(Pool::new(target, self.clock.clone()));
-            let client = ApiClient::new(Arc::clone(&pool), http::HeaderMap::new());
+            let client = ApiClient::new(Arc::clone(&pool), identity);
             let answer = client.get_path("/version", VERSION_DEADLINE).await;
             pool.close();
             let answer: Value = serde_json::from_slice(&answer?)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -109,8 +110,8 @@ impl Context {
 
 /// How backends are asked for their version: a seam for tests.
 pub(crate) trait Backends: Send + Sync {
-    /// `gitVersion` of an API server.
-    fn version<'a>(&'a self, target: Target) -> Pending<'a, String>;
+    /// `gitVersion` of an API server, asked with `identity` headers.
+    fn version<'a>(&'a self, target: Target, identity: HeaderMap) -> Pending<'a, String>;
 }
 
 /// Condition types, in the order in which they come true.

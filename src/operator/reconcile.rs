@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
 use rustls::pki_types::ServerName;
 use serde_json::json;
 
@@ -132,7 +133,13 @@ async fn version(
     if is_known && cluster.spec.distro == Distro::K8s {
         return Ok(());
     }
-    match context.backends.version(target).await {
+    // Without an identity our control planes answer only probes; external ones take the kubeconfig's credential.
+    let mut identity = HeaderMap::new();
+    if cluster.spec.distro == Distro::K8s {
+        identity.insert("x-remote-user", HeaderValue::from_static("system:portico"));
+        identity.insert("x-remote-group", HeaderValue::from_static("system:masters"));
+    }
+    match context.backends.version(target, identity).await {
         Ok(version) => {
             next.version = version;
             Ok(())

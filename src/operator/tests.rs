@@ -1,1 +1,227 @@
-//! Rounds against a host in memory.
+//! Rounds against a host in memory: what is made, what survives a second round, and what a hostile or broken
+//! neighbour can do (nothing).
+
+mod fake;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::crd::{Distro, pki};
+use crate::operator::cluster::condition;
+use crate::operator::host::{SECRETS, SERVICES, STATEFUL_SETS};
+use fake::{Answers, FakeHost};
+
+const SYSTEM: &str = "portico-system";
+
+struct World {
+    host: Arc<FakeHost>,
+    context: Context,
+    now: Timestamp,
+}
+
+impl World {
+    fn new() -> Self {
+        let host = Arc::new(FakeHost::default());
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("time");
+        Self { context: Self::context(&host, now), host, now }
+    }
+
+    fn context(host: &Arc<FakeHost>, now: Timestamp) -> Context {
+        let mut config = Config::default();
+        config.host.system_namespace = SYSTEM.to_owned();
+        Context {
+            config: Arc::new(config),
+            host: Arc::clone(host) as Arc<dyn host::Host>,
+            backends: Arc::new(Answers),
+            clock: Clock::seeded(now, 1),
+            ports: Ports::default(),
+            service_cidr: Mutex::default(),
+        }
+    }
+
+    /// Makes a VirtualCluster; yields nothing, as a user would.
+    fn add(&self, namespace: &str, name: &str, spec: Value) {
+        self.host.put(
+            &VIRTUAL_CLUSTERS,
+            namespace,
+            json!({"apiVersion": "portico.dev/v1alpha1", "kind": "VirtualCluster",
+                   "metadata": {"name": name, "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec}),
+        );
+    }
+
+    fn cluster(&self, namespace: &str, name: &str) -> Cluster {
+        let object = self.host.find(&VIRTUAL_CLUSTERS, namespace, name).expect("there");
+        let created = object["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
+        let cluster = Cluster::new(&serde_json::from_value(object).expect("reads")).expect("valid");
+        self.context.ports.observe(&cluster.id, &cluster.uid, &created, cluster.status.port);
+        cluster
+    }
+
+    /// One round on what the host holds now; yields the status afterwards.
+    async fn round(&self, namespace: &str, name: &str) -> (Duration, Value) {
+        let cluster = self.cluster(namespace, name);
+        let outcome = reconcile::reconcile(&self.context, &cluster, 0).await;
+        let object = self.host.find(&VIRTUAL_CLUSTERS, namespace, name).expect("there");
+        (outcome.pause, object["status"].clone())
+    }
+
+    fn pod_is_ready(&self, namespace: &str, name: &str) {
+        self.host.edit(&STATEFUL_SETS, namespace, name, |set| {
+            set["status"] = json!({"observedGeneration": set["metadata"]["generation"], "readyReplicas": 1});
+        });
+    }
+
+    fn condition(status: &Value, kind: &str) -> (String, String) {
+        let found =
+            status["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind).expect("condition");
+        (
+            found["status"].as_str().unwrap_or_default().to_owned(),
+            found["reason"].as_str().unwrap_or_default().to_owned(),
+        )
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_becomes_ready_and_a_further_round_writes_nothing() {
+    let world = World::new();
+    world.add("team-a", "dev", json!({}));
+    let (pause, status) = world.round("team-a", "dev").await;
+    assert!(pause <= Duration::from_secs(1), "somebody waits: {pause:?}");
+    assert_eq!(status["phase"], "Provisioning");
+    assert_eq!(World::condition(&status, condition::CERTIFICATES).0, "True");
+    assert_eq!(World::condition(&status, condition::CONTROL_PLANE).0, "False");
+
+    world.pod_is_ready("team-a", "dev");
+    let (pause, status) = world.round("team-a", "dev").await;
+    assert!(pause >= Duration::from_secs(30));
+    assert_eq!(status["phase"], "Ready", "{status}");
+    assert_eq!(status["version"], "v1.34.4");
+    assert_eq!(status["port"], 20_000);
+    assert_eq!(status["serviceCIDR"], "10.96.0.0/16");
+    assert_eq!(status["backend"]["serverName"], "dev.team-a.svc");
+    assert_eq!(status["kubeconfigSecret"], "vc-dev");
+
+    let id = TenantId::parse("team-a", "dev").expect("id");
+    let api = world.host.find(&SERVICES, SYSTEM, &id.system_service("api")).expect("service");
+    assert_eq!(api["spec"]["clusterIP"], status["apiServiceIP"]);
+    assert_eq!(api["spec"]["ports"][0]["targetPort"], 20_000);
+    let dns = world.host.find(&SERVICES, SYSTEM, &id.system_service("dns")).expect("service");
+    assert_eq!(dns["spec"]["ports"][1]["targetPort"], 20_001);
+
+    let before = world.host.writes();
+    world.round("team-a", "dev").await;
+    assert_eq!(world.host.writes(), before, "a quiet cluster causes no writes");
+}
+
+#[tokio::test]
+async fn a_restarted_operator_keeps_ports_and_certificates() {
+    let mut world = World::new();
+    world.add("team-a", "dev", json!({}));
+    world.round("team-a", "dev").await;
+    let secret = world.host.find(&SECRETS, "team-a", "dev-pki").expect("secret");
+    world.context = World::context(&world.host, world.now);
+    world.add("team-b", "dev", json!({}));
+    world.cluster("team-a", "dev");
+    let (_, other) = world.round("team-b", "dev").await;
+    let (_, status) = world.round("team-a", "dev").await;
+    assert_eq!(status["port"], 20_000);
+    assert_eq!(other["port"], 20_002);
+    assert_eq!(world.host.find(&SECRETS, "team-a", "dev-pki").expect("secret"), secret);
+}
+
+#[tokio::test]
+async fn without_rights_nothing_is_made_and_the_message_says_what_to_do() {
+    let world = World::new();
+    world.host.forbid("team-b");
+    world.add("team-b", "dev", json!({}));
+    world.add("team-a", "dev", json!({}));
+    let (_, status) = world.round("team-b", "dev").await;
+    assert_eq!(World::condition(&status, condition::SERVICES), ("False".to_owned(), "NoRights".to_owned()));
+    assert!(status["message"].as_str().is_some_and(|m| m.contains("portico create")), "{status}");
+    assert!(world.host.find(&SECRETS, "team-b", "dev-pki").is_none());
+    let (_, other) = world.round("team-a", "dev").await;
+    assert_eq!(other["phase"], "Provisioning", "a neighbour is not held up");
+}
+
+#[tokio::test]
+async fn objects_of_others_are_not_taken_over() {
+    let world = World::new();
+    let stranger =
+        json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.9.9", "selector": {"app": "shop"}}});
+    world.host.put(&SERVICES, "team-a", stranger);
+    world.add("team-a", "web", json!({}));
+    let (_, status) = world.round("team-a", "web").await;
+    assert_eq!(status["phase"], "Failed");
+    assert_eq!(World::condition(&status, condition::READY).1, "NameTaken");
+    let service = world.host.find(&SERVICES, "team-a", "web").expect("there");
+    assert_eq!(service["spec"]["selector"]["app"], "shop");
+    assert!(world.host.find(&STATEFUL_SETS, "team-a", "web").is_none());
+}
+
+#[tokio::test]
+async fn a_lost_ca_is_reported_and_not_replaced() {
+    let world = World::new();
+    world.add("team-a", "dev", json!({}));
+    world.round("team-a", "dev").await;
+    world.host.edit(&SECRETS, "team-a", "dev-pki", |secret| {
+        secret["data"].as_object_mut().expect("data").remove(pki::SERVER_CA_KEY);
+    });
+    let (_, status) = world.round("team-a", "dev").await;
+    assert_eq!(World::condition(&status, condition::CERTIFICATES), ("False".to_owned(), "Damaged".to_owned()));
+}
+
+#[tokio::test]
+async fn services_of_the_gone_are_collected_and_those_of_the_living_stay() {
+    let world = World::new();
+    world.add("team-a", "dev", json!({}));
+    world.add("team-b", "dev", json!({}));
+    world.round("team-a", "dev").await;
+    world.round("team-b", "dev").await;
+    // Somebody else's Service that only looks like one of ours.
+    let labels = json!({"portico.dev/host-namespace": "team-a", "portico.dev/cluster": "dev"});
+    world.host.put(&SERVICES, SYSTEM, json!({"metadata": {"name": "look-alike", "labels": labels}, "spec": {}}));
+    world.host.remove(&VIRTUAL_CLUSTERS, "team-a", "dev");
+    // The operator's own list is stale on purpose: it does not know team-b.
+    let deleted = system_services::collect(&world.context, &HashMap::new()).await.expect("collected");
+    assert_eq!(deleted, 2);
+    let (one, two) = (TenantId::parse("team-a", "dev").expect("id"), TenantId::parse("team-b", "dev").expect("id"));
+    assert!(world.host.find(&SERVICES, SYSTEM, &one.system_service("api")).is_none());
+    assert!(world.host.find(&SERVICES, SYSTEM, &two.system_service("api")).is_some());
+    assert!(world.host.find(&SERVICES, SYSTEM, "look-alike").is_some());
+}
+
+#[tokio::test]
+async fn an_external_backend_needs_its_kubeconfig() {
+    let world = World::new();
+    let spec = json!({"distro": "external", "backend": {"kubeconfigSecret": {"name": "theirs"}}});
+    world.add("team-a", "ext", spec);
+    assert_eq!(world.cluster("team-a", "ext").spec.distro, Distro::External);
+    let (_, status) = world.round("team-a", "ext").await;
+    assert_eq!(World::condition(&status, condition::CONTROL_PLANE), ("False".to_owned(), "NoKubeconfig".to_owned()));
+    assert!(world.host.find(&STATEFUL_SETS, "team-a", "ext").is_none());
+    assert!(world.host.find(&SECRETS, "team-a", "ext-pki").is_some(), "the gateway serves it with its own certificate");
+}
+
+#[tokio::test]
+async fn a_users_own_listener_certificate_is_left_alone() {
+    let world = World::new();
+    let own = json!({"metadata": {"name": listener::SECRET}, "data": {"tls.crt": "eA==", "tls.key": "eA=="}});
+    world.host.put(&SECRETS, SYSTEM, own);
+    let before = world.host.find(&SECRETS, SYSTEM, listener::SECRET);
+    listener::ensure(&world.context).await.expect("fine");
+    assert_eq!(world.host.find(&SECRETS, SYSTEM, listener::SECRET), before);
+}
+
+#[tokio::test]
+async fn the_old_way_to_the_service_cidr_still_works() {
+    let world = World::new();
+    world.host.without_service_cidrs();
+    world.add("team-a", "dev", json!({}));
+    let (_, status) = world.round("team-a", "dev").await;
+    assert_eq!(status["serviceCIDR"], "10.43.0.0/16");
+}
