@@ -2,6 +2,8 @@
 //!
 //! `docs/config.md` is generated from these types' doc comments; `config/gateway.yaml` is the annotated default.
 
+pub mod docs;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

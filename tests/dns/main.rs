@@ -1,0 +1,207 @@
+//! The DNS plane as a whole: a registry with two tenants, each with a fake API server, asked over real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/support.rs"]
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+use http::HeaderMap;
+use parking_lot::Mutex;
+use portico::clock::Clock;
+use portico::config::DnsConfig;
+use portico::crd::PodSecurity;
+use portico::error::Side;
+use portico::names::TenantId;
+use portico::registry::{Assertion, Backend, Registry, Tenant};
+use portico::task::Task;
+use portico::tls::{ClientTrust, ServerTls};
+use portico::upstream::{ApiClient, Pool};
+use portico::{dns, drain, task};
+use serde_json::{Value, json};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+use support::fake::{Answer, FakeApi, Seen, parameters};
+
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Far longer than anything here takes; only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn service(name: &str, address: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "spec": {"clusterIP": address, "clusterIPs": [address]},
+        "metadata": {"name": name, "namespace": "default", "resourceVersion": "5"}})
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
+}
+
+/// Senders of the watches on Services that are open.
+type Watches = Arc<Mutex<Vec<mpsc::Sender<Bytes>>>>;
+
+/// An API server with one Service; it may know streaming lists or only the old way.
+async fn api(found: Value, streaming: bool) -> (FakeApi, Watches) {
+    let watches = Watches::default();
+    let opened = Arc::clone(&watches);
+    let api = FakeApi::start(move |seen: Seen| {
+        let (found, opened) = (found.clone(), Arc::clone(&opened));
+        async move {
+            let has = |name: &str| parameters(&seen.query).iter().any(|(key, _)| key == name);
+            let services = seen.path == "/api/v1/services";
+            let items = if services { vec![found] } else { Vec::new() };
+            if has("sendInitialEvents") && !streaming {
+                return Answer::status(422, "Invalid", "sendInitialEvents is forbidden");
+            }
+            if !has("watch") {
+                return Answer::json(200, &json!({"metadata": {"resourceVersion": "7"}, "items": items}));
+            }
+            let (answer, sender) = Answer::stream();
+            if has("sendInitialEvents") {
+                for item in &items {
+                    sender.send(line("ADDED", item)).await.expect("room");
+                }
+                let metadata = json!({"resourceVersion": "7", "annotations": {"k8s.io/initial-events-end": "true"}});
+                sender.send(line("BOOKMARK", &json!({"metadata": metadata}))).await.expect("room");
+            }
+            // Slices too: a dropped sender would end the watch.
+            let at = if services { 0 } else { opened.lock().len() };
+            opened.lock().insert(at, sender);
+            answer
+        }
+    })
+    .await;
+    (api, watches)
+}
+
+/// A port whose successor is free for UDP and TCP.
+fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind((LOCAL, 0)).expect("port");
+        let port = listener.local_addr().expect("address").port();
+        if std::net::UdpSocket::bind((LOCAL, port)).is_ok() {
+            return port - 1;
+        }
+    }
+}
+
+fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> {
+    let pool = Arc::new(Pool::new(api.target(Side::Backend), Clock::system()));
+    let serving = api.pki.server(&["tenant.test"]);
+    Arc::new(Tenant {
+        id: TenantId::parse("team", name).expect("id"),
+        uid: name.to_owned(),
+        generation,
+        hosts: Vec::new(),
+        port,
+        server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("serving"),
+        client_trust: ClientTrust::from_pem(api.pki.ca_pem().as_bytes()).expect("trust"),
+        server_ca_pem: api.pki.ca_pem().to_owned(),
+        backend: Backend { pool: Arc::clone(&pool), assertion: Assertion::FrontProxy },
+        api: ApiClient::new(pool, HeaderMap::new()),
+        anonymous: false,
+        api_service_ip: Ipv4Addr::new(10, 96, 0, 1).into(),
+        dns_service_ip: Ipv4Addr::new(10, 96, 0, 2).into(),
+        cluster_domain: "cluster.local".to_owned(),
+        pod_security: PodSecurity::Baseline,
+        fingerprint: format!("{name}-{generation}"),
+    })
+}
+
+fn start(registry: &Arc<Registry>) -> (drain::DrainTrigger, Task<portico::error::Result<()>>) {
+    let (trigger, drain) = drain::channel();
+    // An upstream that nobody listens on: what is forwarded fails.
+    let config = DnsConfig { upstream: vec!["127.0.0.1:9".to_owned()] };
+    let parts = dns::Parts { config, registry: Arc::clone(registry), clock: Clock::system(), address: LOCAL };
+    (trigger, task::spawn("dns under test", dns::run(parts, drain)))
+}
+
+/// One question; `None` when nobody listens there.
+async fn ask(port: u16, name: &str) -> Option<Message> {
+    let socket = UdpSocket::bind((LOCAL, 0)).await.expect("socket");
+    socket.connect(SocketAddr::new(LOCAL, port + 1)).await.expect("connected");
+    let mut query = Message::new(77, MessageType::Query, OpCode::Query);
+    query.queries = vec![Query::query(Name::from_ascii(name).expect("name"), RecordType::A)];
+    socket.send(&query.to_vec().expect("bytes")).await.ok()?;
+    let mut buffer = vec![0; 2048];
+    let length = socket.recv(&mut buffer).await.ok()?;
+    Some(Message::from_vec(&buffer[..length]).expect("reply"))
+}
+
+fn address(reply: &Message) -> Option<Ipv4Addr> {
+    reply.answers.iter().find_map(|r| match &r.data {
+        RData::A(a) => Some(a.0),
+        _ => None,
+    })
+}
+
+/// Asks again until the answer is as wanted.
+async fn until(port: u16, name: &str, wanted: impl Fn(Option<&Message>) -> bool) {
+    let asking = async {
+        while !wanted(ask(port, name).await.as_ref()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("{name} never became as wanted"));
+}
+
+#[tokio::test]
+async fn tenants_come_change_and_go_each_with_its_own_names() {
+    let (ours, our_watches) = api(service("ours", "10.96.1.1"), true).await;
+    let (theirs, _their_watches) = api(service("theirs", "10.96.2.2"), false).await;
+    let (our_port, their_port) = (free_port(), free_port());
+    let registry = Arc::new(Registry::default());
+    let (trigger, running) = start(&registry);
+    registry.put(tenant("ours", &ours, 1, our_port));
+    registry.put(tenant("theirs", &theirs, 2, their_port));
+
+    let found = |ip: [u8; 4]| move |reply: Option<&Message>| reply.and_then(address) == Some(ip.into());
+    until(our_port, "ours.default.svc.cluster.local.", found([10, 96, 1, 1])).await;
+    until(their_port, "theirs.default.svc.cluster.local.", found([10, 96, 2, 2])).await;
+    for (port, hidden) in [(our_port, "theirs"), (their_port, "ours")] {
+        let reply = ask(port, &format!("{hidden}.default.svc.cluster.local.")).await.expect("reply");
+        assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    }
+
+    // A new Service is seen as it comes, and a removed one goes.
+    let events = our_watches.lock()[0].clone();
+    events.send(line("ADDED", &service("new", "10.96.1.9"))).await.expect("watched");
+    until(our_port, "new.default.svc.cluster.local.", found([10, 96, 1, 9])).await;
+    events.send(line("DELETED", &service("ours", "10.96.1.1"))).await.expect("watched");
+    let gone = |reply: Option<&Message>| reply.is_some_and(|r| r.metadata.response_code == ResponseCode::NXDomain);
+    until(our_port, "ours.default.svc.cluster.local.", gone).await;
+
+    // A new generation keeps the names while it connects: never an answer without data in between.
+    registry.put(tenant("ours", &ours, 3, our_port));
+    let reply = ask(our_port, "new.default.svc.cluster.local.").await.expect("reply");
+    assert_ne!(reply.metadata.response_code, ResponseCode::ServFail);
+
+    // A tenant that goes takes its listener along and nobody else's.
+    registry.remove(&TenantId::parse("team", "theirs").expect("id"));
+    until(their_port, "theirs.default.svc.cluster.local.", |reply| reply.is_none()).await;
+    assert!(ask(our_port, "kubernetes.default.svc.cluster.local.").await.is_some());
+
+    assert!(trigger.drain(PATIENCE).await);
+    running.join().await.expect("no panic").expect("ended well");
+    assert!(ask(our_port, "kubernetes.default.svc.cluster.local.").await.is_none());
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_answer_delays_nobody_else() {
+    let (alive, _watches) = api(service("web", "10.96.1.1"), true).await;
+    let hanging = FakeApi::start(|_| async { Answer::Hang }).await;
+    let (alive_port, hanging_port) = (free_port(), free_port());
+    let registry = Arc::new(Registry::default());
+    let (_trigger, _running) = start(&registry);
+    registry.put(tenant("hanging", &hanging, 1, hanging_port));
+    registry.put(tenant("alive", &alive, 2, alive_port));
+    hanging.wait_seen(1).await;
+    until(alive_port, "web.default.svc.cluster.local.", |r| r.and_then(address).is_some()).await;
+    let reply = ask(hanging_port, "web.default.svc.cluster.local.").await.expect("reply");
+    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+}
