@@ -1,0 +1,156 @@
+//! What goes on while tenants come and go, backends fail, limits are hit and the process drains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use portico::config::GatewayConfig;
+
+use crate::support::fake::Answer;
+use crate::world::{PATIENCE, World, piece, status, text};
+
+const WATCH: &str = "/api/v1/pods?watch=1";
+const EVENT: &str = "{\"type\":\"BOOKMARK\"}\n";
+
+#[tokio::test]
+async fn watch_events_pass_one_by_one() {
+    let world = World::start().await;
+    for is_http2 in [false, true] {
+        let (answer, events) = Answer::stream();
+        world.a.answer(answer);
+        let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(is_http2).await;
+        let mut watch = client.get(WATCH).await;
+        for _ in 0..3 {
+            events.send(Bytes::from_static(EVENT.as_bytes())).await.expect("sent");
+            assert_eq!(piece(&mut watch).await.as_deref(), Some(EVENT));
+        }
+        drop(events);
+        assert_eq!(piece(&mut watch).await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_removed_tenant_ends_alone() {
+    let mut world = World::start().await;
+    let (answer, _a_events) = Answer::stream();
+    world.a.answer(answer);
+    let (answer, b_events) = Answer::stream();
+    world.b.answer(answer);
+    let mut of_a = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    let mut of_b = world.by_name(&world.b).user(world.b.user("jane")).http(true).await;
+    let mut by_path = world.by_path().user(world.a.user("jane")).http(true).await;
+    let (mut watch_a, mut watch_b) = (of_a.get(WATCH).await, of_b.get(WATCH).await);
+    let mut ports = world.bound.ports();
+
+    world.registry.remove(&world.a.id());
+    assert_eq!(piece(&mut watch_a).await, None);
+    of_a.closed().await;
+    assert_eq!(status(by_path.get("/clusters/team/alpha/api").await).await.0, 404);
+    let port = world.a.port;
+    tokio::time::timeout(PATIENCE, ports.wait_for(|open| !open.contains(&port))).await.expect("closed").expect("lives");
+
+    b_events.send(Bytes::from_static(EVENT.as_bytes())).await.expect("sent");
+    assert_eq!(piece(&mut watch_b).await.as_deref(), Some(EVENT));
+    let metrics = world.metrics.render().expect("metrics");
+    assert!(!metrics.contains("cluster=\"alpha\""), "{metrics}");
+    drop(world.drain.take());
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_its_user_is_no_longer_vouched_for() {
+    let world = World::start().await;
+    let (answer, _events) = Answer::stream();
+    world.a.answer(answer);
+    let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    let mut watch = client.get(WATCH).await;
+    let fresh = crate::support::pki::Pki::new("client CA");
+    world.registry.put(Arc::new(world.a.tenant(2, &fresh, &world.clock)));
+    assert_eq!(piece(&mut watch).await, None);
+}
+
+#[tokio::test]
+async fn a_backend_that_is_down_is_503_for_its_tenant_only() {
+    let world = World::start().await;
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port").local_addr().expect("address");
+    let mut tenant = world.a.tenant(2, &world.a.client_ca, &world.clock);
+    let mut target = world.a.api.target(portico::error::Side::Backend);
+    target.port = gone.port();
+    tenant.backend.pool = Arc::new(portico::upstream::Pool::new(target, world.clock.clone()));
+    world.registry.put(Arc::new(tenant));
+    for is_http2 in [false, true] {
+        let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(is_http2).await;
+        let response = client.get("/api").await;
+        let retry: u32 = response.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
+        assert!((1..=5).contains(&retry));
+        assert_eq!(status(response).await, (503, "ServiceUnavailable".to_owned()));
+        let mut client = world.by_name(&world.b).user(world.b.user("jane")).http(is_http2).await;
+        assert_eq!(text(client.get("/api").await).await, "beta");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_hangs_is_504() {
+    let config =
+        GatewayConfig { request_timeout: portico::config::Span(Duration::from_millis(50)), ..Default::default() };
+    let world = World::with(config, portico::clock::Clock::system()).await;
+    world.a.answer(Answer::Hang);
+    let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    assert_eq!(status(client.get("/api").await).await, (504, "Timeout".to_owned()));
+}
+
+#[tokio::test]
+async fn seats_are_held_to_the_end_of_the_answer_and_per_tenant() {
+    let config = GatewayConfig { max_requests_per_tenant: 1, max_long_running_per_tenant: 1, ..Default::default() };
+    let world = World::with(config, portico::clock::Clock::system()).await;
+    let (answer, events) = Answer::stream();
+    world.a.answer(answer);
+    let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    let mut watch = client.get(WATCH).await;
+    let refused = client.get(WATCH).await;
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(status(refused).await, (429, "TooManyRequests".to_owned()));
+    assert_eq!(text(client.get("/api").await).await, "alpha");
+    let mut other = world.by_name(&world.b).user(world.b.user("jane")).http(true).await;
+    assert_eq!(text(other.get(WATCH).await).await, "beta");
+    drop(events);
+    assert_eq!(piece(&mut watch).await, None);
+    drop(watch);
+    assert_eq!(text(client.get(WATCH).await).await, "alpha");
+}
+
+#[tokio::test]
+async fn a_drain_ends_watches_cleanly_and_lets_requests_finish() {
+    let mut world = World::start().await;
+    let (answer, _events) = Answer::stream();
+    world.a.answer(answer);
+    let (slow, rest) = Answer::stream();
+    world.b.answer(slow);
+    let mut watcher = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    let mut watch = watcher.get(WATCH).await;
+    let mut lister = world.by_name(&world.b).user(world.b.user("jane")).http(false).await;
+    let mut list = lister.get("/api/v1/pods").await;
+
+    let trigger = world.drain.take().expect("trigger");
+    let draining = portico::task::spawn("drain", trigger.drain(Duration::from_secs(20)));
+    assert_eq!(piece(&mut watch).await, None);
+    watcher.closed().await;
+    rest.send(Bytes::from_static(b"all")).await.expect("sent");
+    assert_eq!(piece(&mut list).await.as_deref(), Some("all"));
+    drop(rest);
+    assert_eq!(piece(&mut list).await, None);
+    lister.closed().await;
+    assert_eq!(draining.join().await, Some(true));
+    assert!(tokio::net::TcpStream::connect(world.address).await.is_err());
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_tenant() {
+    let world = World::start().await;
+    let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    text(client.get("/api/v1/pods").await).await;
+    client.closed().await;
+    let metrics = world.metrics.render().expect("metrics");
+    let line = "portico_gateway_requests_total{namespace=\"team\",cluster=\"alpha\",verb=\"read\",code=\"2xx\"} 1";
+    assert!(metrics.contains(line), "{metrics}");
+    assert!(!metrics.contains("cluster=\"beta\",verb"), "{metrics}");
+}

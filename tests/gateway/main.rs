@@ -1,0 +1,11 @@
+//! The gateway with real TLS: two tenants, A (hostile, admin of its own cluster) and B (the victim), on fake backends.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/support.rs"]
+mod support;
+
+mod framing;
+mod identity;
+mod life;
+mod routing;
+mod world;

@@ -1,0 +1,156 @@
+//! Which tenant a request reaches, and that nothing can make it another's.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::world::{Dial, World, status, text};
+
+#[tokio::test]
+async fn port_name_and_path_reach_their_tenant() {
+    let world = World::start().await;
+    for is_http2 in [false, true] {
+        for cluster in [&world.a, &world.b] {
+            let user = || cluster.user("jane");
+            let mut named = world.by_name(cluster).user(user()).http(is_http2).await;
+            assert_eq!(text(named.get("/api/v1/pods?limit=1&x=%2F").await).await, cluster.name);
+            let seen = cluster.last_seen();
+            assert_eq!((seen.path.as_str(), seen.query.as_str()), ("/api/v1/pods", "limit=1&x=%2F"));
+            let mut ported = world.by_port(cluster).user(user()).http(is_http2).await;
+            assert_eq!(text(ported.get("/version").await).await, cluster.name);
+            for host in ["kubernetes", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local:443"] {
+                assert_eq!(text(ported.get_at(host, "/version", &[]).await).await, cluster.name, "{host}");
+            }
+            let mut pathed = world.by_path().user(user()).http(is_http2).await;
+            let path = format!("/clusters/team/{}/apis/a%2Fb", cluster.name);
+            assert_eq!(text(pathed.get(&path).await).await, cluster.name);
+            assert_eq!(cluster.last_seen().path, "/apis/a%2Fb");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_disagrees_with_its_connection_is_421() {
+    let world = World::start().await;
+    let (a, b) = (&world.a, &world.b);
+    for is_http2 in [false, true] {
+        let hosts =
+            ["beta.example.com", "BETA.example.com", "beta.example.com.", "beta.example.com:8443", "other.example.com"];
+        for host in hosts {
+            let mut client = world.by_name(a).user(a.user("mallory")).http(is_http2).await;
+            assert_eq!(status(client.get_at(host, "/api", &[]).await).await.0, 421, "{host}");
+        }
+        for dial in [world.by_name(a), world.by_port(a)] {
+            let mut client = dial.user(a.user("mallory")).http(is_http2).await;
+            assert_eq!(status(client.get("/clusters/team/beta/api").await).await.0, 421);
+        }
+        for dial in [world.by_path(), world.by_port(a)] {
+            let mut client = dial.user(a.user("mallory")).http(is_http2).await;
+            assert_eq!(status(client.get_at("beta.example.com", "/clusters/team/beta/api", &[]).await).await.0, 421);
+        }
+    }
+    assert!(a.api.seen().is_empty() && b.api.seen().is_empty());
+    assert!(world.metrics.render().expect("metrics").contains("portico_gateway_misdirected_total"));
+}
+
+#[tokio::test]
+async fn the_tenant_is_computed_for_every_request_of_a_connection() {
+    let world = World::start().await;
+    let (a, b) = (&world.a, &world.b);
+    for is_http2 in [false, true] {
+        let mut client = world.by_path().user(a.user("mallory")).http(is_http2).await;
+        assert_eq!(text(client.get("/clusters/team/alpha/api").await).await, "alpha");
+        assert_eq!(status(client.get("/clusters/team/beta/api").await).await, (401, "Unauthorized".to_owned()));
+        assert_eq!(text(client.get("/clusters/team/alpha/api").await).await, "alpha");
+        assert_eq!(status(client.get("/clusters/team/nobody/api").await).await.0, 404);
+        assert_eq!(status(client.get("/api").await).await.0, 404);
+    }
+    assert!(b.api.seen().is_empty());
+}
+
+#[tokio::test]
+async fn only_kubernetes_paths_pass() {
+    let world = World::start().await;
+    let a = &world.a;
+    for is_http2 in [false, true] {
+        let mut client = world.by_name(a).user(a.user("mallory")).http(is_http2).await;
+        for path in [
+            "/v1-k3s/token",
+            "/cacerts",
+            "/db/info",
+            "//api/v1",
+            "/%61pi",
+            "/api;x",
+            "/debug/pprof/",
+            "/clusters/team",
+            "/clusters%2Fteam%2Fbeta/api",
+            "/clusters/team/../beta",
+        ] {
+            assert_eq!(status(client.get(path).await).await.0 / 100, 4, "{path}");
+        }
+        let mut client = world.by_name(a).user(a.user("mallory")).http(is_http2).await;
+        for path in ["/api/../v1-k3s/token", "/api/%2e%2e/v1-k3s", "/api/v1/x%00", "/api/%zz", "/api%2F..%2Fcacerts"] {
+            assert_eq!(status(client.get(path).await).await.0 / 100, 4, "{path}");
+            client = world.by_name(a).user(a.user("mallory")).http(is_http2).await;
+        }
+        assert_eq!(status(client.get("/api/v1/nodes/n/proxy/exec").await).await.0, 403);
+    }
+    assert!(a.api.seen().is_empty());
+}
+
+/// RUSTSEC-2024-0399: a split ClientHello must neither panic nor be misread.
+#[tokio::test]
+async fn a_client_hello_in_single_bytes_is_understood() {
+    let world = World::start().await;
+    let (mut near, mut far) = tokio::io::duplex(1 << 16);
+    let address = world.address;
+    let trickle = portico::task::spawn("trickle", async move {
+        let mut gateway = TcpStream::connect(address).await.expect("connect");
+        gateway.set_nodelay(true).expect("nodelay");
+        let mut hello = vec![0; 64];
+        far.read_exact(&mut hello).await.expect("hello");
+        for byte in hello {
+            gateway.write_all(&[byte]).await.expect("byte");
+            gateway.flush().await.expect("flush");
+            tokio::task::yield_now().await;
+        }
+        let _ = tokio::io::copy_bidirectional(&mut far, &mut gateway).await;
+    });
+    let config = portico::tls::client_config(world.a.server_ca.ca_pem().as_bytes(), None).expect("configuration");
+    let name = rustls::pki_types::ServerName::try_from("alpha.example.com").expect("name");
+    let tls = tokio_rustls::TlsConnector::from(Arc::clone(&config)).connect(name, &mut near).await.expect("handshake");
+    drop(tls);
+    drop(trickle);
+}
+
+/// nginx CVE-2025-23419: no session of one tenant opens another; ours are never resumed at all.
+#[tokio::test]
+async fn no_session_is_resumed() {
+    let world = World::start().await;
+    let ca = world.a.server_ca.ca_pem().as_bytes();
+    let user = world.a.user("jane");
+    let config =
+        portico::tls::client_config(ca, Some((user.certificate.as_bytes(), user.key.as_bytes()))).expect("tls");
+    for _ in 0..3 {
+        let stream = TcpStream::connect(world.address).await.expect("connect");
+        let name = rustls::pki_types::ServerName::try_from("alpha.example.com").expect("name");
+        let mut tls = tokio_rustls::TlsConnector::from(Arc::clone(&config)).connect(name, stream).await.expect("tls");
+        assert_eq!(tls.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        tls.write_all(b"GET /version HTTP/1.1\r\nhost: alpha.example.com\r\nconnection: close\r\n\r\n")
+            .await
+            .expect("write");
+        let mut answer = String::new();
+        tls.read_to_string(&mut answer).await.expect("answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn each_listener_shows_its_own_certificate() {
+    let world = World::start().await;
+    assert!(Dial::to(world.address, &world.a.server_ca).try_tls(b"h2").await.is_err());
+    assert!(world.by_name(&world.b).try_tls(b"h2").await.is_ok());
+    assert!(Dial::to(world.address, &world.a.server_ca).sni("beta.example.com").try_tls(b"h2").await.is_err());
+    assert!(world.by_port(&world.a).sni("beta.example.com").try_tls(b"h2").await.is_err());
+}

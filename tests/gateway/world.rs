@@ -1,0 +1,312 @@
+//! A gateway with tenants A and B, and clients that say exactly what a test wants.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use parking_lot::Mutex;
+use portico::clock::Clock;
+use portico::config::GatewayConfig;
+use portico::crd::PodSecurity;
+use portico::drain::{self, DrainTrigger};
+use portico::error::Side;
+use portico::gateway::{self, Bound, Parts, SharedCertificate};
+use portico::names::TenantId;
+use portico::registry::{Assertion, Backend, Registry, Tenant};
+use portico::task::{self, Task};
+use portico::telemetry::Metrics;
+use portico::tls::{ClientTrust, ServerTls, client_config};
+use portico::upstream::{ApiClient, Pool};
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
+
+use crate::support::fake::{Answer, FakeApi, Seen};
+use crate::support::pki::{Pair, Pki};
+
+/// Fails a test that waits for something that does not come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One tenant with its backend.
+pub struct Cluster {
+    pub name: &'static str,
+    pub host: String,
+    pub port: u16,
+    pub api: FakeApi,
+    pub server_ca: Pki,
+    pub client_ca: Pki,
+    pub answers: Arc<Mutex<VecDeque<Answer>>>,
+}
+
+/// The whole.
+pub struct World {
+    pub address: SocketAddr,
+    pub registry: Arc<Registry>,
+    pub metrics: Metrics,
+    pub shared_ca: Pki,
+    pub a: Cluster,
+    pub b: Cluster,
+    pub drain: Option<DrainTrigger>,
+    pub clock: Clock,
+    pub bound: Bound,
+}
+
+impl Cluster {
+    async fn new(name: &'static str) -> Self {
+        let answers: Arc<Mutex<VecDeque<Answer>>> = Arc::default();
+        let queue = Arc::clone(&answers);
+        let api = FakeApi::start(move |_| {
+            let answer = queue.lock().pop_front().unwrap_or_else(|| Answer::text(200, name));
+            async move { answer }
+        })
+        .await;
+        let free = TcpListener::bind("127.0.0.1:0").await.expect("port");
+        Self {
+            name,
+            host: format!("{name}.example.com"),
+            port: free.local_addr().expect("address").port(),
+            api,
+            server_ca: Pki::new("server CA"),
+            client_ca: Pki::new("client CA"),
+            answers,
+        }
+    }
+
+    /// What the backend answers next; without any, 200 and its name.
+    pub fn answer(&self, answer: Answer) {
+        self.answers.lock().push_back(answer);
+    }
+
+    pub fn id(&self) -> TenantId {
+        TenantId::parse("team", self.name).expect("id")
+    }
+
+    /// The tenant in a generation, vouching for the clients of `trust`.
+    pub fn tenant(&self, generation: u64, trust: &Pki, clock: &Clock) -> Tenant {
+        let serving = self.server_ca.server(&[&self.host, "127.0.0.1", "kubernetes.default.svc"]);
+        let pool = Arc::new(Pool::new(self.api.target(Side::Backend), clock.clone()));
+        Tenant {
+            id: self.id(),
+            uid: "u".to_owned(),
+            generation,
+            hosts: vec![self.host.clone()],
+            port: self.port,
+            server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"),
+            client_trust: ClientTrust::from_pem(trust.ca_pem().as_bytes()).expect("trust"),
+            server_ca_pem: self.server_ca.ca_pem().to_owned(),
+            api: ApiClient::new(Arc::clone(&pool), HeaderMap::new()),
+            backend: Backend { pool, assertion: Assertion::FrontProxy },
+            anonymous: false,
+            api_service_ip: IpAddr::from([10, 96, 0, 2]),
+            dns_service_ip: IpAddr::from([10, 96, 0, 3]),
+            cluster_domain: "cluster.local".to_owned(),
+            pod_security: PodSecurity::Baseline,
+            fingerprint: String::new(),
+        }
+    }
+
+    /// A user whom this tenant's CA signed.
+    pub fn user(&self, name: &str) -> Pair {
+        self.client_ca.client(name, &["devs"])
+    }
+
+    /// The one request that reached the backend last.
+    pub fn last_seen(&self) -> Seen {
+        self.api.seen().pop().expect("a request reached the backend")
+    }
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::with(GatewayConfig::default(), Clock::system()).await
+    }
+
+    pub async fn with(config: GatewayConfig, clock: Clock) -> Self {
+        let config = GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..config };
+        let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
+        let registry = Arc::new(Registry::default());
+        for cluster in [&a, &b] {
+            assert!(registry.put(Arc::new(cluster.tenant(1, &cluster.client_ca, &clock))).is_empty());
+        }
+        let shared_ca = Pki::new("shared CA");
+        let serving = shared_ca.server(&["127.0.0.1", "portico.example.com"]);
+        let shared = SharedCertificate::default();
+        shared.set(ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"));
+        let (trigger, drain) = drain::channel();
+        let metrics = Metrics::default();
+        let pool = Arc::new(Pool::new(a.api.target(Side::Host), clock.clone()));
+        let parts = Parts {
+            config,
+            registry: Arc::clone(&registry),
+            shared,
+            host: ApiClient::new(pool, HeaderMap::new()),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+        };
+        let bound = gateway::run(parts, drain).await.expect("gateway");
+        let mut ports = bound.ports();
+        ports.wait_for(|open| open.contains(&a.port) && open.contains(&b.port)).await.expect("tenant ports");
+        Self { address: bound.address, registry, metrics, shared_ca, a, b, drain: Some(trigger), clock, bound }
+    }
+
+    /// A client of the shared listener by a tenant's name.
+    pub fn by_name(&self, cluster: &Cluster) -> Dial {
+        Dial::to(self.address, &cluster.server_ca).sni(&cluster.host)
+    }
+
+    /// A client of the shared listener by path; its paths need the prefix.
+    pub fn by_path(&self) -> Dial {
+        Dial::to(self.address, &self.shared_ca)
+    }
+
+    /// A client of the tenant's own port.
+    pub fn by_port(&self, cluster: &Cluster) -> Dial {
+        Dial::to(SocketAddr::from(([127, 0, 0, 1], cluster.port)), &cluster.server_ca)
+    }
+}
+
+/// How to connect.
+pub struct Dial {
+    address: SocketAddr,
+    roots: String,
+    name: ServerName<'static>,
+    host: String,
+    user: Option<Pair>,
+}
+
+impl Dial {
+    pub fn to(address: SocketAddr, ca: &Pki) -> Self {
+        let name = ServerName::from(address.ip());
+        Self { address, roots: ca.ca_pem().to_owned(), name, host: address.to_string(), user: None }
+    }
+
+    /// Sets SNI, verified name and Host.
+    pub fn sni(mut self, name: &str) -> Self {
+        self.name = ServerName::try_from(name.to_owned()).expect("name");
+        self.host = name.to_owned();
+        self
+    }
+
+    pub fn user(mut self, user: Pair) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    pub async fn tls(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
+        self.try_tls(protocol).await.expect("handshake")
+    }
+
+    pub async fn try_tls(&self, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+        let identity = self.user.as_ref().map(|u| (u.certificate.as_bytes(), u.key.as_bytes()));
+        let config = client_config(self.roots.as_bytes(), identity).expect("client configuration");
+        let mut config = rustls::ClientConfig::clone(&config);
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let stream = TcpStream::connect(self.address).await?;
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(self.name.clone(), stream).await
+    }
+
+    pub async fn http(&self, is_http2: bool) -> Client {
+        let (host, sender, driver) = if is_http2 {
+            let io = TokioIo::new(self.tls(b"h2").await);
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.expect("h2");
+            let driver = task::spawn("client", async move {
+                let _ = connection.await;
+            });
+            (self.host.clone(), Sender::Http2(sender), driver)
+        } else {
+            let io = TokioIo::new(self.tls(b"http/1.1").await);
+            let (sender, connection) = http1::handshake(io).await.expect("h1");
+            let driver = task::spawn("client", async move {
+                let _ = connection.await;
+            });
+            (self.host.clone(), Sender::Http1(sender), driver)
+        };
+        Client { host, sender, driver }
+    }
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Empty<Bytes>>),
+    Http2(http2::SendRequest<Empty<Bytes>>),
+}
+
+/// One connection.
+pub struct Client {
+    pub host: String,
+    sender: Sender,
+    driver: Task,
+}
+
+impl Client {
+    pub async fn get(&mut self, path: &str) -> Response<Incoming> {
+        self.get_with(path, &[]).await
+    }
+
+    pub async fn get_with(&mut self, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
+        let host = self.host.clone();
+        self.get_at(&host, path, headers).await
+    }
+
+    /// A GET that names any host.
+    pub async fn get_at(&mut self, host: &str, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
+        let mut request = Request::get(match &self.sender {
+            Sender::Http1(_) => path.to_owned(),
+            Sender::Http2(_) => format!("https://{host}{path}"),
+        });
+        if matches!(self.sender, Sender::Http1(_)) {
+            request = request.header("host", host);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Empty::new()).expect("request");
+        let answer = async {
+            match &mut self.sender {
+                Sender::Http1(sender) => {
+                    sender.ready().await.expect("open");
+                    sender.send_request(request).await
+                }
+                Sender::Http2(sender) => sender.send_request(request).await,
+            }
+        };
+        tokio::time::timeout(PATIENCE, answer).await.expect("in time").expect("answer")
+    }
+
+    /// Waits until the server closes the connection.
+    pub async fn closed(self) {
+        drop(self.sender);
+        tokio::time::timeout(PATIENCE, self.driver.join()).await.expect("closed");
+    }
+}
+
+pub async fn text(response: Response<Incoming>) -> String {
+    let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await.expect("in time");
+    String::from_utf8(body.expect("body").to_bytes().to_vec()).expect("text")
+}
+
+/// The next piece of a stream, `None` at its end (which h2 may say by an empty frame).
+pub async fn piece(response: &mut Response<Incoming>) -> Option<String> {
+    loop {
+        let frame = tokio::time::timeout(PATIENCE, response.body_mut().frame()).await.expect("in time")?;
+        let data = frame.expect("frame").into_data().expect("data");
+        if !data.is_empty() {
+            return Some(String::from_utf8_lossy(&data).into_owned());
+        }
+    }
+}
+
+/// Code and reason of a `metav1.Status`.
+pub async fn status(response: Response<Incoming>) -> (u16, String) {
+    let code = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let status: portico::status::Status = serde_json::from_str(&text(response).await).expect("a Status");
+    assert_eq!((status.code, status.kind.as_str()), (code, "Status"));
+    (code, status.reason)
+}
