@@ -1,0 +1,11 @@
+//! exec, attach, port-forward and log through the gateway: fake backends of two tenants, one of them hostile, and a
+//! fake host.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/support.rs"]
+mod support;
+
+mod attacks;
+mod rights;
+mod streams;
+mod world;

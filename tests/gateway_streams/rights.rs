@@ -1,0 +1,105 @@
+//! Who may, and who decides it.
+
+use serde_json::json;
+
+use crate::world::{World, echoing, spdy, websocket};
+
+#[tokio::test]
+async fn reading_is_not_running() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let expected = "pods \"web\" is forbidden: User \"reader\" cannot create resource \"pods/exec\" in API group \"\" \
+                    in the namespace \"default\"";
+    for request in [websocket("web"), spdy("web")] {
+        assert_eq!(world.refusal(&world.a, "reader", &request).await, (403, expected.to_owned()));
+    }
+    assert!(world.host.seen().is_empty());
+    let asked = world.a.api.seen().remove(0).json()["spec"]["resourceAttributes"].clone();
+    let same = |key: &str, value: &str| assert_eq!(asked[key], value, "{key}");
+    same("resource", "pods");
+    same("subresource", "exec");
+    same("name", "web");
+    same("namespace", "default");
+}
+
+#[tokio::test]
+async fn tokens_are_judged_by_the_backend_and_never_reach_the_host() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let token = |name: &str| format!("{}\nauthorization: Bearer {name}", websocket("web"));
+    for (name, code) in [("jane-token", 101), ("eve-token", 403), ("forged", 401)] {
+        let mut wire = world.connect(&world.a, None).await;
+        wire.send(&token(name), &world.a).await;
+        let head = wire.head().await;
+        assert_eq!(head.code, code, "{name}: {head:?}");
+        if code == 403 {
+            let body = wire.rest().await;
+            assert!(String::from_utf8_lossy(&body).contains("User \\\"eve\\\" cannot get"), "{body:?}");
+        }
+    }
+    let by_protocol = websocket("web")
+        .replace("v5.channel.k8s.io", "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.amFuZS10b2tlbg");
+    let mut wire = world.connect(&world.a, None).await;
+    wire.send(&by_protocol, &world.a).await;
+    assert_eq!(wire.head().await.code, 101);
+    let streams = world.streams();
+    assert_eq!(streams.len(), 2);
+    for seen in streams {
+        assert_eq!(seen.header("authorization"), None);
+        assert_eq!(seen.header("sec-websocket-protocol"), Some("v5.channel.k8s.io"));
+    }
+}
+
+#[tokio::test]
+async fn impersonation_is_judged_by_the_backend() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let as_user = |user: &str| format!("{}\nimpersonate-user: {user}", websocket("web"));
+    let (code, message) = world.refusal(&world.a, "reader", &as_user("jane")).await;
+    assert_eq!(code, 403);
+    assert!(message.contains("cannot impersonate"), "{message}");
+    let (code, message) = world.refusal(&world.a, "admin", &as_user("reader")).await;
+    assert_eq!(code, 403);
+    assert!(message.contains("User \"reader\" cannot create"), "{message}");
+    assert!(world.host.seen().is_empty());
+    let (_, head) = world.ask(&world.a, "admin", &as_user("jane")).await;
+    assert_eq!(head.code, 101);
+    assert_eq!(world.streams().remove(0).header("impersonate-user"), None);
+}
+
+#[tokio::test]
+async fn admission_is_never_bypassed() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let rule = |resource: &str| json!({"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": [resource]});
+    let webhook =
+        json!({"metadata": {"name": "w"}, "webhooks": [{"name": "no.example.com", "rules": [rule("pods/exec")]}]});
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": [rule("*/*")]}}});
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p"}});
+    for (objects, named) in [
+        (vec![("validatingwebhookconfigurations", &webhook)], "no.example.com"),
+        (vec![("mutatingwebhookconfigurations", &webhook)], "no.example.com"),
+        (
+            vec![("validatingadmissionpolicies", &policy), ("validatingadmissionpolicybindings", &binding)],
+            "ValidatingAdmissionPolicy \"p\"",
+        ),
+    ] {
+        for (plural, object) in &objects {
+            world.a.admission(plural, object);
+        }
+        for request in [websocket("web"), spdy("web")] {
+            let (code, message) = world.refusal(&world.a, "jane", &request).await;
+            assert_eq!(code, 403);
+            assert!(message.contains(named) && message.contains("CONNECT"), "{message}");
+        }
+        for (plural, _) in &objects {
+            world.a.objects.remove(&format!("/apis/admissionregistration.k8s.io/v1/{plural}"));
+        }
+    }
+    assert!(world.streams().is_empty());
+    // An exec rule says nothing about port-forward.
+    world.a.admission("validatingwebhookconfigurations", &webhook);
+    let forward = websocket("web").replace("/exec?", "/portforward?");
+    let (_, head) = world.ask(&world.a, "jane", &forward).await;
+    assert_eq!(head.code, 101);
+}

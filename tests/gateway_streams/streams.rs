@@ -1,0 +1,187 @@
+//! What works.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+
+use crate::support::fake::{Answer, parameters};
+use crate::world::{HOST_NAMESPACE, World, echoing, spdy, websocket};
+
+#[tokio::test]
+async fn exec_reaches_the_host_pod_and_nothing_of_the_caller_does() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let mut request = websocket("web");
+    request.push_str("\ncookie: session=1\nx-remote-user: root\nuser-agent: kubectl");
+    let (wire, head) = world.ask(&world.a, "jane", &request).await;
+    assert_eq!(head.code, 101, "{head:?}");
+    assert!(head.text.contains("sec-websocket-accept: accept\r\n"));
+    assert!(head.text.contains("sec-websocket-protocol: v5.channel.k8s.io\r\n"));
+    assert!(!head.text.contains("of-the-host"));
+    let (back, _) = wire.both(b"hello".to_vec()).await;
+    assert_eq!(back, b"hello");
+    let seen = world.streams().remove(0);
+    assert_eq!(seen.path, format!("/api/v1/namespaces/{HOST_NAMESPACE}/pods/web-x-default-x-alpha/exec"));
+    let expected: Vec<(String, String)> =
+        [("container", "main"), ("command", "sh"), ("command", "-c"), ("command", "echo hi"), ("stdin", "true")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
+    assert_eq!(parameters(&seen.query), expected);
+    for absent in ["authorization", "cookie", "x-remote-user", "x-forwarded-for"] {
+        assert_eq!(seen.header(absent), None, "{absent}");
+    }
+    assert!(seen.has_certificate, "under our own identity");
+}
+
+#[tokio::test]
+async fn spdy_keeps_its_protocol_versions_and_answer() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let (wire, head) = world.ask(&world.a, "jane", &spdy("web")).await;
+    assert_eq!(head.code, 101, "{head:?}");
+    assert!(head.text.contains("upgrade: SPDY/3.1\r\n"));
+    assert!(head.text.contains("x-stream-protocol-version: v4.channel.k8s.io\r\n"));
+    let (back, _) = wire.both(b"frames".to_vec()).await;
+    assert_eq!(back, b"frames");
+    let seen = world.streams().remove(0);
+    assert_eq!(seen.method, "POST");
+    let versions: Vec<_> = seen.headers.get_all("x-stream-protocol-version").iter().collect();
+    assert_eq!(versions, ["v5.channel.k8s.io", "v4.channel.k8s.io"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bulk_passes_byte_for_byte() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let bytes: Vec<u8> = (0..8_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for request in [websocket("web"), spdy("web")] {
+        let (wire, head) = world.ask(&world.a, "jane", &request).await;
+        assert_eq!(head.code, 101);
+        let (back, _) = wire.both(bytes.clone()).await;
+        assert!(back == bytes);
+    }
+}
+
+#[tokio::test]
+async fn an_end_is_passed_on_and_the_answer_still_comes() {
+    let world = World::start(|_| {
+        Answer::tunnel(&[("connection", "Upgrade"), ("upgrade", "SPDY/3.1")], |mut io| async move {
+            let mut all = Vec::new();
+            tokio::io::AsyncReadExt::read_to_end(&mut io, &mut all).await.expect("until the end");
+            let answer = format!("{} bytes", all.len());
+            tokio::io::AsyncWriteExt::write_all(&mut io, answer.as_bytes()).await.expect("written");
+            tokio::io::AsyncWriteExt::shutdown(&mut io).await.expect("closed");
+        })
+    })
+    .await;
+    world.pod(&world.a, "web");
+    let (mut wire, head) = world.ask(&world.a, "jane", &spdy("web")).await;
+    assert_eq!(head.code, 101);
+    wire.write(b"12345").await;
+    wire.half_close().await;
+    assert_eq!(wire.rest().await, b"5 bytes");
+}
+
+#[tokio::test]
+async fn attach_and_port_forward_are_served_too() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    for (path, query) in [
+        ("attach?container=side&stdin=true&command=x", "container=side&stdin=true"),
+        ("portforward?ports=80&ports=443&container=x", "ports=80&ports=443"),
+    ] {
+        let request = format!(
+            "GET /api/v1/namespaces/default/pods/web/{path}\nconnection: upgrade\nupgrade: websocket\n\
+             sec-websocket-protocol: SPDY/3.1+portforward.k8s.io"
+        );
+        let (_, head) = world.ask(&world.a, "jane", &request).await;
+        assert_eq!(head.code, 101, "{head:?}");
+        assert_eq!(world.streams().pop().expect("seen").query, query);
+    }
+}
+
+#[tokio::test]
+async fn a_followed_log_arrives_as_it_is_written_and_ends_with_the_container() {
+    let (senders, mut waiting) = tokio::sync::mpsc::channel(1);
+    let world = World::start(move |_| {
+        let (answer, sender) = Answer::stream();
+        senders.try_send(sender).expect("one log");
+        answer
+    })
+    .await;
+    world.pod(&world.a, "web");
+    let request =
+        "GET /api/v1/namespaces/default/pods/web/log?container=main&follow=true&insecureSkipTLSVerifyBackend=true";
+    let (mut wire, head) = world.ask(&world.a, "reader", request).await;
+    assert_eq!(head.code, 200, "{head:?}");
+    assert!(head.text.contains("content-type: text/plain"));
+    let log = waiting.recv().await.expect("host asked");
+    for line in ["one\n", "two\n"] {
+        log.send(Bytes::from_static(line.as_bytes())).await.expect("open");
+        assert!(String::from_utf8(wire.read(4 + 5).await).expect("text").contains(line.trim()));
+    }
+    drop(log);
+    assert_eq!(wire.read(5).await, b"0\r\n\r\n");
+    let seen = world.streams().remove(0);
+    assert_eq!(seen.query, "container=main&follow=true");
+    assert_eq!((seen.header("authorization"), seen.header("x-remote-user")), (None, None));
+}
+
+#[tokio::test]
+async fn container_rules_and_errors_are_the_api_servers() {
+    let world = World::start(|_| {
+        Answer::status(400, "BadRequest", "container \"main\" in pod \"web-x-default-x-alpha\" is waiting to start")
+    })
+    .await;
+    world.pod(&world.a, "web");
+    world.a.pod("pending", "");
+    let log = |rest: &str| format!("GET /api/v1/namespaces/default/pods/{rest}\nconnection: close");
+    let cases = [
+        ("web/log", 400, "a container name must be specified for pod web, choose one of: [main side]"),
+        ("web/log?container=x", 400, "container x is not valid for pod web"),
+        ("web/log?container=main", 400, "container \"main\" in pod \"web\" is waiting to start"),
+        ("nobody/log", 404, "pods \"nobody\" not found"),
+    ];
+    for (rest, code, message) in cases {
+        assert_eq!(world.refusal(&world.a, "jane", &log(rest)).await, (code, message.to_owned()));
+    }
+    let (_, head) = world.ask(&world.a, "jane", &log("pending/log?container=main")).await;
+    assert_eq!(head.code, 204);
+    let refused = world.refusal(&world.a, "jane", &websocket("pending")).await;
+    assert_eq!(refused, (400, "pod pending does not have a host assigned".to_owned()));
+    let plain = "GET /api/v1/namespaces/default/pods/web/exec?command=id&container=main\nconnection: close";
+    assert_eq!(world.refusal(&world.a, "jane", plain).await, (400, "Upgrade request required".to_owned()));
+}
+
+#[tokio::test]
+async fn a_missing_common_protocol_is_the_callers_to_see() {
+    let world = World::start(|_| {
+        let response =
+            Response::builder().status(403).header("X-Accepted-Stream-Protocol-Versions", "v4.channel.k8s.io");
+        Answer::Full(response.body(Bytes::from_static(b"unable to upgrade")).expect("response"))
+    })
+    .await;
+    world.pod(&world.a, "web");
+    let (_, head) = world.ask(&world.a, "jane", &spdy("web")).await;
+    assert_eq!(head.code, 403);
+    assert!(head.text.contains("x-accepted-stream-protocol-versions: v4.channel.k8s.io\r\n"));
+}
+
+#[tokio::test]
+async fn streams_end_with_their_tenant_and_with_the_drain() {
+    let mut world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    world.pod(&world.b, "web");
+    let (mut a, head) = world.ask(&world.a, "jane", &websocket("web")).await;
+    assert_eq!(head.code, 101);
+    let (b, head) = world.ask(&world.b, "jane", &spdy("web")).await;
+    assert_eq!(head.code, 101);
+    world.registry.remove(&world.a.id());
+    assert!(a.rest().await.is_empty(), "closed");
+    let (back, mut b) = b.both(b"still here".to_vec()).await;
+    assert_eq!(back, b"still here");
+    let drain = world.drain.take().expect("once");
+    drain.start(Duration::from_millis(1200));
+    assert!(b.rest().await.is_empty(), "closed before the deadline");
+}

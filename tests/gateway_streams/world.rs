@@ -1,0 +1,345 @@
+//! A gateway, a host and tenants A and B whose backends know who may what.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use portico::clock::Clock;
+use portico::config::GatewayConfig;
+use portico::crd::PodSecurity;
+use portico::drain::{self, DrainTrigger};
+use portico::error::Side;
+use portico::gateway::{self, Bound, Parts, SharedCertificate};
+use portico::names::{self, Limit, TenantId, VirtualName, VirtualNamespace};
+use portico::registry::{Assertion, Backend, Registry, Tenant};
+use portico::telemetry::Metrics;
+use portico::tls::{ClientTrust, ServerTls, client_config};
+use portico::upstream::{ApiClient, Pool};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
+
+use crate::support::fake::{Answer, FakeApi, Objects, Seen};
+use crate::support::pki::Pki;
+
+/// Fails a test that waits for something that does not come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Host namespace of both tenants.
+pub const HOST_NAMESPACE: &str = "team";
+const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1/";
+
+/// One tenant.
+pub struct Cluster {
+    pub name: &'static str,
+    pub api: FakeApi,
+    pub objects: Objects,
+    server_ca: Pki,
+    client_ca: Pki,
+    port: u16,
+}
+
+pub struct World {
+    pub a: Cluster,
+    pub b: Cluster,
+    pub host: FakeApi,
+    pub host_objects: Objects,
+    pub registry: Arc<Registry>,
+    pub drain: Option<DrainTrigger>,
+    address: SocketAddr,
+    _bound: Bound,
+}
+
+/// A caller's connection, HTTP/1.1 byte for byte.
+pub struct Wire(TlsStream<TcpStream>);
+
+/// A response head and what came behind it.
+#[derive(Debug)]
+pub struct Head {
+    pub code: u16,
+    pub text: String,
+}
+
+impl World {
+    /// A world whose host answers streams by `streams`; reads of pods are answered from `host_objects`.
+    pub async fn start(streams: impl Fn(Seen) -> Answer + Send + Sync + 'static) -> Self {
+        let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
+        let host_objects = Objects::default();
+        let objects = host_objects.clone();
+        let streams = Arc::new(streams);
+        let host = FakeApi::start(move |seen| {
+            let is_pod = seen.path.split('/').count() == 7;
+            let answer = if is_pod { objects.answer(&seen.path) } else { streams(seen) };
+            async move { answer }
+        })
+        .await;
+        let clock = Clock::system();
+        let registry = Arc::new(Registry::default());
+        for cluster in [&a, &b] {
+            assert!(registry.put(Arc::new(cluster.tenant(&clock))).is_empty());
+        }
+        let (trigger, drain) = drain::channel();
+        let pool = Arc::new(Pool::new(host.target(Side::Host), clock.clone()));
+        let parts = Parts {
+            config: GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..GatewayConfig::default() },
+            registry: Arc::clone(&registry),
+            shared: SharedCertificate::default(),
+            host: ApiClient::new(pool, HeaderMap::new()),
+            metrics: Metrics::default(),
+            clock,
+        };
+        let bound = gateway::run(parts, drain).await.expect("gateway");
+        Self { address: bound.address, a, b, host, host_objects, registry, drain: Some(trigger), _bound: bound }
+    }
+
+    /// A running pod of a tenant, on both sides.
+    pub fn pod(&self, cluster: &Cluster, name: &str) {
+        cluster.pod(name, "node-1");
+        self.host_pod(cluster, name, &format!("uid-{name}"), cluster.name);
+    }
+
+    /// The host pod under the name that `cluster`'s pod has, recorded as `uid` of `owner`'s.
+    pub fn host_pod(&self, cluster: &Cluster, name: &str, uid: &str, owner: &str) {
+        let host_name = cluster.host_name(name);
+        self.host_objects.put(
+            &format!("/api/v1/namespaces/{HOST_NAMESPACE}/pods/{host_name}"),
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {
+                "name": host_name, "namespace": HOST_NAMESPACE, "uid": "host-uid",
+                "labels": {"portico.dev/cluster": owner},
+                "annotations": {"portico.dev/object-name": name, "portico.dev/object-namespace": "default",
+                    "portico.dev/object-uid": uid, "portico.dev/object-kind": "Pod"},
+            }}),
+        );
+    }
+
+    /// Requests that reached the host beyond reads of pods.
+    pub fn streams(&self) -> Vec<Seen> {
+        self.host.seen().into_iter().filter(|seen| seen.path.split('/').count() > 7).collect()
+    }
+
+    pub async fn connect(&self, cluster: &Cluster, user: Option<&str>) -> Wire {
+        let pair = user.map(|user| cluster.client_ca.client(user, &["devs"]));
+        let identity = pair.as_ref().map(|p| (p.certificate.as_bytes(), p.key.as_bytes()));
+        let config = client_config(cluster.server_ca.ca_pem().as_bytes(), identity).expect("tls");
+        let stream = TcpStream::connect(self.address).await.expect("connect");
+        let name = rustls::pki_types::ServerName::try_from(cluster.domain()).expect("name");
+        Wire(tokio_rustls::TlsConnector::from(config).connect(name, stream).await.expect("handshake"))
+    }
+
+    /// Connects, sends one request, reads its head.
+    pub async fn ask(&self, cluster: &Cluster, user: &str, request: &str) -> (Wire, Head) {
+        let mut wire = self.connect(cluster, Some(user)).await;
+        wire.send(request, cluster).await;
+        let head = wire.head().await;
+        (wire, head)
+    }
+
+    /// The code and message of a refusal.
+    pub async fn refusal(&self, cluster: &Cluster, user: &str, request: &str) -> (u16, String) {
+        let (mut wire, head) = self.ask(cluster, user, request).await;
+        let body = wire.rest().await;
+        let status: Value = serde_json::from_slice(&body).unwrap_or_else(|_| panic!("no Status: {head:?}"));
+        assert_eq!(status["kind"], "Status");
+        assert_eq!(status["code"], head.code);
+        (head.code, status["message"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+impl Cluster {
+    async fn new(name: &'static str) -> Self {
+        let objects = Objects::default();
+        let known = objects.clone();
+        let api = FakeApi::start(move |seen| {
+            let answer = backend(&known, &seen);
+            async move { answer }
+        })
+        .await;
+        let free = TcpListener::bind("127.0.0.1:0").await.expect("port");
+        let port = free.local_addr().expect("address").port();
+        Self { name, api, objects, server_ca: Pki::new("server CA"), client_ca: Pki::new("client CA"), port }
+    }
+
+    fn domain(&self) -> String {
+        format!("{}.example.com", self.name)
+    }
+
+    pub fn id(&self) -> TenantId {
+        TenantId::parse(HOST_NAMESPACE, self.name).expect("id")
+    }
+
+    pub fn host_name(&self, pod: &str) -> String {
+        let name = VirtualName::parse(pod).expect("name");
+        let namespace = VirtualNamespace::parse("default").expect("namespace");
+        names::host_name(&name, &namespace, self.id().name(), Limit::Subdomain).to_string()
+    }
+
+    /// A pod with containers `main` and `side`.
+    pub fn pod(&self, name: &str, node: &str) {
+        self.objects.put(
+            &format!("/api/v1/namespaces/default/pods/{name}"),
+            json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
+                "spec": {"nodeName": node, "containers": [{"name": "main"}, {"name": "side"}]}}),
+        );
+    }
+
+    /// An admission object of the backend.
+    pub fn admission(&self, plural: &str, object: &Value) {
+        self.objects.put(&format!("{ADMISSION}{plural}"), json!({"metadata": {}, "items": [object]}));
+    }
+
+    fn tenant(&self, clock: &Clock) -> Tenant {
+        let serving = self.server_ca.server(&[&self.domain()]);
+        let pool = Arc::new(Pool::new(self.api.target(Side::Backend), clock.clone()));
+        Tenant {
+            id: self.id(),
+            uid: format!("uid-{}", self.name),
+            generation: 1,
+            hosts: vec![self.domain()],
+            port: self.port,
+            server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"),
+            client_trust: ClientTrust::from_pem(self.client_ca.ca_pem().as_bytes()).expect("trust"),
+            server_ca_pem: self.server_ca.ca_pem().to_owned(),
+            api: ApiClient::new(Arc::clone(&pool), HeaderMap::new()),
+            backend: Backend { pool, assertion: Assertion::FrontProxy },
+            anonymous: false,
+            api_service_ip: IpAddr::from([10, 96, 0, 2]),
+            dns_service_ip: IpAddr::from([10, 96, 0, 3]),
+            cluster_domain: "cluster.local".to_owned(),
+            pod_security: PodSecurity::Baseline,
+            fingerprint: String::new(),
+        }
+    }
+}
+
+/// `jane` may all, `reader` may only get, `admin` may also impersonate; everybody else may nothing.
+fn backend(objects: &Objects, seen: &Seen) -> Answer {
+    let user = match (seen.header("x-remote-user"), seen.header("authorization")) {
+        (Some(user), None) => user.to_owned(),
+        (None, Some("Bearer jane-token")) => "jane".to_owned(),
+        (None, Some("Bearer eve-token")) => "eve".to_owned(),
+        (None, Some(_)) => return Answer::status(401, "Unauthorized", "Unauthorized"),
+        // The gateway itself, by its certificate.
+        _ => "system:portico".to_owned(),
+    };
+    let subject = match seen.header("impersonate-user") {
+        None => user,
+        Some(other) if user == "admin" => other.to_owned(),
+        Some(other) => {
+            let message =
+                format!("users \"{other}\" is forbidden: User \"{user}\" cannot impersonate resource \"users\"");
+            return Answer::status(403, "Forbidden", &message);
+        }
+    };
+    if seen.path.ends_with("/selfsubjectreviews") {
+        return Answer::json(201, &json!({"status": {"userInfo": {"username": subject}}}));
+    }
+    if seen.path.ends_with("/selfsubjectaccessreviews") {
+        let attributes = seen.json()["spec"]["resourceAttributes"].clone();
+        let allowed = match subject.as_str() {
+            "jane" | "admin" => true,
+            "reader" => attributes["verb"] == "get",
+            _ => false,
+        };
+        return Answer::json(201, &json!({"status": {"allowed": allowed}}));
+    }
+    if seen.path.starts_with(ADMISSION) && objects.get(&seen.path).is_none() {
+        return Answer::json(200, &json!({"metadata": {}, "items": []}));
+    }
+    objects.answer(&seen.path)
+}
+
+impl Wire {
+    /// Sends a request written as `METHOD target\nheader: value\n…\n\nbytes`.
+    pub async fn send(&mut self, request: &str, cluster: &Cluster) {
+        let (head, behind) = request.split_once("\n\n").unwrap_or((request, ""));
+        let mut lines = head.lines();
+        let mut text = format!("{} HTTP/1.1\r\nhost: {}\r\n", lines.next().expect("request line"), cluster.domain());
+        for line in lines {
+            text.push_str(line.trim());
+            text.push_str("\r\n");
+        }
+        text.push_str("\r\n");
+        text.push_str(behind);
+        self.write(text.as_bytes()).await;
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.expect("write");
+        self.0.flush().await.expect("flush");
+    }
+
+    pub async fn head(&mut self) -> Head {
+        let mut text = Vec::new();
+        while !text.ends_with(b"\r\n\r\n") {
+            text.push(tokio::time::timeout(PATIENCE, self.0.read_u8()).await.expect("in time").expect("a head"));
+        }
+        let text = String::from_utf8(text).expect("text");
+        let code = text.split(' ').nth(1).and_then(|c| c.parse().ok()).expect("code");
+        Head { code, text }
+    }
+
+    pub async fn read(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        tokio::time::timeout(PATIENCE, self.0.read_exact(&mut bytes)).await.expect("in time").expect("bytes");
+        bytes
+    }
+
+    /// Everything until the gateway closes.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        // A close without close_notify is an end too.
+        let _ = tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("the gateway closes");
+        bytes
+    }
+
+    /// Sends and receives at once.
+    pub async fn both(self, bytes: Vec<u8>) -> (Vec<u8>, Self) {
+        let (mut read, mut write) = tokio::io::split(self.0);
+        let length = bytes.len();
+        let sending = async {
+            write.write_all(&bytes).await.expect("write");
+            write.flush().await.expect("flush");
+        };
+        let mut back = vec![0; length];
+        let receiving = async { read.read_exact(&mut back).await.map(|_| ()).expect("read") };
+        tokio::time::timeout(PATIENCE, futures::future::join(sending, receiving)).await.expect("in time");
+        (back, Self(read.unsplit(write)))
+    }
+
+    pub async fn half_close(&mut self) {
+        self.0.shutdown().await.expect("shutdown");
+    }
+}
+
+/// An exec by WebSocket.
+pub fn websocket(pod: &str) -> String {
+    format!(
+        "GET /api/v1/namespaces/default/pods/{pod}/exec?command=sh&command=-c&command=echo+hi&container=main&stdin=true\n\
+         connection: Upgrade\nupgrade: websocket\nsec-websocket-version: 13\nsec-websocket-key: a2V5\n\
+         sec-websocket-protocol: v5.channel.k8s.io"
+    )
+}
+
+/// An exec by SPDY.
+pub fn spdy(pod: &str) -> String {
+    format!(
+        "POST /api/v1/namespaces/default/pods/{pod}/exec?command=id&container=main&stdout=true\n\
+         connection: Upgrade\nupgrade: SPDY/3.1\nx-stream-protocol-version: v5.channel.k8s.io\n\
+         x-stream-protocol-version: v4.channel.k8s.io\ncontent-length: 0"
+    )
+}
+
+/// A host that accepts every upgrade and echoes.
+pub fn echoing(seen: Seen) -> Answer {
+    let upgrade = seen.header("upgrade").unwrap_or("none").to_owned();
+    Answer::echo(&[
+        ("connection", "Upgrade"),
+        ("upgrade", &upgrade),
+        ("sec-websocket-accept", "accept"),
+        ("sec-websocket-protocol", "v5.channel.k8s.io"),
+        ("x-stream-protocol-version", "v4.channel.k8s.io"),
+        ("audit-id", "of-the-host"),
+    ])
+}
