@@ -53,7 +53,6 @@ pub(super) async fn run(host_args: &HostArgs, args: Args) -> Outcome<u8> {
     let host = host_args.connect().await?;
     let status = status(&host, &args.name).await?;
     let access = read_secret(&host, &args.name, &status).await?;
-    let access = access.with_hosts_of(&status.endpoints);
     let (access, forward) = choose_server(&host, &args, access).await?;
     let context = format!("portico_{}_{}", args.name, host.namespace);
     let document = access.kubeconfig(&context);
@@ -68,7 +67,7 @@ pub(super) async fn run(host_args: &HostArgs, args: Args) -> Outcome<u8> {
     Ok(0)
 }
 
-/// The status, when the user may read it: it explains a missing Secret and knows the SNI names.
+/// The status, when the user may read it: it explains a missing Secret.
 async fn status(host: &Host, name: &str) -> Outcome<VirtualClusterStatus> {
     let api: Api<VirtualCluster> = Api::namespaced(host.client.clone(), &host.namespace);
     match api.get(name).await {
@@ -109,7 +108,13 @@ async fn read_secret(host: &Host, name: &str, status: &VirtualClusterStatus) -> 
 
 async fn choose_server(host: &Host, args: &Args, access: Access) -> Outcome<(Access, Option<Forward>)> {
     if let Some(server) = &args.server {
-        return Ok((access.at(server), None));
+        let found = access.at(server).ok_or_else(|| {
+            Failure::new(
+                format!("Secret vc-{} does not say how to verify {server}", args.name),
+                "give the other form of the URL: with the path /clusters/NAMESPACE/NAME, or without",
+            )
+        })?;
+        return Ok((found, None));
     }
     if access.has_public_server() {
         return Ok((access, None));

@@ -54,6 +54,15 @@ pub(crate) fn ways(cluster: &Cluster, gateway: &GatewayConfig, shared_ca: &str, 
             authority: tenant_ca.to_owned(),
         });
     }
+    if !public.is_empty() {
+        // For clients that reach the gateway at another address: `portico connect --server`.
+        ways.push(Way {
+            context: format!("{name}-sni"),
+            server: public.to_owned(),
+            tls_server_name: Some(cluster.id.default_host(&gateway.base_domain)),
+            authority: tenant_ca.to_owned(),
+        });
+    }
     if ways.is_empty() {
         ways.push(Way {
             context: name.to_owned(),
@@ -168,6 +177,9 @@ mod tests {
         assert_eq!(public[0].authority, "SHARED");
         assert_eq!(public[1].server, "https://dev.example.com:30443");
         assert_eq!(public[1].authority, "TENANT");
+        assert_eq!(public[2].server, "https://p.example.com:30443");
+        assert_eq!(public[2].tls_server_name.as_deref(), Some("dev.team-a.portico.local"));
+        assert_eq!(public[2].authority, "TENANT");
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(super) async fn choose(
         selection: Selection::Gateway,
         port: GATEWAY_PORT,
     };
-    if access.sni().is_some() && gateway.opens().await.is_ok() {
+    if access.has_name() && gateway.opens().await.is_ok() {
         return Ok(gateway);
     }
     let own = Target {

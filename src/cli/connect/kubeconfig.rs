@@ -2,14 +2,16 @@
 
 use serde_json::{Value, json};
 
-/// How a virtual cluster is reached, out of the kubeconfig in its Secret.
+/// The ways to a virtual cluster, out of the kubeconfig in its Secret.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Access {
     cluster: Value,
+    /// The cluster entry that chooses the tenant by its SNI name.
+    by_name: Option<Value>,
+    /// The one that chooses it by the path.
+    by_path: Option<Value>,
     user: Value,
     namespace: Option<String>,
-    /// SNI name that selects the tenant.
-    sni: Option<String>,
 }
 
 impl Access {
@@ -21,57 +23,47 @@ impl Access {
         let part = |key: &str| context.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let cluster = named(&document, "clusters", &part("cluster"), "cluster").ok_or("no cluster")?.clone();
         let user = named(&document, "users", &part("user"), "user").ok_or("no user")?.clone();
-        if cluster.get("server").and_then(Value::as_str).is_none() {
+        if server(&cluster).is_empty() {
             return Err("no server".to_owned());
         }
+        let clusters: Vec<&Value> = std::iter::once(&cluster).chain(entries(&document, "clusters")).collect();
+        let by_path = clusters.iter().find(|c| has_tenant_path(server(c))).map(|c| (*c).clone());
+        let by_name = clusters.iter().find(|c| sni(c).is_some()).map(|c| (*c).clone());
         let namespace = context.get("namespace").and_then(Value::as_str).map(str::to_owned);
-        let sni = cluster.get("tls-server-name").and_then(Value::as_str).map(str::to_owned);
-        Ok(Self { cluster, user, namespace, sni })
+        Ok(Self { cluster, by_name, by_path, user, namespace })
     }
 
-    /// Learns the tenant's SNI name from its endpoint URLs: the first without the path of a tenant.
-    pub(super) fn with_hosts_of(mut self, endpoints: &[String]) -> Self {
-        if self.sni.is_none() {
-            let own = self.server().to_owned();
-            self.sni = std::iter::once(&own)
-                .chain(endpoints)
-                .filter(|url| !has_tenant_path(url))
-                .filter_map(|url| host(url))
-                .find(|host| host.contains('.') && host.parse::<std::net::IpAddr>().is_err());
-        }
-        self
-    }
-
-    /// The server URL.
-    pub(super) fn server(&self) -> &str {
-        self.cluster.get("server").and_then(Value::as_str).unwrap_or_default()
-    }
-
-    /// The SNI name that selects the tenant on the shared listener.
-    pub(super) fn sni(&self) -> Option<&str> {
-        self.sni.as_deref()
+    /// Whether the tenant can be named to the gateway by SNI.
+    pub(super) fn has_name(&self) -> bool {
+        self.by_name.is_some()
     }
 
     /// Whether others than this machine can reach the server.
     pub(super) fn has_public_server(&self) -> bool {
-        host(self.server())
+        host(server(&self.cluster))
             .is_some_and(|h| h != "localhost" && !h.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()))
     }
 
-    /// Reaches the tenant at `server`: by its path when the URL has one, else by its SNI name.
-    pub(super) fn at(mut self, server: &str) -> Self {
-        let by_name = !has_tenant_path(server);
-        let verified = match (&self.sni, host(server)) {
-            (Some(sni), Some(host)) if by_name && *sni != host => Some(sni.clone()),
-            _ => None,
-        };
-        self.set_server(server, verified);
-        self
+    /// Reaches the tenant at `url`: by its path when the URL has one, else by its SNI name. `None` when the Secret does
+    /// not tell how to prove that way.
+    pub(super) fn at(mut self, url: &str) -> Option<Self> {
+        if has_tenant_path(url) {
+            self.cluster = self.by_path.clone()?;
+            self.set_server(url, None);
+            return Some(self);
+        }
+        self.cluster = self.by_name.clone()?;
+        let name = sni(&self.cluster).filter(|name| host(url).as_ref() != Some(name));
+        self.set_server(url, name);
+        Some(self)
     }
 
     /// Reaches the tenant through a forwarded port, at the gateway or at the control plane itself.
     pub(super) fn forwarded(mut self, port: u16, gateway: bool) -> Self {
-        let verified = if gateway { self.sni.clone() } else { Some("kubernetes.default.svc".to_owned()) };
+        if let Some(by_name) = &self.by_name {
+            self.cluster = by_name.clone();
+        }
+        let verified = if gateway { sni(&self.cluster) } else { Some("kubernetes.default.svc".to_owned()) };
         self.set_server(&format!("https://127.0.0.1:{port}"), verified);
         self
     }
@@ -130,8 +122,25 @@ pub(super) fn is_kubeconfig(text: &str) -> bool {
 }
 
 fn named<'a>(document: &'a Value, list: &str, name: &str, part: &str) -> Option<&'a Value> {
-    let entries = document.get(list)?.as_array()?;
-    entries.iter().find(|e| e.get("name").and_then(Value::as_str) == Some(name))?.get(part)
+    let found = document.get(list)?.as_array()?;
+    found.iter().find(|e| e.get("name").and_then(Value::as_str) == Some(name))?.get(part)
+}
+
+fn entries<'a>(document: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> {
+    document.get(list).and_then(Value::as_array).into_iter().flatten().filter_map(|e| e.get("cluster"))
+}
+
+fn server(cluster: &Value) -> &str {
+    cluster.get("server").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The name that selects and proves a tenant: given, or that of the server unless the path selects.
+fn sni(cluster: &Value) -> Option<String> {
+    if let Some(name) = cluster.get("tls-server-name").and_then(Value::as_str) {
+        return Some(name.to_owned());
+    }
+    let host = host(server(cluster)).filter(|_| !has_tenant_path(server(cluster)))?;
+    (host.contains('.') && host.parse::<std::net::IpAddr>().is_err()).then_some(host)
 }
 
 fn has_tenant_path(url: &str) -> bool {
@@ -151,10 +160,24 @@ mod tests {
 apiVersion: v1
 kind: Config
 current-context: vc1
-clusters: [{name: vc1, cluster: {server: 'https://localhost:8443', certificate-authority-data: Q0E=, tls-server-name: vc1.team-a.portico.local}}]
+clusters:
+- {name: vc1, cluster: {server: 'https://localhost:8443', certificate-authority-data: Q0E=, tls-server-name: vc1.team-a.portico.local}}
 users: [{name: admin, user: {client-certificate-data: Qw==, client-key-data: Sw==}}]
 contexts: [{name: vc1, context: {cluster: vc1, user: admin}}]
 ";
+    const PUBLIC: &str = "
+kind: Config
+current-context: vc1
+clusters:
+- {name: vc1, cluster: {server: 'https://10.88.0.1:30443/clusters/team-a/vc1', certificate-authority-data: U0hBUkVE}}
+- {name: vc1-sni, cluster: {server: 'https://10.88.0.1:30443', certificate-authority-data: VEVOQU5U, tls-server-name: vc1.team-a.portico.local}}
+users: [{name: admin, user: {client-certificate-data: Qw==, client-key-data: Sw==}}]
+contexts: [{name: vc1, context: {cluster: vc1, user: admin}}]
+";
+
+    fn access(text: &str) -> Access {
+        Access::parse(text).expect("valid")
+    }
 
     fn cluster(access: &Access) -> Value {
         access.kubeconfig("c")["clusters"][0]["cluster"].clone()
@@ -162,35 +185,37 @@ contexts: [{name: vc1, context: {cluster: vc1, user: admin}}]
 
     #[test]
     fn a_server_by_address_keeps_the_name_that_selects_and_proves_the_tenant() {
-        let access = Access::parse(SECRET).expect("valid").at("https://203.0.113.7:443");
-        assert_eq!(cluster(&access)["tls-server-name"], "vc1.team-a.portico.local");
-        assert_eq!(cluster(&access)["certificate-authority-data"], "Q0E=");
+        for (secret, authority) in [(SECRET, "Q0E="), (PUBLIC, "VEVOQU5U")] {
+            let found = cluster(&access(secret).at("https://203.0.113.7:443").expect("known"));
+            assert_eq!(found["server"], "https://203.0.113.7:443");
+            assert_eq!(found["tls-server-name"], "vc1.team-a.portico.local");
+            assert_eq!(found["certificate-authority-data"], authority);
+        }
     }
 
     #[test]
-    fn a_server_by_path_is_verified_by_its_own_name() {
-        let access = Access::parse(SECRET).expect("valid").at("https://portico.example.com/clusters/team-a/vc1");
-        assert_eq!(cluster(&access).get("tls-server-name"), None);
+    fn a_server_by_path_is_verified_by_its_own_name_and_the_shared_authority() {
+        let url = "https://portico.example.com/clusters/team-a/vc1";
+        let found = cluster(&access(PUBLIC).at(url).expect("known"));
+        assert_eq!(found.get("tls-server-name"), None);
+        assert_eq!(found["certificate-authority-data"], "U0hBUkVE");
+        assert!(access(SECRET).at(url).is_none(), "the tenant's own authority does not sign the shared name");
     }
 
     #[test]
     fn localhost_is_no_public_server() {
-        assert!(!Access::parse(SECRET).expect("valid").has_public_server());
-        let public = SECRET.replace("localhost:8443", "10.88.0.1:30443/clusters/team-a/vc1");
-        assert!(Access::parse(&public).expect("valid").has_public_server());
+        assert!(!access(SECRET).has_public_server());
+        assert!(access(PUBLIC).has_public_server());
     }
 
     #[test]
-    fn the_sni_name_comes_from_the_endpoints_when_the_secret_names_none() {
-        let bare = SECRET.replace(", tls-server-name: vc1.team-a.portico.local", "");
-        let endpoints = [
-            "https://10.88.0.1:30443/clusters/team-a/vc1",
-            "https://10.88.0.1:30443",
-            "https://vc1.team-a.example:30443",
-        ];
-        let access = Access::parse(&bare).expect("valid").with_hosts_of(&endpoints.map(str::to_owned));
-        assert_eq!(access.sni(), Some("vc1.team-a.example"));
-        assert_eq!(cluster(&access.forwarded(5000, true))["tls-server-name"], "vc1.team-a.example");
+    fn a_forwarded_port_leads_to_the_gateway_by_name_or_to_the_control_plane() {
+        let gateway = cluster(&access(PUBLIC).forwarded(5000, true));
+        assert_eq!(gateway["server"], "https://127.0.0.1:5000");
+        assert_eq!(gateway["tls-server-name"], "vc1.team-a.portico.local");
+        let own = cluster(&access(PUBLIC).forwarded(5000, false));
+        assert_eq!(own["tls-server-name"], "kubernetes.default.svc");
+        assert_eq!(own["certificate-authority-data"], "VEVOQU5U");
     }
 
     #[test]
@@ -198,7 +223,7 @@ contexts: [{name: vc1, context: {cluster: vc1, user: admin}}]
         let mine = json!({"kind": "Config", "preferences": {"colors": true}, "current-context": "work",
             "clusters": [{"name": "work", "cluster": {"server": "https://w"}}, {"name": "p", "cluster": {"server": "https://old"}}],
             "contexts": [{"name": "work", "context": {"cluster": "work"}}], "users": null});
-        let merged = merge(mine, &Access::parse(SECRET).expect("valid").kubeconfig("p"));
+        let merged = merge(mine, &access(SECRET).kubeconfig("p"));
         assert_eq!(merged["preferences"]["colors"], true);
         assert_eq!(merged["clusters"].as_array().map(Vec::len), Some(2));
         assert_eq!(merged["clusters"][0]["cluster"]["server"], "https://w");
