@@ -17,7 +17,7 @@ E2E_THREADS ?= 4
 TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
 
 PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntrack socat iproute2 kmod procps \
-            busybox-static openssl gcc libc6-dev cmake make python3 ca-certificates
+            busybox-static openssl gcc libc6-dev binutils make python3 ca-certificates
 
 CLUSTER := tests/cluster
 export KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
@@ -118,9 +118,9 @@ cargo-deny: ## Install cargo-deny into the cache folder
 
 .PHONY: scripts
 scripts:
-	@for f in $(CLUSTER)/{build,down,images,packages,up,lib.sh,pki.sh} .ci/run; do bash -n "$$f"; done
+	@for f in $(CLUSTER)/{build,demo,down,images,install,packages,up,lib.sh,pki.sh} .ci/run; do bash -n "$$f"; done
 	@python3 -m py_compile $(CLUSTER)/image.py && rm -rf $(CLUSTER)/__pycache__
-	@if command -v shellcheck >/dev/null; then shellcheck -x $(CLUSTER)/{build,down,images,packages,up} .ci/run; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x $(CLUSTER)/{build,demo,down,images,install,packages,up} .ci/run; fi
 
 .PHONY: packages
 packages: ## Install the operating system's packages that are missing (Debian, Ubuntu)
