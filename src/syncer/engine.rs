@@ -3,7 +3,7 @@
 //! Promises: nothing of a removed tenant runs on; nothing is planned for a tenant before all its lists are there.
 //! Planning is `worker`'s, writing `apply`'s.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,8 +55,8 @@ pub struct Engine {
     pub stats: Arc<Stats>,
     /// What is to be looked at.
     pub queue: Arc<Queue>,
-    tenants: RwLock<HashMap<TenantNumber, Arc<TenantState>>>,
-    places: Mutex<HashMap<Place, Arc<HostStore>>>,
+    tenants: RwLock<BTreeMap<TenantNumber, Arc<TenantState>>>,
+    places: Mutex<BTreeMap<Place, Arc<HostStore>>>,
     numbers: AtomicU64,
     /// The host's client is never swapped; sources want a receiver all the same.
     host_swapped: watch::Sender<u64>,
@@ -117,7 +117,7 @@ impl Drop for Running {
 impl Engine {
     /// The tenants from now on. Those that are gone stop at once; those that changed go on with what they hold.
     pub fn set_members(self: &Arc<Self>, members: Vec<Member>) {
-        let mut wanted: HashMap<TenantId, Member> = members.into_iter().map(|m| (m.view.id.clone(), m)).collect();
+        let mut wanted: BTreeMap<TenantId, Member> = members.into_iter().map(|m| (m.view.id.clone(), m)).collect();
         let present: Vec<Arc<TenantState>> = self.tenants.read().values().cloned().collect();
         for tenant in present {
             let bound = tenant.bound();

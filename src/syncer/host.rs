@@ -18,7 +18,7 @@ use crate::syncer::tokens;
 use crate::task::Task;
 
 /// Where host objects of a kind are watched.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Index of the kind.
     pub kind: u16,

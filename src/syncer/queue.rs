@@ -220,6 +220,7 @@ impl Queue {
             match wake {
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = notified => {}
                         () = tokio::time::sleep_until(at) => {}
                     }

@@ -194,9 +194,10 @@ impl Source {
         tokio::pin!(relist);
         loop {
             let event = tokio::select! {
-                event = tokio::time::timeout(SILENCE, events.next()) => event,
+                biased;
                 _ = self.swapped.changed() => return Ok(()),
                 () = &mut relist => return Ok(()),
+                event = tokio::time::timeout(SILENCE, events.next()) => event,
             };
             match event {
                 Err(_) => return Err(Error::own(Kind::Timeout, "the watch said nothing for too long")),
