@@ -568,7 +568,7 @@ impl Stream {
     async fn misfortune(&mut self) -> Result<()> {
         let faults = &self.server.faults;
         faults.latency().await;
-        if faults.strikes(10) {
+        if faults.strikes(40) {
             self.ready.pop_front();
         }
         if faults.strikes(20)
