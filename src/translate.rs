@@ -10,7 +10,10 @@ use crate::crd::PodSecurity;
 use crate::names::{ClusterName, HostNamespace, TenantId};
 
 pub mod diff;
+pub mod endpoints;
+pub mod event;
 pub mod identity;
+pub mod ingress;
 pub mod json;
 pub mod pod;
 pub mod policy;

@@ -13,8 +13,12 @@ use crate::names::Limit;
 use crate::translate::{identity, json};
 use crate::upstream::{PatchKind, Resource};
 
+pub mod claim;
 pub mod cluster;
 pub mod config;
+pub mod endpoints;
+pub mod event;
+pub mod ingress;
 pub mod namespace;
 pub mod pod;
 pub mod service;
@@ -37,6 +41,17 @@ pub fn all(switches: &Switches) -> Vec<Arc<dyn ResourceSyncer>> {
         Arc::new(pod::PodKind),
         Arc::new(config::ConfigKind::config_maps()),
         Arc::new(config::ConfigKind::secrets()),
+        Arc::new(endpoints::EndpointsKind::endpoints()),
+        Arc::new(endpoints::EndpointsKind::slices()),
+        Arc::new(claim::ClaimKind),
+        Arc::new(claim::VolumeKind),
+        Arc::new(cluster::NodeKind),
+        Arc::new(cluster::ClassKind::storage()),
+        Arc::new(cluster::ClassKind::priority()),
+        Arc::new(cluster::ClassKind::runtime()),
+        Arc::new(cluster::ClassKind::ingress()),
+        Arc::new(ingress::IngressKind),
+        Arc::new(event::EventKind),
     ];
     kinds
         .into_iter()
@@ -60,6 +75,17 @@ fn kind_annotation(resource: &Resource) -> String {
 /// [`ResourceSyncer::virtual_key`] of ordinary namespaced kinds.
 fn recorded_key(resource: &Resource, host: &Value, view: &TenantView, limit: Limit) -> Option<ObjectKey> {
     let (namespace, name) = identity::virtual_key(&kind_annotation(resource), host, view, limit)?;
+    Some(ObjectKey { namespace, name })
+}
+
+/// The same for a kind by its name, of those whose group is known here.
+fn virtual_key_of(kind: &str, host: &Value, view: &TenantView, limit: Limit) -> Option<ObjectKey> {
+    let group = match kind {
+        "Ingress" => "networking.k8s.io",
+        "EndpointSlice" => "discovery.k8s.io",
+        _ => "",
+    };
+    let (namespace, name) = identity::virtual_key(&identity::kind_of(group, kind), host, view, limit)?;
     Some(ObjectKey { namespace, name })
 }
 

@@ -43,6 +43,15 @@ pub fn changed(actual: &Value, intent: &Map<String, Value>) -> Option<Map<String
     (!patch.is_empty()).then_some(patch)
 }
 
+/// A map for a merge patch that replaces `old` whole: what is no longer there is named, with null.
+pub fn replacing(new: &Value, old: Option<&Value>) -> Value {
+    let mut new = new.as_object().cloned().unwrap_or_default();
+    for key in old.and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+        new.entry(key.clone()).or_insert(Value::Null);
+    }
+    Value::Object(new)
+}
+
 /// 80 bits of SHA-256 over the canonical text (serde_json's maps are sorted) in hex.
 pub fn fingerprint(value: &Value) -> String {
     let digest = Sha256::digest(value.to_string().as_bytes());

@@ -156,7 +156,13 @@ pub fn set_annotation(object: &mut Value, key: &str, value: String) {
 
 /// Whether `actual` is what the stamped `intent` asks for.
 pub fn is_applied(actual: &Value, intent: &Value) -> bool {
-    annotation(actual, APPLIED) == annotation(intent, APPLIED) && diff::covers(actual, intent)
+    let fields = |value: &Value| -> Map<String, Value> {
+        let map = value.as_object().into_iter().flatten();
+        map.filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind"))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    };
+    annotation(actual, APPLIED) == annotation(intent, APPLIED) && diff::covers(actual, &Value::Object(fields(intent)))
 }
 
 /// Records which label and annotation keys are the tenant's, for [`metadata_patch`].

@@ -1,12 +1,372 @@
-//! What the host shows of itself inside a tenant: nodes.
+//! What the host shows of itself inside every tenant: nodes and classes, as copies that carry
+//! [`identity::FROM_HOST`]. Nothing of them goes down.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-use super::super::kind::TenantView;
-use crate::translate::json;
+use super::super::kind::{Action, Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
+use super::{delete_virtual, key_of, strip_last_applied, strip_metadata};
+use crate::names::keys;
+use crate::translate::{diff, identity, json};
+use crate::upstream::resources::{INGRESS_CLASSES, NODES, PRIORITY_CLASSES, RUNTIME_CLASSES, STORAGE_CLASSES};
+use crate::upstream::{PatchKind, Resource};
+
+/// Nodes.
+#[derive(Debug)]
+pub struct NodeKind;
+
+/// One kind of class.
+#[derive(Debug)]
+pub struct ClassKind {
+    resource: Resource,
+    /// Fields that are shown; `group/field` paths are not needed, classes are flat.
+    fields: &'static [&'static str],
+    /// Fields that cannot change: a class that differs in one is made again.
+    fixed: &'static [&'static str],
+}
+
+/// Parts of `status.nodeInfo` that say what runs, not which machine it is.
+const NODE_INFO: &[&str] = &[
+    "architecture",
+    "containerRuntimeVersion",
+    "kernelVersion",
+    "kubeProxyVersion",
+    "kubeletVersion",
+    "operatingSystem",
+    "osImage",
+];
+const DEFAULT_CLASS: &[&str] =
+    &["storageclass.kubernetes.io/is-default-class", "ingressclass.kubernetes.io/is-default-class"];
 
 /// Whether a host node is one of the tenant's.
 pub(super) fn is_shown(node: &Value, view: &TenantView) -> bool {
     let labels = json::strings(node, "/metadata/labels");
     view.node_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+impl ResourceSyncer for NodeKind {
+    fn resource(&self) -> Resource {
+        NODES
+    }
+
+    fn host_scope(&self) -> HostScope {
+        HostScope::Cluster
+    }
+
+    /// Heartbeats, images and volumes are dropped: a host node that only lives on is no change.
+    fn project(&self, object: Value, side: Direction) -> Value {
+        let part = |from: &str, fields: &[&str]| json::pick(object.get(from).unwrap_or(&Value::Null), fields);
+        let mut metadata = part("metadata", &["name", "uid", "resourceVersion", "deletionTimestamp", "labels"]);
+        if side == Direction::Down {
+            let applied = identity::annotation(&object, identity::APPLIED);
+            metadata.insert("annotations".to_owned(), json!({identity::APPLIED: applied}));
+        }
+        let mut status = part("status", &["capacity", "allocatable", "daemonEndpoints"]);
+        let conditions: Vec<Value> = json::items(&object, "/status/conditions").iter().map(still).collect();
+        status.insert("conditions".to_owned(), Value::Array(conditions));
+        let addresses = json::items(&object, "/status/addresses").iter();
+        let shown = |address: &&Value| matches!(json::text(address, "/type"), "InternalIP" | "Hostname");
+        status.insert("addresses".to_owned(), addresses.filter(shown).cloned().collect());
+        let info = object.pointer("/status/nodeInfo").unwrap_or(&Value::Null);
+        status.insert("nodeInfo".to_owned(), Value::Object(json::pick(info, NODE_INFO)));
+        json!({"metadata": metadata, "spec": part("spec", &["taints", "unschedulable"]), "status": status})
+    }
+
+    fn virtual_key(&self, host: &Value, _view: &TenantView) -> Option<ObjectKey> {
+        Some(key_of(host))
+    }
+
+    fn host_name(&self, key: &ObjectKey, _view: &TenantView) -> Option<String> {
+        Some(key.name.clone())
+    }
+
+    fn plan(
+        &self,
+        key: &ObjectKey,
+        virtual_object: Option<&Value>,
+        host: Option<&Value>,
+        view: &TenantView,
+        _lookup: &dyn Lookup,
+    ) -> Plan {
+        let Some(host) = host.filter(|host| is_shown(host, view)) else { return withdrawn(NODES, virtual_object) };
+        let mut labels = json::strings(host, "/metadata/labels");
+        labels.retain(|key, _| !keys::is_reserved(key));
+        labels.insert(identity::FROM_HOST.to_owned(), "true".to_owned());
+        let mut intent = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": key.name, "labels": labels},
+            "spec": json::pick(host.get("spec").unwrap_or(&Value::Null), &["taints", "unschedulable"]),
+        });
+        identity::stamp(&mut intent);
+        let mut actions = Vec::new();
+        if !virtual_object.is_some_and(|object| identity::is_applied(object, &intent)) {
+            actions.push(Action::ApplyVirtual { resource: NODES, namespace: String::new(), object: intent });
+        }
+        actions.extend(node_status(key, virtual_object, host));
+        Plan { actions, ..Plan::default() }
+    }
+}
+
+/// A condition whose heartbeat stands still.
+fn still(condition: &Value) -> Value {
+    let mut out = json::pick(condition, &["type", "status", "reason", "message", "lastTransitionTime"]);
+    if let Some(time) = out.get("lastTransitionTime").cloned() {
+        out.insert("lastHeartbeatTime".to_owned(), time);
+    }
+    Value::Object(out)
+}
+
+fn node_status(key: &ObjectKey, virtual_object: Option<&Value>, host: &Value) -> Option<Action> {
+    let nothing = Value::Null;
+    let found = virtual_object.and_then(|object| object.get("status")).unwrap_or(&nothing);
+    let wanted = host.get("status").and_then(Value::as_object)?;
+    let mut patch = diff::changed(found, wanted).unwrap_or_default();
+    for resources in ["capacity", "allocatable"] {
+        let (old, new) = (found.get(resources), wanted.get(resources).unwrap_or(&Value::Null));
+        if old.unwrap_or(&Value::Null) != new {
+            patch.insert(resources.to_owned(), diff::replacing(new, old));
+        }
+    }
+    if let Some(info) = patch.get_mut("nodeInfo").and_then(Value::as_object_mut) {
+        // Required by the API, and nobody's business.
+        for id in ["machineID", "systemUUID", "bootID"] {
+            info.insert(id.to_owned(), json!(""));
+        }
+    }
+    let mut metadata = Map::new();
+    if let Some(object) = virtual_object {
+        metadata.insert("uid".to_owned(), json!(json::uid(object)));
+    }
+    (!patch.is_empty()).then(|| Action::PatchVirtual {
+        resource: NODES,
+        key: key.clone(),
+        subresource: "status",
+        kind: PatchKind::Merge,
+        patch: json!({"metadata": metadata, "status": patch}),
+    })
+}
+
+/// The host does not show it (any more): our copy goes, an object of the tenant's own stays.
+fn withdrawn(resource: Resource, virtual_object: Option<&Value>) -> Plan {
+    let ours = virtual_object.filter(|object| identity::is_from_host(object));
+    Plan { actions: ours.map(|o| delete_virtual(resource, o, None)).unwrap_or_default(), ..Plan::default() }
+}
+
+impl ClassKind {
+    /// StorageClasses. Their parameters are the provisioner's business and may name its secrets.
+    pub fn storage() -> Self {
+        Self {
+            resource: STORAGE_CLASSES,
+            fields: &["provisioner", "reclaimPolicy", "volumeBindingMode", "allowVolumeExpansion"],
+            fixed: &["provisioner", "reclaimPolicy", "volumeBindingMode"],
+        }
+    }
+
+    /// PriorityClasses; never a default one in the tenant, since the host would not know.
+    pub fn priority() -> Self {
+        Self {
+            resource: PRIORITY_CLASSES,
+            fields: &["value", "preemptionPolicy", "description"],
+            fixed: &["value", "preemptionPolicy"],
+        }
+    }
+
+    /// RuntimeClasses.
+    pub fn runtime() -> Self {
+        Self { resource: RUNTIME_CLASSES, fields: &["handler", "overhead", "scheduling"], fixed: &["handler"] }
+    }
+
+    /// IngressClasses, without parameters: they name objects of the host.
+    pub fn ingress() -> Self {
+        Self { resource: INGRESS_CLASSES, fields: &["spec"], fixed: &["spec"] }
+    }
+
+    fn intent(&self, host: &Value) -> Value {
+        let mut labels = json::strings(host, "/metadata/labels");
+        labels.retain(|key, _| !keys::is_reserved(key));
+        labels.insert(identity::FROM_HOST.to_owned(), "true".to_owned());
+        let mut annotations = json::strings(host, "/metadata/annotations");
+        annotations.retain(|key, _| DEFAULT_CLASS.contains(&key.as_str()));
+        let mut out = json::pick(host, self.fields);
+        json::within(&mut out, "spec", |spec| {
+            spec.remove("parameters");
+        });
+        out.insert("apiVersion".to_owned(), json!(self.resource.api_version()));
+        out.insert("kind".to_owned(), json!(self.resource.kind));
+        let metadata = json!({"name": json::name(host), "labels": labels, "annotations": annotations});
+        out.insert("metadata".to_owned(), metadata);
+        let mut intent = Value::Object(out);
+        identity::stamp(&mut intent);
+        intent
+    }
+}
+
+impl ResourceSyncer for ClassKind {
+    fn resource(&self) -> Resource {
+        self.resource
+    }
+
+    fn host_scope(&self) -> HostScope {
+        HostScope::Cluster
+    }
+
+    fn project(&self, object: Value, _side: Direction) -> Value {
+        strip_last_applied(strip_metadata(object, &["generation", "creationTimestamp"]))
+    }
+
+    /// Every cluster has its own `system-` classes.
+    fn virtual_key(&self, host: &Value, _view: &TenantView) -> Option<ObjectKey> {
+        (!json::name(host).starts_with("system-")).then(|| key_of(host))
+    }
+
+    fn host_name(&self, key: &ObjectKey, _view: &TenantView) -> Option<String> {
+        Some(key.name.clone())
+    }
+
+    fn plan(
+        &self,
+        _key: &ObjectKey,
+        virtual_object: Option<&Value>,
+        host: Option<&Value>,
+        _view: &TenantView,
+        _lookup: &dyn Lookup,
+    ) -> Plan {
+        if virtual_object.is_some_and(|object| !identity::is_from_host(object)) {
+            return Plan::default();
+        }
+        let Some(host) = host.filter(|host| !json::is_deleting(host)) else {
+            return withdrawn(self.resource, virtual_object);
+        };
+        let intent = self.intent(host);
+        match virtual_object {
+            Some(object) if identity::is_applied(object, &intent) => Plan::default(),
+            Some(object) if self.fixed.iter().any(|field| differs(object, &intent, field)) => {
+                withdrawn(self.resource, Some(object))
+            }
+            _ => {
+                let action = Action::ApplyVirtual { resource: self.resource, namespace: String::new(), object: intent };
+                Plan { actions: vec![action], ..Plan::default() }
+            }
+        }
+    }
+}
+
+fn differs(object: &Value, intent: &Value, field: &str) -> bool {
+    let part = |value: &Value| value.get(field).cloned().unwrap_or_default();
+    !diff::covers(&part(object), &part(intent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{World, hostile_plans, writes};
+    use super::*;
+
+    fn node() -> Value {
+        json!({
+            "metadata": {"name": "n1", "uid": "h", "labels": {"kubernetes.io/hostname": "n1", "pool": "a", "portico.dev/x": "y"},
+                "annotations": {"secret": "s"}},
+            "spec": {"podCIDR": "10.0.0.0/24", "providerID": "cloud://1", "taints": [{"key": "k", "effect": "NoSchedule"}]},
+            "status": {
+                "capacity": {"cpu": "2", "gpu": "1"}, "allocatable": {"cpu": "2"}, "images": [{"names": ["i"]}],
+                "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "ExternalIP", "address": "203.0.113.1"}],
+                "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:10:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                "nodeInfo": {"kubeletVersion": "v1.34.4", "machineID": "m"},
+            },
+        })
+    }
+
+    #[test]
+    fn nodes_come_up_without_the_hosts_private_parts() {
+        let mut world = World::new();
+        world.put_host("Node", node());
+        world.settle(&NodeKind, "", "n1");
+        let shown = world.virtual_one("Node", "", "n1").expect("shown");
+        assert_eq!(
+            shown["metadata"]["labels"],
+            json!({"kubernetes.io/hostname": "n1", "pool": "a", "portico.dev/from-host": "true"})
+        );
+        assert_eq!(shown["spec"], json!({"taints": [{"key": "k", "effect": "NoSchedule"}]}));
+        assert_eq!(shown["status"]["addresses"], json!([{"type": "InternalIP", "address": "10.0.0.1"}]));
+        assert_eq!(shown["status"]["nodeInfo"]["kubeletVersion"], "v1.34.4");
+        assert_eq!(shown["status"]["nodeInfo"]["machineID"], "");
+        let text = shown.to_string();
+        assert!(!text.contains("cloud://") && !text.contains("images") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn heartbeats_are_no_change() {
+        let mut world = World::new();
+        world.put_host("Node", node());
+        world.settle(&NodeKind, "", "n1");
+        let before = NodeKind.project(node(), Direction::Up);
+        world.change_host("Node", "n1", |n| {
+            n["status"]["conditions"][0]["lastHeartbeatTime"] = json!("2026-01-01T09:00:00Z")
+        });
+        assert_eq!(NodeKind.project(world.host("Node", "n1").expect("node"), Direction::Up), before);
+        assert!(writes(&world.plan(&NodeKind, "", "n1")).is_empty());
+        world.change_host("Node", "n1", |n| {
+            n["status"]["capacity"] = json!({"cpu": "2"});
+            n["status"]["conditions"][0] =
+                json!({"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T10:00:00Z"});
+        });
+        world.settle(&NodeKind, "", "n1");
+        let shown = world.virtual_one("Node", "", "n1").expect("shown");
+        assert_eq!(shown["status"]["capacity"], json!({"cpu": "2"}));
+        assert_eq!(shown["status"]["conditions"][0]["status"], "False");
+    }
+
+    #[test]
+    fn only_selected_nodes_are_shown_and_leave_when_not() {
+        let mut world = World::new();
+        world.view.node_selector = [("pool".to_owned(), "a".to_owned())].into();
+        world.put_host("Node", node());
+        world.settle(&NodeKind, "", "n1");
+        assert!(world.virtual_one("Node", "", "n1").is_some());
+        world.change_host("Node", "n1", |n| n["metadata"]["labels"]["pool"] = json!("b"));
+        world.settle(&NodeKind, "", "n1");
+        assert!(world.virtual_one("Node", "", "n1").is_none());
+    }
+
+    #[test]
+    fn classes_come_up_and_the_tenants_own_stay() {
+        let kind = ClassKind::storage();
+        let mut world = World::new();
+        let class = json!({"metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true", "x": "y"}},
+            "provisioner": "p", "parameters": {"secret": "s"}, "reclaimPolicy": "Delete"});
+        world.put_host("StorageClass", class.clone());
+        world.put_host("StorageClass", json!({"metadata": {"name": "own"}, "provisioner": "p"}));
+        world.put_virtual("StorageClass", json!({"metadata": {"name": "own", "uid": "u"}, "provisioner": "tenant"}));
+        world.settle(&kind, "", "fast");
+        world.settle(&kind, "", "own");
+        let shown = world.virtual_one("StorageClass", "", "fast").expect("shown");
+        assert!(shown.get("parameters").is_none());
+        assert_eq!(shown["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"], "true");
+        assert_eq!(world.virtual_one("StorageClass", "", "own").expect("kept")["provisioner"], "tenant");
+        // A fixed field cannot be patched: made again.
+        world.change_host("StorageClass", "fast", |c| c["provisioner"] = json!("q"));
+        world.settle(&kind, "", "fast");
+        assert_eq!(world.virtual_one("StorageClass", "", "fast").expect("made again")["provisioner"], "q");
+        world.remove_host("StorageClass", "fast");
+        world.settle(&kind, "", "fast");
+        assert!(world.virtual_one("StorageClass", "", "fast").is_none());
+    }
+
+    #[test]
+    fn system_priority_classes_are_every_clusters_own() {
+        let kind = ClassKind::priority();
+        let world = World::new();
+        assert_eq!(kind.virtual_key(&json!({"metadata": {"name": "system-node-critical"}}), &world.view), None);
+        let mut world = World::new();
+        world.put_host("PriorityClass", json!({"metadata": {"name": "high"}, "value": 5, "globalDefault": true}));
+        world.settle(&kind, "", "high");
+        let shown = world.virtual_one("PriorityClass", "", "high").expect("shown");
+        assert!(shown.get("globalDefault").is_none());
+    }
+
+    #[test]
+    fn hostile_input_never_panics() {
+        hostile_plans(&NodeKind, node());
+        for kind in [ClassKind::storage(), ClassKind::priority(), ClassKind::runtime(), ClassKind::ingress()] {
+            hostile_plans(&kind, node());
+        }
+    }
 }

@@ -24,7 +24,7 @@ const FORCE_AFTER: i64 = 30;
 #[derive(Debug)]
 pub struct PodKind;
 
-/// The TokenRequests of a pod, for its creation and for the engine's refresh; None when it mounts no token.
+/// The TokenRequests of a pod, wanted at its creation and as long as it runs; None when it mounts no token.
 pub fn ensure_tokens(object: &Value, view: &TenantView) -> Option<Action> {
     let tokens = pod::tokens(object, view)?;
     let spec = |token: pod::Token| TokenSpec {
@@ -237,6 +237,8 @@ fn changes_down(object: &Value, host: &Value, view: &TenantView, lookup: &dyn Lo
         actions.push(patch("resize", resize));
         actions.push(patch("", record));
     }
+    // No write while they are good: the engine knows when they must be refreshed.
+    actions.extend(ensure_tokens(object, view));
     actions
 }
 

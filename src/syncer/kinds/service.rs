@@ -202,21 +202,12 @@ fn spec_patch(host: &Value, intent: &Value) -> Option<Value> {
     }
     let mut patch = diff::changed(found, &wanted).unwrap_or_default();
     if let Some(selector @ Value::Object(_)) = wanted.get("selector").filter(|s| found.get("selector") != Some(s)) {
-        patch.insert("selector".to_owned(), replacing(selector, found.get("selector")));
+        patch.insert("selector".to_owned(), diff::replacing(selector, found.get("selector")));
     }
     if let Some(ports) = wanted.get("ports").filter(|_| lost_port_fields(&wanted, found)) {
         patch.insert("ports".to_owned(), ports.clone());
     }
     (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
-/// A map in a merge patch keeps what it does not name: name it, with null.
-fn replacing(new: &Value, old: Option<&Value>) -> Value {
-    let mut new = new.as_object().cloned().unwrap_or_default();
-    for key in old.and_then(Value::as_object).into_iter().flat_map(Map::keys) {
-        new.entry(key.clone()).or_insert(Value::Null);
-    }
-    Value::Object(new)
 }
 
 /// Whether the tenant took an optional field from a port.

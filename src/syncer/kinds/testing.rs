@@ -173,7 +173,9 @@ impl World {
         match action {
             Action::PatchVirtual { resource, key, kind, patch, .. } => {
                 if let Some(object) = self.virtual_objects.get_mut(&(resource.kind.to_owned(), key)) {
-                    assert_eq!(patch["metadata"]["uid"], object["metadata"]["uid"], "precondition");
+                    if let Some(uid) = patch.pointer("/metadata/uid") {
+                        assert_eq!(uid, &object["metadata"]["uid"], "precondition");
+                    }
                     apply_patch(object, &patch, kind);
                 }
             }
@@ -279,9 +281,11 @@ impl Lookup for World {
     }
 }
 
-/// What a plan writes; explanations are rate-limited by the engine and may be repeated.
+/// What a plan writes. Explanations are rate-limited by the engine, tokens are only made when they must be: both may be
+/// repeated.
 pub(crate) fn writes(plan: &Plan) -> Vec<Action> {
-    plan.actions.iter().filter(|a| !matches!(a, Action::Explain { .. })).cloned().collect()
+    let repeatable = |a: &&Action| matches!(a, Action::Explain { .. } | Action::EnsureTokens { .. });
+    plan.actions.iter().filter(|a| !repeatable(a)).cloned().collect()
 }
 
 fn object_key(namespace: &str, name: &str) -> ObjectKey {

@@ -1,0 +1,409 @@
+//! PersistentVolumeClaims go down, the volumes they are bound to come up.
+//!
+//! The tenant sees a volume of its claim's size and class, but nothing of the driver, its secrets or where the data is.
+
+use serde_json::{Map, Value, json};
+
+use super::super::kind::{
+    Action, Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView,
+};
+use super::{
+    apply_down, delete_virtual, explain, host_name, is_for, key_of, kind_annotation, patch_virtual, recorded_key,
+    strip_last_applied, strip_metadata,
+};
+use crate::names::Limit;
+use crate::translate::{diff, identity, json};
+use crate::upstream::resources::{CLAIMS, VOLUMES};
+use crate::upstream::{PatchKind, Resource};
+
+/// Annotations that volume controllers of either side write.
+const BINDING: &[&str] = &[
+    "pv.kubernetes.io/bind-completed",
+    "pv.kubernetes.io/bound-by-controller",
+    "volume.kubernetes.io/storage-provisioner",
+    "volume.beta.kubernetes.io/storage-provisioner",
+];
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// Driver of volumes as tenants see them.
+const DRIVER: &str = "portico.dev";
+
+/// Claims.
+#[derive(Debug)]
+pub struct ClaimKind;
+
+/// Volumes.
+#[derive(Debug)]
+pub struct VolumeKind;
+
+impl ResourceSyncer for ClaimKind {
+    fn resource(&self) -> Resource {
+        CLAIMS
+    }
+
+    fn host_scope(&self) -> HostScope {
+        HostScope::Tenant
+    }
+
+    fn project(&self, object: Value, _side: Direction) -> Value {
+        strip_last_applied(strip_metadata(object, &[]))
+    }
+
+    fn virtual_key(&self, host: &Value, view: &TenantView) -> Option<ObjectKey> {
+        recorded_key(&CLAIMS, host, view, Limit::Subdomain)
+    }
+
+    fn host_name(&self, key: &ObjectKey, view: &TenantView) -> Option<String> {
+        host_name(key, view, Limit::Subdomain)
+    }
+
+    fn plan(
+        &self,
+        _key: &ObjectKey,
+        virtual_object: Option<&Value>,
+        host: Option<&Value>,
+        view: &TenantView,
+        _lookup: &dyn Lookup,
+    ) -> Plan {
+        if let (Some(object), None) = (virtual_object, host)
+            && !json::is_deleting(object)
+            && let Some(plan) = never_made(object)
+        {
+            return plan;
+        }
+        if let (Some(object), Some(host)) = (virtual_object, host)
+            && is_for(host, object)
+            && json::is_deleting(host)
+            && !json::is_deleting(object)
+        {
+            return Plan { actions: delete_virtual(CLAIMS, object, None), ..Plan::default() };
+        }
+        let mut actions =
+            apply_down(CLAIMS, virtual_object, host, |object| claim_intent(object, view), |object| object);
+        let mut requires = Vec::new();
+        if let (Some(object), Some(host)) = (virtual_object, host)
+            && is_for(host, object)
+        {
+            actions.extend(binding_up(object, host));
+            actions.extend(claim_status(object, host));
+            let volume = json::text(host, "/spec/volumeName");
+            if !volume.is_empty() {
+                let key = ObjectKey { namespace: String::new(), name: volume.to_owned() };
+                requires.push(Reference { kind: "PersistentVolume", key });
+            }
+        }
+        Plan { actions, requires, ..Plan::default() }
+    }
+}
+
+/// A claim that must not be made on the host (again).
+fn never_made(object: &Value) -> Option<Plan> {
+    if let Some(field) = foreign_source(object) {
+        let message = format!("not made on the host: spec.{field} may only name a PersistentVolumeClaim");
+        return Some(Plan { actions: vec![explain(&CLAIMS, object, "SyncDenied", message)], ..Plan::default() });
+    }
+    // Bound once, and the host claim is gone: so is the data. A new volume under the old name would hide that.
+    let lost = json::text(object, "/status/phase");
+    if json::text(object, "/spec/volumeName").is_empty() || !matches!(lost, "Bound" | "Lost") {
+        return None;
+    }
+    let mut actions = Vec::new();
+    if lost == "Bound" {
+        let message = "the volume behind this claim is gone on the host".to_owned();
+        actions.push(patch_virtual(CLAIMS, object, "status", ("status", json!({"phase": "Lost"}))));
+        actions.push(explain(&CLAIMS, object, "ClaimLost", message));
+    }
+    Some(Plan { actions, ..Plan::default() })
+}
+
+/// The data source that is no claim of the same namespace: on the host its name could be anybody's.
+fn foreign_source(object: &Value) -> Option<&'static str> {
+    ["dataSource", "dataSourceRef"].into_iter().find(|field| {
+        object.pointer(&format!("/spec/{field}")).filter(|source| !source.is_null()).is_some_and(|source| {
+            let own = json::text(source, "/namespace");
+            json::text(source, "/kind") != "PersistentVolumeClaim"
+                || !json::text(source, "/apiGroup").is_empty()
+                || !(own.is_empty() || own == json::namespace(object))
+        })
+    })
+}
+
+fn claim_intent(object: &Value, view: &TenantView) -> Option<Value> {
+    if foreign_source(object).is_some() {
+        return None;
+    }
+    let mut metadata = identity::metadata(&kind_annotation(&CLAIMS), object, view, Limit::Subdomain)?;
+    json::within(&mut metadata, "annotations", |annotations| {
+        annotations.retain(|key, _| !BINDING.contains(&key.as_str()) && key != SELECTED_NODE);
+    });
+    let source = object.get("spec").unwrap_or(&Value::Null);
+    let mut spec = json::pick(source, &["accessModes", "resources", "storageClassName", "volumeMode", "selector"]);
+    for field in ["dataSource", "dataSourceRef"] {
+        let name = json::text(source, &format!("/{field}/name"));
+        if !name.is_empty() {
+            let name = identity::reference(json::namespace(object), name, view, Limit::Subdomain);
+            spec.insert(field.to_owned(), json!({"kind": "PersistentVolumeClaim", "name": name}));
+        }
+    }
+    Some(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}))
+}
+
+/// Volume name, default class and the annotations that go with a binding.
+fn binding_up(object: &Value, host: &Value) -> Option<Action> {
+    let mut spec = Map::new();
+    for field in ["volumeName", "storageClassName"] {
+        let (own, wanted) =
+            (json::text(object, &format!("/spec/{field}")), json::text(host, &format!("/spec/{field}")));
+        let unset = own.is_empty() && (field == "volumeName" || !json::has(object, "/spec/storageClassName"));
+        if unset && !wanted.is_empty() {
+            spec.insert(field.to_owned(), json!(wanted));
+        }
+    }
+    let differing = |key: &&&str| {
+        let wanted = identity::annotation(host, key);
+        !wanted.is_empty() && wanted != identity::annotation(object, key)
+    };
+    let annotations: Map<String, Value> = BINDING
+        .iter()
+        .filter(differing)
+        .map(|key| ((*key).to_owned(), json!(identity::annotation(host, key))))
+        .collect();
+    if spec.is_empty() && annotations.is_empty() {
+        return None;
+    }
+    let mut patch = json!({"metadata": {"uid": json::uid(object)}, "spec": spec});
+    if !annotations.is_empty()
+        && let Some(metadata) = patch.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        metadata.insert("annotations".to_owned(), Value::Object(annotations));
+    }
+    Some(Action::PatchVirtual { resource: CLAIMS, key: key_of(object), subresource: "", kind: PatchKind::Merge, patch })
+}
+
+fn claim_status(object: &Value, host: &Value) -> Option<Action> {
+    let wanted = json::pick(host.get("status")?, &["phase", "accessModes", "capacity", "conditions"]);
+    let found = object.get("status").unwrap_or(&Value::Null);
+    let mut patch = diff::changed(found, &wanted).unwrap_or_default();
+    if !wanted.contains_key("conditions") && json::has(found, "/conditions") {
+        patch.insert("conditions".to_owned(), Value::Null);
+    }
+    (!patch.is_empty()).then(|| patch_virtual(CLAIMS, object, "status", ("status", Value::Object(patch))))
+}
+
+impl ResourceSyncer for VolumeKind {
+    fn resource(&self) -> Resource {
+        VOLUMES
+    }
+
+    fn host_scope(&self) -> HostScope {
+        HostScope::Cluster
+    }
+
+    fn project(&self, object: Value, side: Direction) -> Value {
+        let object = strip_last_applied(strip_metadata(object, &[]));
+        if side == Direction::Down {
+            return object;
+        }
+        let part = |from: &str, fields: &[&str]| json::pick(object.get(from).unwrap_or(&Value::Null), fields);
+        let spec = [
+            "capacity",
+            "accessModes",
+            "volumeMode",
+            "storageClassName",
+            "persistentVolumeReclaimPolicy",
+            "claimRef",
+            "nodeAffinity",
+            "mountOptions",
+        ];
+        json!({
+            "metadata": part("metadata", &["name", "uid", "resourceVersion", "deletionTimestamp"]),
+            "spec": part("spec", &spec),
+            "status": part("status", &["phase"]),
+        })
+    }
+
+    /// Any volume that is bound to a claim in the tenant's host namespace; whose claim it is, the plan finds out.
+    fn virtual_key(&self, host: &Value, view: &TenantView) -> Option<ObjectKey> {
+        (json::text(host, "/spec/claimRef/namespace") == view.namespace().as_str())
+            .then(|| ObjectKey { namespace: String::new(), name: json::name(host).to_owned() })
+    }
+
+    fn host_name(&self, key: &ObjectKey, _view: &TenantView) -> Option<String> {
+        Some(key.name.clone())
+    }
+
+    fn plan(
+        &self,
+        _key: &ObjectKey,
+        virtual_object: Option<&Value>,
+        host: Option<&Value>,
+        view: &TenantView,
+        lookup: &dyn Lookup,
+    ) -> Plan {
+        let claim = host.and_then(|host| claim_of(host, view, lookup));
+        match (virtual_object, host.zip(claim)) {
+            (Some(object), _) if !identity::is_from_host(object) => Plan::default(),
+            (object, Some((host, claim))) => volume_up(object, host, &claim),
+            (Some(object), None) => volume_gone(object),
+            (None, None) => Plan::default(),
+        }
+    }
+}
+
+/// The virtual claim behind a host volume, if it is this tenant's: the recorded identity of the host claim says so, and
+/// the host claim is the very one that the volume is bound to.
+fn claim_of(host: &Value, view: &TenantView, lookup: &dyn Lookup) -> Option<Value> {
+    let claim = lookup.host_object_named("PersistentVolumeClaim", json::text(host, "/spec/claimRef/name"))?;
+    if json::uid(&claim) != json::text(host, "/spec/claimRef/uid") {
+        return None;
+    }
+    let key = recorded_key(&CLAIMS, &claim, view, Limit::Subdomain)?;
+    lookup.virtual_object("PersistentVolumeClaim", &key).filter(|object| is_for(&claim, object))
+}
+
+fn volume_up(object: Option<&Value>, host: &Value, claim: &Value) -> Plan {
+    let mut spec = host.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
+    spec.insert("csi".to_owned(), json!({"driver": DRIVER, "volumeHandle": json::name(host)}));
+    let reference = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": json::namespace(claim),
+        "name": json::name(claim), "uid": json::uid(claim),
+    });
+    spec.insert("claimRef".to_owned(), reference);
+    let mut intent = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {"name": json::name(host), "labels": {identity::FROM_HOST: "true"}},
+        "spec": spec,
+    });
+    identity::stamp(&mut intent);
+    let mut actions = Vec::new();
+    if !object.is_some_and(|object| json::is_deleting(object) || identity::is_applied(object, &intent)) {
+        actions.push(Action::ApplyVirtual { resource: VOLUMES, namespace: String::new(), object: intent });
+    }
+    if let Some(object) = object {
+        let wanted = json::text(host, "/status/phase");
+        if !wanted.is_empty() && wanted != json::text(object, "/status/phase") {
+            actions.push(patch_virtual(VOLUMES, object, "status", ("status", json!({"phase": wanted}))));
+        }
+    }
+    Plan { actions, ..Plan::default() }
+}
+
+/// Bound volumes are protected in the tenant: released first.
+fn volume_gone(object: &Value) -> Plan {
+    let mut actions = Vec::new();
+    if json::text(object, "/status/phase") == "Bound" {
+        actions.push(patch_virtual(VOLUMES, object, "status", ("status", json!({"phase": "Released"}))));
+    }
+    actions.extend(delete_virtual(VOLUMES, object, None));
+    Plan { actions, ..Plan::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{World, hostile_plans};
+    use super::*;
+
+    fn claim() -> Value {
+        json!({
+            "metadata": {"name": "data", "namespace": "default", "uid": "u1", "annotations": {"volume.kubernetes.io/selected-node": "n"}},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "",
+                "dataSource": {"kind": "PersistentVolumeClaim", "name": "old"}},
+            "status": {"phase": "Pending"},
+        })
+    }
+
+    fn bound() -> World {
+        let mut world = World::new();
+        world.put_virtual("PersistentVolumeClaim", claim());
+        world.settle(&ClaimKind, "default", "data");
+        world.change_host("PersistentVolumeClaim", "data-x-default-x-vc1", |host| {
+            host["spec"]["volumeName"] = json!("pvc-1");
+            host["spec"]["storageClassName"] = json!("fast");
+            host["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = json!("yes");
+            host["status"] =
+                json!({"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]});
+        });
+        world.put_host("PersistentVolume", json!({
+            "metadata": {"name": "pvc-1", "uid": "pv"},
+            "spec": {"capacity": {"storage": "1Gi"}, "hostPath": {"path": "/secret"}, "storageClassName": "fast",
+                "claimRef": {"namespace": "team-a", "name": "data-x-default-x-vc1", "uid": "host-data-x-default-x-vc1"}},
+            "status": {"phase": "Bound"},
+        }));
+        world.settle(&ClaimKind, "default", "data");
+        world.settle(&VolumeKind, "", "pvc-1");
+        world
+    }
+
+    #[test]
+    fn a_claim_is_bound_on_both_sides_and_its_volume_shown_bare() {
+        let mut world = bound();
+        let host = world.host("PersistentVolumeClaim", "data-x-default-x-vc1").expect("made");
+        assert_eq!(host["spec"]["dataSource"]["name"], "old-x-default-x-vc1");
+        assert!(host["metadata"]["annotations"].get(SELECTED_NODE).is_none());
+        let object = world.virtual_one("PersistentVolumeClaim", "default", "data").expect("kept");
+        assert_eq!(object["spec"]["volumeName"], "pvc-1");
+        assert_eq!(object["spec"]["storageClassName"], "fast");
+        assert_eq!(object["status"]["phase"], "Bound");
+        assert_eq!(object["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"], "yes");
+        let volume = world.virtual_one("PersistentVolume", "", "pvc-1").expect("shown");
+        assert!(!volume.to_string().contains("/secret") && !volume.to_string().contains("team-a"), "{volume}");
+        assert_eq!(volume["spec"]["claimRef"]["name"], "data");
+        assert_eq!(volume["status"]["phase"], "Bound");
+        world.remove_host("PersistentVolume", "pvc-1");
+        world.settle(&VolumeKind, "", "pvc-1");
+        assert!(world.virtual_one("PersistentVolume", "", "pvc-1").is_none());
+    }
+
+    #[test]
+    fn growth_goes_down_and_loss_comes_up() {
+        let mut world = bound();
+        world.change_virtual("PersistentVolumeClaim", "default", "data", |c| {
+            c["spec"]["resources"]["requests"]["storage"] = json!("2Gi")
+        });
+        world.settle(&ClaimKind, "default", "data");
+        let host = world.host("PersistentVolumeClaim", "data-x-default-x-vc1").expect("kept");
+        assert_eq!(host["spec"]["resources"]["requests"]["storage"], "2Gi");
+        world.remove_host("PersistentVolumeClaim", "data-x-default-x-vc1");
+        world.settle(&ClaimKind, "default", "data");
+        assert_eq!(
+            world.virtual_one("PersistentVolumeClaim", "default", "data").expect("kept")["status"]["phase"],
+            "Lost"
+        );
+        assert!(world.host("PersistentVolumeClaim", "data-x-default-x-vc1").is_none());
+    }
+
+    #[test]
+    fn sources_that_could_be_anybodys_are_refused() {
+        for source in [
+            json!({"kind": "VolumeSnapshot", "apiGroup": "snapshot.storage.k8s.io", "name": "s"}),
+            json!({"kind": "PersistentVolumeClaim", "name": "s", "namespace": "other"}),
+        ] {
+            let mut world = World::new();
+            let mut object = claim();
+            object["spec"]["dataSourceRef"] = source;
+            world.put_virtual("PersistentVolumeClaim", object);
+            world.settle(&ClaimKind, "default", "data");
+            assert!(world.host("PersistentVolumeClaim", "data-x-default-x-vc1").is_none());
+            assert_eq!(world.explained.len(), 1);
+        }
+    }
+
+    #[test]
+    fn another_tenants_volume_is_not_shown() {
+        let mut world = bound();
+        world.put_host("PersistentVolume", json!({
+            "metadata": {"name": "pvc-2"},
+            "spec": {"claimRef": {"namespace": "team-a", "name": "data-x-default-x-vc2", "uid": "x"}}, "status": {"phase": "Bound"},
+        }));
+        world.settle(&VolumeKind, "", "pvc-2");
+        assert!(world.virtual_one("PersistentVolume", "", "pvc-2").is_none());
+    }
+
+    #[test]
+    fn hostile_input_never_panics() {
+        hostile_plans(&ClaimKind, claim());
+        hostile_plans(
+            &VolumeKind,
+            json!({"metadata": {"name": "v"}, "spec": {"claimRef": {"namespace": "team-a", "name": "n"}}}),
+        );
+    }
+}

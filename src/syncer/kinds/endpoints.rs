@@ -1,0 +1,174 @@
+//! Endpoints and EndpointSlices of Services without a selector. Those of Services with one are made by the host from the
+//! translated selector; slices that mirror Endpoints are made by the host from the synced Endpoints.
+
+use serde_json::Value;
+
+use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView};
+use super::{apply_down, explain, host_name, recorded_key, strip_last_applied, strip_metadata};
+use crate::names::Limit;
+use crate::translate::endpoints::{self, Translated};
+use crate::translate::{identity, json, service};
+use crate::upstream::Resource;
+use crate::upstream::resources::{ENDPOINT_SLICES, ENDPOINTS};
+
+/// Either kind.
+#[derive(Debug)]
+pub struct EndpointsKind {
+    resource: Resource,
+    slices: bool,
+}
+
+impl EndpointsKind {
+    /// Endpoints.
+    pub fn endpoints() -> Self {
+        Self { resource: ENDPOINTS, slices: false }
+    }
+
+    /// EndpointSlices.
+    pub fn slices() -> Self {
+        Self { resource: ENDPOINT_SLICES, slices: true }
+    }
+
+    /// Endpoints bear the Service's name, so their limit is its limit.
+    fn limit(&self) -> Limit {
+        if self.slices { Limit::Subdomain } else { Limit::Label }
+    }
+
+    fn service(&self, object: &Value) -> ObjectKey {
+        let name = if self.slices { identity::label(object, endpoints::SERVICE_NAME) } else { json::name(object) };
+        ObjectKey { namespace: json::namespace(object).to_owned(), name: name.to_owned() }
+    }
+
+    fn is_synced(&self, object: &Value, lookup: &dyn Lookup) -> bool {
+        let key = self.service(object);
+        if service::is_api_service(&key.namespace, &key.name) || (self.slices && endpoints::is_derived_slice(object)) {
+            return false;
+        }
+        lookup.virtual_object("Service", &key).is_some_and(|service| {
+            !service::has_selector(&service)
+                && json::text(&service, "/spec/type") != "ExternalName"
+                && !json::is_deleting(&service)
+        })
+    }
+
+    fn translate(&self, object: &Value, view: &TenantView) -> Option<Translated> {
+        if self.slices { endpoints::slice_to_host(object, view) } else { endpoints::endpoints_to_host(object, view) }
+    }
+}
+
+impl ResourceSyncer for EndpointsKind {
+    fn resource(&self) -> Resource {
+        self.resource
+    }
+
+    fn host_scope(&self) -> HostScope {
+        HostScope::Tenant
+    }
+
+    fn project(&self, object: Value, _side: Direction) -> Value {
+        strip_last_applied(strip_metadata(object, &["generation", "generateName"]))
+    }
+
+    fn virtual_key(&self, host: &Value, view: &TenantView) -> Option<ObjectKey> {
+        recorded_key(&self.resource, host, view, self.limit())
+    }
+
+    fn host_name(&self, key: &ObjectKey, view: &TenantView) -> Option<String> {
+        host_name(key, view, self.limit())
+    }
+
+    /// Not to bring the Service to the host, but to be looked at again when it changes.
+    fn references(&self, object: &Value) -> Vec<Reference> {
+        vec![Reference { kind: "Service", key: self.service(object) }]
+    }
+
+    fn plan(
+        &self,
+        _key: &ObjectKey,
+        virtual_object: Option<&Value>,
+        host: Option<&Value>,
+        view: &TenantView,
+        lookup: &dyn Lookup,
+    ) -> Plan {
+        let translated = virtual_object
+            .filter(|object| self.is_synced(object, lookup))
+            .and_then(|object| Some((object, self.translate(object, view)?)));
+        let intent = |_: &Value| translated.as_ref().map(|(_, t)| t.object.clone());
+        let mut actions = apply_down(self.resource, virtual_object, host, intent, |object| object);
+        if let Some((object, translated)) = translated.as_ref().filter(|(_, t)| !t.refused.is_empty()) {
+            let message = format!("addresses of nodes themselves are left out: {}", translated.refused.join(", "));
+            actions.push(explain(&self.resource, object, "AddressRefused", message));
+        }
+        Plan { actions, ..Plan::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{World, hostile_plans};
+    use super::*;
+    use serde_json::json;
+
+    fn slice() -> Value {
+        json!({
+            "metadata": {"name": "ext-1", "namespace": "default", "uid": "u1", "labels": {"kubernetes.io/service-name": "ext"}},
+            "addressType": "IPv4", "ports": [{"port": 5432}],
+            "endpoints": [{"addresses": ["192.0.2.7"], "targetRef": {"kind": "Pod", "name": "p"}}, {"addresses": ["169.254.169.254"]}],
+        })
+    }
+
+    fn world(selector: Value) -> World {
+        let mut world = World::new();
+        world.put_virtual(
+            "Service",
+            json!({"metadata": {"name": "ext", "namespace": "default"}, "spec": {"selector": selector}}),
+        );
+        world.put_virtual("EndpointSlice", slice());
+        world
+    }
+
+    #[test]
+    fn slices_of_bare_services_cross_with_their_service_and_ports() {
+        let kind = EndpointsKind::slices();
+        let mut world = world(Value::Null);
+        world.settle(&kind, "default", "ext-1");
+        let host = world.host("EndpointSlice", "ext-1-x-default-x-vc1").expect("made");
+        assert_eq!(host["metadata"]["labels"]["kubernetes.io/service-name"], "ext-x-default-x-vc1");
+        assert_eq!(host["endpoints"], json!([{"addresses": ["192.0.2.7"]}]));
+        assert!(world.explained.iter().any(|(_, m)| m.contains("169.254.169.254")));
+        world.change_virtual("EndpointSlice", "default", "ext-1", |s| s["ports"] = json!([{"port": 5433}]));
+        world.settle(&kind, "default", "ext-1");
+        assert_eq!(
+            world.host("EndpointSlice", "ext-1-x-default-x-vc1").expect("kept")["ports"],
+            json!([{"port": 5433}])
+        );
+        world.change_virtual("Service", "default", "ext", |s| s["spec"]["selector"] = json!({"a": "b"}));
+        world.settle(&kind, "default", "ext-1");
+        assert!(world.host("EndpointSlice", "ext-1-x-default-x-vc1").is_none());
+    }
+
+    #[test]
+    fn a_slice_cannot_join_a_service_with_a_selector() {
+        let kind = EndpointsKind::slices();
+        let mut world = world(json!({"app": "web"}));
+        world.settle(&kind, "default", "ext-1");
+        assert!(world.host("EndpointSlice", "ext-1-x-default-x-vc1").is_none());
+    }
+
+    #[test]
+    fn endpoints_take_the_services_name_and_no_node_addresses() {
+        let kind = EndpointsKind::endpoints();
+        let mut world = world(Value::Null);
+        world.put_virtual("Endpoints", json!({"metadata": {"name": "ext", "namespace": "default", "uid": "u2"},
+            "subsets": [{"addresses": [{"ip": "127.0.0.1"}, {"ip": "::ffff:127.0.0.1"}, {"ip": "192.0.2.1"}], "ports": [{"port": 1}]}]}));
+        world.settle(&kind, "default", "ext");
+        let host = world.host("Endpoints", "ext-x-default-x-vc1").expect("made");
+        assert_eq!(host["subsets"], json!([{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 1}]}]));
+    }
+
+    #[test]
+    fn hostile_input_never_panics() {
+        hostile_plans(&EndpointsKind::slices(), slice());
+        hostile_plans(&EndpointsKind::endpoints(), slice());
+    }
+}

@@ -1,0 +1,99 @@
+//! Endpoints and EndpointSlices that a tenant writes by hand, for Services without a selector.
+//!
+//! Addresses that mean the node itself are refused. Which other addresses belong to foreign pods is not known here: as on
+//! any cluster, NetworkPolicy decides who may talk to whom (`docs/limits.md`).
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+
+use super::{View, identity, json};
+use crate::names::Limit;
+
+/// Label that ties a slice to its Service.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// A host object, and the addresses that were left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Translated {
+    /// For the host.
+    pub object: Value,
+    /// Not allowed.
+    pub refused: Vec<String>,
+}
+
+/// Whether a slice is made by a controller from something that is synced itself.
+pub fn is_derived_slice(slice: &Value) -> bool {
+    let by = identity::label(slice, MANAGED_BY);
+    by.starts_with("endpointslice-controller") || by.starts_with("endpointslicemirroring-controller")
+}
+
+/// The host Endpoints.
+pub fn endpoints_to_host(object: &Value, view: &View) -> Option<Translated> {
+    let metadata = identity::metadata("Endpoints", object, view, Limit::Label)?;
+    let mut refused = Vec::new();
+    let subsets: Vec<Value> = json::items(object, "/subsets")
+        .iter()
+        .map(|subset| {
+            let mut out = json::pick(subset, &["ports"]);
+            for field in ["addresses", "notReadyAddresses"] {
+                let kept: Vec<Value> = json::items(subset, &format!("/{field}"))
+                    .iter()
+                    .filter(|address| is_allowed(json::text(address, "/ip"), &mut refused))
+                    .map(|address| Value::Object(json::pick(address, &["ip", "hostname", "nodeName"])))
+                    .collect();
+                if !kept.is_empty() {
+                    out.insert(field.to_owned(), Value::Array(kept));
+                }
+            }
+            Value::Object(out)
+        })
+        .filter(|subset| subset.get("addresses").is_some() || subset.get("notReadyAddresses").is_some())
+        .collect();
+    let object = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata, "subsets": subsets});
+    Some(Translated { object, refused })
+}
+
+/// The host EndpointSlice.
+pub fn slice_to_host(object: &Value, view: &View) -> Option<Translated> {
+    let kind = "discovery.k8s.io/EndpointSlice";
+    let mut metadata = identity::metadata(kind, object, view, Limit::Subdomain)?;
+    let service = identity::label(object, SERVICE_NAME);
+    let service = identity::host_name(json::namespace(object), service, view, Limit::Label)?;
+    json::object(&mut metadata, "labels").insert(SERVICE_NAME.to_owned(), json!(service.as_str()));
+    let mut refused = Vec::new();
+    let by_name = json::text(object, "/addressType") == "FQDN";
+    let endpoints: Vec<Value> = json::items(object, "/endpoints")
+        .iter()
+        .filter_map(|endpoint| endpoint_to_host(endpoint, by_name, &mut refused))
+        .map(Value::Object)
+        .collect();
+    let mut out = json::pick(object, &["addressType", "ports"]);
+    out.insert("apiVersion".to_owned(), json!("discovery.k8s.io/v1"));
+    out.insert("kind".to_owned(), json!("EndpointSlice"));
+    out.insert("metadata".to_owned(), Value::Object(metadata));
+    out.insert("endpoints".to_owned(), Value::Array(endpoints));
+    Some(Translated { object: Value::Object(out), refused })
+}
+
+fn endpoint_to_host(endpoint: &Value, by_name: bool, refused: &mut Vec<String>) -> Option<Map<String, Value>> {
+    let addresses = json::items(endpoint, "/addresses").iter().filter_map(Value::as_str);
+    let kept: Vec<&str> = addresses.filter(|address| by_name || is_allowed(address, refused)).collect();
+    let mut out = json::pick(endpoint, &["conditions", "hostname", "nodeName", "zone"]);
+    out.insert("addresses".to_owned(), json!(kept));
+    (!kept.is_empty()).then_some(out)
+}
+
+fn is_allowed(address: &str, refused: &mut Vec<String>) -> bool {
+    let fine = address.parse::<IpAddr>().is_ok_and(|ip| match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            !(ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_unspecified() || ip.is_broadcast())
+        }
+        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified()),
+    });
+    if !fine {
+        refused.push(address.to_owned());
+    }
+    fine
+}

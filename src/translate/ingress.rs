@@ -1,0 +1,134 @@
+//! Ingresses: names mapped, and what could inject configuration into a shared controller refused.
+//!
+//! Ingress controllers of the host are shared by all tenants and hold all their keys. Annotations that are pasted into
+//! a controller's configuration have leaked them again and again (CVE-2021-25742, CVE-2024-7646, CVE-2025-1097, -1098,
+//! -24514, -1974). The whole Ingress is refused then: dropping only an `auth-url` would publish what it protects.
+
+use serde_json::{Map, Value, json};
+
+use super::{View, identity, json};
+use crate::names::Limit;
+
+/// Controllers whose annotations are understood well enough to be judged.
+const PREFIXES: &[&str] = &[
+    "nginx.ingress.kubernetes.io/",
+    "nginx.org/",
+    "nginx.com/",
+    "haproxy.org/",
+    "haproxy-ingress.github.io/",
+    "haproxy.router.openshift.io/",
+    "ingress.kubernetes.io/",
+];
+/// Annotations that name a Secret, as `name` or `namespace/name`.
+const SECRETS: &[&str] = &["auth-secret", "auth-tls-secret", "proxy-ssl-secret"];
+/// Beginnings of annotations that hold URLs or expressions which end up in configuration.
+const REFUSED: &[&str] = &[
+    "auth-url",
+    "auth-signin",
+    "auth-snippet",
+    "auth-tls-match-cn",
+    "auth-tls-error-page",
+    "auth-proxy-set-headers",
+    "auth-cache-key",
+    "auth-response-headers",
+    "auth-request-redirect",
+    "mirror-",
+    "modsecurity-",
+    "lua-",
+    "custom-http-errors-",
+    "backend-config",
+    "frontend-config",
+    "auth-headers-",
+    "global-",
+];
+
+/// The annotation or path for which an Ingress is refused, and why.
+pub fn refusal(ingress: &Value) -> Option<String> {
+    for (key, value) in json::strings(ingress, "/metadata/annotations") {
+        let Some(name) = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)) else { continue };
+        if name.contains("snippet") || REFUSED.iter().any(|refused| name.starts_with(refused)) {
+            return Some(format!(
+                "annotation {key} can inject configuration into the host's shared ingress controller"
+            ));
+        }
+        if is_dangerous(&value) {
+            return Some(format!("annotation {key} holds characters that could end its place in a configuration"));
+        }
+        if SECRETS.contains(&name) && secret_of(&value, json::namespace(ingress)).is_none() {
+            return Some(format!("annotation {key} names a Secret of another namespace"));
+        }
+    }
+    if let Some(path) = paths(ingress).map(|path| json::text(path, "/path")).find(|path| is_dangerous(path)) {
+        return Some(format!("path {path:?} holds characters that could end its place in a configuration"));
+    }
+    let resource = |backend: &Value| json::has(backend, "/resource");
+    let by_resource = ingress.pointer("/spec/defaultBackend").is_some_and(resource)
+        || paths(ingress).any(|path| path.get("backend").is_some_and(resource));
+    by_resource.then(|| "backends that are no Service are not synced".to_owned())
+}
+
+/// The host Ingress. None when its name is not valid.
+pub fn to_host(ingress: &Value, view: &View) -> Option<Value> {
+    let namespace = json::namespace(ingress);
+    let mut metadata = identity::metadata("networking.k8s.io/Ingress", ingress, view, Limit::Subdomain)?;
+    json::within(&mut metadata, "annotations", |annotations| {
+        for (key, value) in annotations.iter_mut() {
+            let named =
+                PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)).is_some_and(|n| SECRETS.contains(&n));
+            if let Some(secret) = value.as_str().filter(|_| named).and_then(|v| secret_of(v, namespace)) {
+                let name = identity::reference(namespace, secret, view, Limit::Subdomain);
+                *value = json!(format!("{}/{name}", view.namespace()));
+            }
+        }
+    });
+    let source = ingress.get("spec").unwrap_or(&Value::Null);
+    let mut spec = json::pick(source, &["ingressClassName", "defaultBackend", "rules", "tls"]);
+    json::within(&mut spec, "defaultBackend", |backend| backend_to_host(backend, namespace, view));
+    json::each(&mut spec, "rules", |rule| {
+        json::within(rule, "http", |http| {
+            json::each(http, "paths", |path| {
+                json::within(path, "backend", |backend| backend_to_host(backend, namespace, view));
+            });
+        });
+    });
+    json::each(&mut spec, "tls", |tls| {
+        json::rename(tls, "secretName", |name| identity::reference(namespace, name, view, Limit::Subdomain));
+    });
+    Some(json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}))
+}
+
+/// Secrets that an Ingress uses.
+pub fn secrets(ingress: &Value) -> Vec<String> {
+    let tls = json::items(ingress, "/spec/tls").iter().map(|tls| json::text(tls, "/secretName").to_owned());
+    let named = json::strings(ingress, "/metadata/annotations").into_iter().filter_map(|(key, value)| {
+        let name = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix))?;
+        SECRETS.contains(&name).then(|| secret_of(&value, json::namespace(ingress)).map(str::to_owned)).flatten()
+    });
+    let mut all: Vec<String> = tls.chain(named).filter(|name| !name.is_empty()).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn paths(ingress: &Value) -> impl Iterator<Item = &Value> {
+    json::items(ingress, "/spec/rules").iter().flat_map(|rule| json::items(rule, "/http/paths"))
+}
+
+fn backend_to_host(backend: &mut Map<String, Value>, namespace: &str, view: &View) {
+    backend.remove("resource");
+    json::within(backend, "service", |service| {
+        json::rename(service, "name", |name| identity::reference(namespace, name, view, Limit::Label));
+    });
+}
+
+/// The Secret's name when it is one of the same namespace.
+fn secret_of<'a>(value: &'a str, namespace: &str) -> Option<&'a str> {
+    match value.split_once('/') {
+        None => Some(value),
+        Some((of, name)) => (of == namespace && !name.contains('/')).then_some(name),
+    }
+}
+
+fn is_dangerous(text: &str) -> bool {
+    text.chars().any(|c| c.is_control() || matches!(c, '{' | '}' | ';' | '`' | '#'))
+}
