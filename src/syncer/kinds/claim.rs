@@ -400,10 +400,10 @@ mod tests {
 
     #[test]
     fn hostile_input_never_panics() {
-        hostile_plans(&ClaimKind, claim());
+        hostile_plans(&ClaimKind, &claim());
         hostile_plans(
             &VolumeKind,
-            json!({"metadata": {"name": "v"}, "spec": {"claimRef": {"namespace": "team-a", "name": "n"}}}),
+            &json!({"metadata": {"name": "v"}, "spec": {"claimRef": {"namespace": "team-a", "name": "n"}}}),
         );
     }
 }

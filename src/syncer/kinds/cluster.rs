@@ -332,7 +332,7 @@ mod tests {
         let mut world = World::new();
         let class = json!({"metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true", "x": "y"}},
             "provisioner": "p", "parameters": {"secret": "s"}, "reclaimPolicy": "Delete"});
-        world.put_host("StorageClass", class.clone());
+        world.put_host("StorageClass", class);
         world.put_host("StorageClass", json!({"metadata": {"name": "own"}, "provisioner": "p"}));
         world.put_virtual("StorageClass", json!({"metadata": {"name": "own", "uid": "u"}, "provisioner": "tenant"}));
         world.settle(&kind, "", "fast");
@@ -364,9 +364,9 @@ mod tests {
 
     #[test]
     fn hostile_input_never_panics() {
-        hostile_plans(&NodeKind, node());
+        hostile_plans(&NodeKind, &node());
         for kind in [ClassKind::storage(), ClassKind::priority(), ClassKind::runtime(), ClassKind::ingress()] {
-            hostile_plans(&kind, node());
+            hostile_plans(&kind, &node());
         }
     }
 }

@@ -187,6 +187,6 @@ mod tests {
 
     #[test]
     fn hostile_input_never_panics() {
-        hostile_plans(&ConfigKind::secrets(), secret());
+        hostile_plans(&ConfigKind::secrets(), &secret());
     }
 }

@@ -117,7 +117,7 @@ mod tests {
         })
     }
 
-    fn world(selector: Value) -> World {
+    fn world(selector: &Value) -> World {
         let mut world = World::new();
         world.put_virtual(
             "Service",
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn slices_of_bare_services_cross_with_their_service_and_ports() {
         let kind = EndpointsKind::slices();
-        let mut world = world(Value::Null);
+        let mut world = world(&Value::Null);
         world.settle(&kind, "default", "ext-1");
         let host = world.host("EndpointSlice", "ext-1-x-default-x-vc1").expect("made");
         assert_eq!(host["metadata"]["labels"]["kubernetes.io/service-name"], "ext-x-default-x-vc1");
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_slice_cannot_join_a_service_with_a_selector() {
         let kind = EndpointsKind::slices();
-        let mut world = world(json!({"app": "web"}));
+        let mut world = world(&json!({"app": "web"}));
         world.settle(&kind, "default", "ext-1");
         assert!(world.host("EndpointSlice", "ext-1-x-default-x-vc1").is_none());
     }
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn endpoints_take_the_services_name_and_no_node_addresses() {
         let kind = EndpointsKind::endpoints();
-        let mut world = world(Value::Null);
+        let mut world = world(&Value::Null);
         world.put_virtual("Endpoints", json!({"metadata": {"name": "ext", "namespace": "default", "uid": "u2"},
             "subsets": [{"addresses": [{"ip": "127.0.0.1"}, {"ip": "::ffff:127.0.0.1"}, {"ip": "192.0.2.1"}], "ports": [{"port": 1}]}]}));
         world.settle(&kind, "default", "ext");
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn hostile_input_never_panics() {
-        hostile_plans(&EndpointsKind::slices(), slice());
-        hostile_plans(&EndpointsKind::endpoints(), slice());
+        hostile_plans(&EndpointsKind::slices(), &slice());
+        hostile_plans(&EndpointsKind::endpoints(), &slice());
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::kind::{Action, Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
 use super::{strip_metadata, virtual_key_of};
@@ -136,6 +136,7 @@ fn names_in_pod(object: &Value, view: &TenantView) -> BTreeMap<String, String> {
 mod tests {
     use super::super::testing::{World, hostile_plans};
     use super::*;
+    use serde_json::json;
 
     fn host_event(name: &str, message: &str) -> Value {
         json!({
@@ -204,6 +205,6 @@ mod tests {
 
     #[test]
     fn hostile_input_never_panics() {
-        hostile_plans(&EventKind, host_event("web-x-default-x-vc1", "m"));
+        hostile_plans(&EventKind, &host_event("web-x-default-x-vc1", "m"));
     }
 }

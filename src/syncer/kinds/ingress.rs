@@ -79,7 +79,7 @@ mod tests {
 
     const HOST: &str = "web-x-default-x-vc1";
 
-    fn object(annotations: Value) -> Value {
+    fn object(annotations: &Value) -> Value {
         json!({
             "metadata": {"name": "web", "namespace": "default", "uid": "u1", "annotations": annotations},
             "spec": {"ingressClassName": "nginx", "tls": [{"hosts": ["a"], "secretName": "cert"}],
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn names_are_mapped_and_the_address_comes_up() {
         let mut world = World::new();
-        world.put_virtual("Ingress", object(json!({"nginx.ingress.kubernetes.io/auth-secret": "users"})));
+        world.put_virtual("Ingress", object(&json!({"nginx.ingress.kubernetes.io/auth-secret": "users"})));
         let plan = world.plan(&IngressKind, "default", "web");
         assert_eq!(plan.requires.iter().map(|r| r.key.name.as_str()).collect::<Vec<_>>(), ["cert", "users"]);
         world.settle(&IngressKind, "default", "web");
@@ -123,10 +123,10 @@ mod tests {
             ("nginx.ingress.kubernetes.io/auth-tls-secret", "kube-system/ca"),
         ] {
             let mut world = World::new();
-            world.put_virtual("Ingress", object(json!({})));
+            world.put_virtual("Ingress", object(&json!({})));
             world.settle(&IngressKind, "default", "web");
             assert!(world.host("Ingress", HOST).is_some());
-            world.put_virtual("Ingress", object(json!({key: value})));
+            world.put_virtual("Ingress", object(&json!({key: value})));
             world.settle(&IngressKind, "default", "web");
             assert!(world.host("Ingress", HOST).is_none(), "{key}");
             assert!(world.explained.iter().any(|(_, m)| m.contains(key)), "{key}");
@@ -135,6 +135,6 @@ mod tests {
 
     #[test]
     fn hostile_input_never_panics() {
-        hostile_plans(&IngressKind, object(json!({"nginx.ingress.kubernetes.io/auth-secret": "users"})));
+        hostile_plans(&IngressKind, &object(&json!({"nginx.ingress.kubernetes.io/auth-secret": "users"})));
     }
 }

@@ -95,7 +95,7 @@ fn orphan(host: &Value, now: i64) -> Plan {
     if let Ok(object @ Value::Object(_)) = serde_json::from_str::<Value>(identity::annotation(host, RECREATE)) {
         let namespace = json::namespace(&object).to_owned();
         let create = Action::CreateVirtual { resource: SERVICES, namespace, object };
-        return Plan { actions: vec![create, annotate(host, RECREATE, Value::Null)], ..Plan::default() };
+        return Plan { actions: vec![create, annotate(host, RECREATE, &Value::Null)], ..Plan::default() };
     }
     if let Some(since) = json::unix(identity::annotation(host, keys::PENDING)) {
         let left = PENDING_SECONDS - (now - since).clamp(0, PENDING_SECONDS);
@@ -234,15 +234,15 @@ fn recreation(object: &Value, host: &Value) -> Plan {
             }
         });
     }
-    let mut actions = vec![annotate(host, RECREATE, Value::String(again.to_string()))];
+    let mut actions = vec![annotate(host, RECREATE, &Value::String(again.to_string()))];
     actions.extend(delete_virtual(SERVICES, object, None));
     let namespace = json::namespace(object).to_owned();
     actions.push(Action::CreateVirtual { resource: SERVICES, namespace, object: again });
-    actions.push(annotate(host, RECREATE, Value::Null));
+    actions.push(annotate(host, RECREATE, &Value::Null));
     Plan { actions, ..Plan::default() }
 }
 
-fn annotate(host: &Value, key: &str, value: Value) -> Action {
+fn annotate(host: &Value, key: &str, value: &Value) -> Action {
     Action::PatchHost {
         resource: SERVICES,
         name: json::name(host).to_owned(),

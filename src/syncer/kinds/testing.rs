@@ -124,7 +124,7 @@ impl World {
         }
     }
 
-    fn try_apply(&mut self, action: Action) -> Result<(), Action> {
+    fn try_apply(&mut self, action: Action) -> Result<(), Box<Action>> {
         match action {
             Action::OrElse { first, otherwise } => match self.try_apply(*first) {
                 Ok(()) => Ok(()),
@@ -133,15 +133,14 @@ impl World {
             Action::ApplyHost { resource, ref object } | Action::CreateHost { resource, ref object } => {
                 let stored = self.host(resource.kind, json::name(object));
                 let mut merged = object.clone();
-                let kept = stored
-                    .clone()
-                    .unwrap_or_else(|| json!({"metadata": {"uid": format!("host-{}", json::name(object))}}));
+                let kept =
+                    stored.unwrap_or_else(|| json!({"metadata": {"uid": format!("host-{}", json::name(object))}}));
                 if kept["status"].is_object() {
                     merged["status"] = kept["status"].clone();
                 }
                 merged["metadata"]["uid"] = kept["metadata"]["uid"].clone();
                 if !self.allocate(&resource, &mut merged) {
-                    return Err(action);
+                    return Err(Box::new(action));
                 }
                 self.put_host(resource.kind, merged);
                 Ok(())
@@ -150,7 +149,7 @@ impl World {
                 let Some(mut object) = self.host(resource.kind, name) else { return Ok(()) };
                 apply_patch(&mut object, patch, kind);
                 if !self.allocate(&resource, &mut object) {
-                    return Err(action);
+                    return Err(Box::new(action));
                 }
                 self.put_host(resource.kind, object);
                 Ok(())
@@ -169,7 +168,7 @@ impl World {
         }
     }
 
-    fn apply_virtual(&mut self, action: Action) -> Result<(), Action> {
+    fn apply_virtual(&mut self, action: Action) -> Result<(), Box<Action>> {
         match action {
             Action::PatchVirtual { resource, key, kind, patch, .. } => {
                 if let Some(object) = self.virtual_objects.get_mut(&(resource.kind.to_owned(), key)) {
@@ -371,10 +370,10 @@ fn strategic_list(object: &mut Value, patch: &[Value], merge_key: &str) {
 }
 
 /// Plans with hostile JSON on either side, and with real objects that hold hostile JSON somewhere; none may panic.
-pub(crate) fn hostile_plans(kind: &dyn ResourceSyncer, base: Value) {
+pub(crate) fn hostile_plans(kind: &dyn ResourceSyncer, base: &Value) {
     let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
     let resource = kind.resource();
-    let mut host = json!({"metadata": identity::metadata(&super::kind_annotation(&resource), &base, &view(), crate::names::Limit::Label).unwrap_or_default()});
+    let mut host = json!({"metadata": identity::metadata(&super::kind_annotation(&resource), base, &view(), crate::names::Limit::Label).unwrap_or_default()});
     host["spec"] = base["spec"].clone();
     host["status"] = base["status"].clone();
     let sides = (
@@ -382,7 +381,7 @@ pub(crate) fn hostile_plans(kind: &dyn ResourceSyncer, base: Value) {
         prop_oneof![hostile(), poisoned(host), poisoned(base.clone())],
         hostile(),
     );
-    let key = super::key_of(&base);
+    let key = super::key_of(base);
     runner
         .run(&sides, |(virtual_object, host, other)| {
             let mut world = World::new();
@@ -508,7 +507,7 @@ impl World {
 fn hostile_services_never_panic() {
     hostile_plans(
         &super::service::ServiceKind,
-        json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"},
+        &json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"},
             "spec": {"type": "NodePort", "clusterIP": "10.96.1.1", "selector": {"app": "web"}, "ports": [{"port": 80, "nodePort": 30080}]},
             "status": {"loadBalancer": {"ingress": []}}}),
     );

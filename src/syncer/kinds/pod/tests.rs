@@ -419,5 +419,5 @@ fn priority_classes_are_kept_when_the_host_has_them() {
 
 #[test]
 fn hostile_input_never_panics() {
-    hostile_plans(&PodKind, pod());
+    hostile_plans(&PodKind, &pod());
 }
