@@ -54,6 +54,19 @@ async fn a_request_that_disagrees_with_its_connection_is_421() {
     assert!(world.metrics.render().expect("metrics").contains("portico_gateway_misdirected_total"));
 }
 
+/// Starlette CVE-2026-48710: what two layers could read differently is refused before routing.
+#[tokio::test]
+async fn a_second_or_malformed_host_is_400() {
+    let world = World::start().await;
+    let mut client = world.by_name(&world.a).user(world.a.user("mallory")).http(true).await;
+    assert_eq!(status(client.get_with("/api", &[("host", "beta.example.com")]).await).await.0, 400);
+    for host in ["alpha.example.com:99999", "alpha..example.com", "x@alpha.example.com", "alpha.example.com:"] {
+        let mut client = world.by_name(&world.a).user(world.a.user("mallory")).http(true).await;
+        assert_eq!(status(client.get_at(host, "/api", &[]).await).await.0, 400, "{host}");
+    }
+    assert!(world.a.api.seen().is_empty() && world.b.api.seen().is_empty());
+}
+
 #[tokio::test]
 async fn the_tenant_is_computed_for_every_request_of_a_connection() {
     let world = World::start().await;
