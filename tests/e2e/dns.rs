@@ -1,0 +1,93 @@
+//! Names as a pod of a tenant resolves them.
+
+use serde_json::json;
+
+use crate::harness::{AGNHOST, Dump, Space, alpha, beta, eventually};
+
+/// Addresses that a pod gets for a name, in order.
+fn lookup(space: &Space, name: &str) -> Result<Vec<String>, String> {
+    let line = format!("nslookup -type=a {name} 2>&1 | sed -n '/^Name:/,$p' | sed -n 's/^Address[ 0-9]*: *//p'");
+    let found: Vec<String> = space.sh("box", &line).result()?.lines().map(|l| l.trim().to_owned()).collect();
+    if found.is_empty() { Err(space.sh("box", &format!("nslookup {name}")).to_string()) } else { Ok(found) }
+}
+
+fn service_ip(space: &Space, name: &str) -> String {
+    space.kubectl(&["get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]).ok()
+}
+
+#[test]
+fn services_by_short_and_long_names() {
+    let space = alpha().space("names");
+    let _dump = Dump(vec![alpha()]);
+    space.kubectl(&["create", "service", "clusterip", "web", "--tcp=80:8080"]).ok();
+    space.pod("box");
+    let address = service_ip(&space, "web");
+    // wget asks the resolver of the C library's kind, with the search path of the pod.
+    let resolv = space.sh("box", "cat /etc/resolv.conf").ok();
+    assert!(
+        resolv.contains(&format!("search {}.svc.cluster.local svc.cluster.local cluster.local", space.name)),
+        "{resolv}"
+    );
+    let full = format!("web.{}.svc.cluster.local", space.name);
+    eventually("the Service's name", || match lookup(&space, &full)? {
+        found if found == [address.clone()] => Ok(()),
+        found => Err(format!("{found:?} instead of {address}")),
+    });
+    let kubernetes = lookup(&space, "kubernetes.default.svc.cluster.local").expect("the API server");
+    let inside =
+        alpha().kubectl(&["-n", "default", "get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]).ok();
+    assert_eq!(kubernetes, [inside]);
+}
+
+#[test]
+fn stateful_pods_have_names_of_their_own() {
+    let space = alpha().space("stateful");
+    let _dump = Dump(vec![alpha()]);
+    space.apply(
+        &json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db"},
+                "spec": {"clusterIP": "None", "selector": {"app": "db"}, "ports": [{"name": "http", "port": 8080}]}},
+            {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"}, "spec": {
+                "serviceName": "db", "replicas": 2, "podManagementPolicy": "Parallel", "selector": {"matchLabels": {"app": "db"}},
+                "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [
+                    {"name": "main", "image": AGNHOST, "args": ["netexec", "--http-port=8080"]}]}}}}]})
+        .to_string(),
+    );
+    space.pod("box");
+    space.kubectl(&["rollout", "status", "statefulset/db", "--timeout=90s"]).ok();
+    for pod in ["db-0", "db-1"] {
+        let ip = space.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"]).ok();
+        let name = format!("{pod}.db.{}.svc.cluster.local", space.name);
+        eventually(&name, || match lookup(&space, &name)? {
+            found if found == [ip.clone()] => Ok(()),
+            found => Err(format!("{found:?} instead of {ip}")),
+        });
+        let said = space.sh("box", &format!("wget -q -O - -T 5 http://{pod}.db:8080/hostname")).ok();
+        assert_eq!(said, pod);
+        assert_eq!(space.sh(pod, "hostname").ok().trim(), pod);
+    }
+    let all = lookup(&space, &format!("db.{}.svc.cluster.local", space.name)).expect("the headless Service");
+    assert_eq!(all.len(), 2, "{all:?}");
+}
+
+#[test]
+fn hostile_names_of_another_tenant_do_not_exist() {
+    let (mine, theirs) = (alpha().space("hidden"), beta().space("hidden"));
+    let _dump = Dump(vec![alpha(), beta()]);
+    mine.kubectl(&["create", "service", "clusterip", "treasure", "--tcp=80"]).ok();
+    theirs.kubectl(&["create", "service", "clusterip", "own", "--tcp=80"]).ok();
+    theirs.pod("box");
+    mine.pod("box");
+    let (own, treasure) = (service_ip(&theirs, "own"), service_ip(&mine, "treasure"));
+    let name = |service: &str| format!("{service}.{}.svc.cluster.local", mine.name);
+    eventually("one's own name", || match lookup(&theirs, &name("own"))? {
+        found if found == [own.clone()] => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    eventually("the owner's name", || match lookup(&mine, &name("treasure"))? {
+        found if found == [treasure.clone()] => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+    assert!(lookup(&theirs, &name("treasure")).is_err());
+    assert!(lookup(&theirs, &format!("{}.e2e-a.svc.cluster.local", mine.host_name("treasure"))).is_err());
+}

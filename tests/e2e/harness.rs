@@ -1,0 +1,76 @@
+//! What all tests share: the programs, the tenants, waiting with patience, and a dump of both sides when one fails.
+
+mod program;
+mod raw;
+mod tenant;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+pub(crate) use program::{Answer, Invocation, http_get, kubectl, portico};
+pub(crate) use raw::raw;
+pub(crate) use tenant::{Dump, Space, Tenant, alpha, beta, names, sleeper, user_of, with_user};
+
+pub(crate) const BUSYBOX: &str = "docker.io/portico/busybox:1";
+pub(crate) const AGNHOST: &str = "docker.io/portico/agnhost:1";
+pub(crate) const SYSTEM: &str = "portico-system";
+
+/// The host as its admin.
+pub(crate) fn host(arguments: &[&str]) -> Answer {
+    kubectl(&host_kubeconfig(), arguments)
+}
+
+pub(crate) fn host_kubeconfig() -> PathBuf {
+    let default = target().join("cluster/kubeconfig");
+    std::env::var_os("PORTICO_E2E_KUBECONFIG").map_or(default, PathBuf::from)
+}
+
+/// Base URL of the gateway.
+pub(crate) fn gateway_url() -> String {
+    std::env::var("PORTICO_E2E_GATEWAY").unwrap_or_else(|_| "https://10.88.0.1:30443".to_owned())
+}
+
+/// `target/` of the clone, wherever cargo builds.
+pub(crate) fn target() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target")
+}
+
+/// A folder for files of the tests.
+pub(crate) fn work() -> PathBuf {
+    let folder = target().join("e2e");
+    std::fs::create_dir_all(&folder).expect("the folder for e2e files");
+    folder
+}
+
+/// Distinguishes the objects of this run from those of runs before.
+pub(crate) fn run_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        format!("{:x}", now & 0xff_ffff)
+    })
+}
+
+/// How long anything may take; slow machines set `PORTICO_E2E_PATIENCE` (seconds).
+fn patience() -> Duration {
+    let seconds = std::env::var("PORTICO_E2E_PATIENCE").ok().and_then(|s| s.parse().ok()).unwrap_or(90);
+    Duration::from_secs(seconds)
+}
+
+/// Asks again until the answer is `Ok`; the last refusal is the failure.
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + patience();
+    loop {
+        match ask() {
+            Ok(value) => return value,
+            Err(why) if Instant::now() >= deadline => panic!("{what}: not within {:?}: {why}", patience()),
+            Err(_) => std::thread::sleep(Duration::from_millis(250)),
+        }
+    }
+}
+
+/// Asks again until it is true.
+pub(crate) fn eventually_is(what: &str, mut ask: impl FnMut() -> bool) {
+    eventually(what, || if ask() { Ok(()) } else { Err("still not".to_owned()) });
+}
