@@ -165,8 +165,9 @@ impl Post<'_> {
 
     async fn forward_with_addresses(&self, admitted: &Value, host: &Value) -> Result<Response<Body>> {
         let object = if self.is_json() {
-            serde_json::from_slice(&self.body)
-                .map_err(|e| Error::client(Kind::BadRequest, "the request body is not readable").because(e))?
+            let object = serde_json::from_slice(&self.body)
+                .map_err(|e| Error::client(Kind::BadRequest, "the request body is not readable").because(e))?;
+            named(object, admitted)
         } else {
             unadmitted(admitted)
         };
@@ -255,6 +256,16 @@ fn busy() -> Error {
     let status =
         Status::failure(503, "ServiceUnavailable", "a Service of this name is still being removed on the host");
     Error::from_status(Side::Client, status.retry_after(1))
+}
+
+/// A generated name is settled by the dry run, for both sides.
+fn named(mut object: Value, admitted: &Value) -> Value {
+    if json::name(&object).is_empty()
+        && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        metadata.insert("name".to_owned(), json::name(admitted).into());
+    }
+    object
 }
 
 /// The admitted object as a request body: without what only the API server may set.

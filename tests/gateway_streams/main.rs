@@ -1,4 +1,4 @@
-//! exec, attach, port-forward and log through the gateway: fake backends of two tenants, one of them hostile, and a
+//! What the gateway serves from the host (exec, attach, port-forward, log, the making of Services): fake backends of two tenants, one of them hostile, and a
 //! fake host.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,5 +7,6 @@ mod support;
 
 mod attacks;
 mod rights;
+mod services;
 mod streams;
 mod world;

@@ -69,7 +69,7 @@ impl World {
         let objects = host_objects.clone();
         let streams = Arc::new(streams);
         let host = FakeApi::start(move |seen| {
-            let is_pod = seen.path.split('/').count() == 7;
+            let is_pod = seen.path.split('/').count() == 7 && seen.path.contains("/pods/");
             let answer = if is_pod { objects.answer(&seen.path) } else { streams(seen) };
             async move { answer }
         })
@@ -139,7 +139,10 @@ impl World {
     pub async fn refusal(&self, cluster: &Cluster, user: &str, request: &str) -> (u16, String) {
         let (mut wire, head) = self.ask(cluster, user, request).await;
         let body = wire.rest().await;
-        let status: Value = serde_json::from_slice(&body).unwrap_or_else(|_| panic!("no Status: {head:?}"));
+        // Relayed answers come in chunks.
+        let from = body.iter().position(|b| *b == b'{').unwrap_or_default();
+        let to = body.iter().rposition(|b| *b == b'}').map_or(from, |at| at + 1);
+        let status: Value = serde_json::from_slice(&body[from..to]).unwrap_or_else(|_| panic!("no Status: {head:?}"));
         assert_eq!(status["kind"], "Status");
         assert_eq!(status["code"], head.code);
         (head.code, status["message"].as_str().unwrap_or_default().to_owned())
@@ -244,10 +247,34 @@ fn backend(objects: &Objects, seen: &Seen) -> Answer {
         };
         return Answer::json(201, &json!({"status": {"allowed": allowed}}));
     }
+    if seen.method == "POST" && seen.path.ends_with("/services") {
+        return services(objects, seen);
+    }
     if seen.path.starts_with(ADMISSION) && objects.get(&seen.path).is_none() {
         return Answer::json(200, &json!({"metadata": {}, "items": []}));
     }
     objects.answer(&seen.path)
+}
+
+/// A dry run names, defaults and chooses an address; the real thing is refused when the test put a refusal.
+fn services(objects: &Objects, seen: &Seen) -> Answer {
+    let mut object = seen.json();
+    if !seen.query.contains("dryRun=All") {
+        return match objects.get("refusal") {
+            Some(_) => Answer::status(409, "AlreadyExists", "services \"web\" already exists"),
+            None => Answer::json(201, &object),
+        };
+    }
+    let metadata = &mut object["metadata"];
+    if metadata["name"].is_null() {
+        metadata["name"] = json!(format!("{}abcde", metadata["generateName"].as_str().unwrap_or_default()));
+    }
+    metadata["namespace"] = json!("default");
+    metadata["uid"] = json!("uid-of-the-dry-run");
+    object["spec"]["type"] = json!("ClusterIP");
+    object["spec"]["clusterIP"] = json!("10.96.200.200");
+    object["spec"]["clusterIPs"] = json!(["10.96.200.200"]);
+    Answer::json(201, &object)
 }
 
 impl Wire {

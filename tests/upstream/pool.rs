@@ -198,6 +198,21 @@ async fn a_token_file_is_read_again() {
 }
 
 #[tokio::test]
+async fn idle_connections_are_closed() {
+    let api = FakeApi::start(|_| async { Answer::text(200, "ok") }).await;
+    let pool = pool(&api);
+    text(&pool, Class::Unary, get("/")).await;
+    assert_eq!(pool.connections(Class::Unary), 1);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(120)).await;
+    tokio::time::resume();
+    while pool.connections(Class::Unary) > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(text(&pool, Class::Unary, get("/")).await, "ok");
+}
+
+#[tokio::test]
 async fn http1_connections_carry_one_request_and_are_used_again() {
     let api = Setup::http1().start(|_| async { Answer::text(200, "ok") }).await;
     let pool = pool(&api);
