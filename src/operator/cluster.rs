@@ -149,7 +149,7 @@ impl Retry {
     pub(crate) fn pause(self, attempt: u32) -> Duration {
         let (first, longest) = match self {
             Self::Soon => (Duration::from_secs(1), Duration::from_secs(4)),
-            Self::Later => (Duration::from_secs(2), Duration::from_secs(60)),
+            Self::Later => (Duration::from_secs(2), Duration::from_secs(20)),
         };
         let factor = match self {
             Self::Soon => 1 + attempt / 10,
@@ -181,7 +181,8 @@ impl Halt {
             }
             Kind::Forbidden => Self::blocked(condition, "Forbidden", message),
             Kind::Invalid | Kind::BadRequest => Self::blocked(condition, "Refused", message),
-            _ => Self::blocked(condition, "Error", message),
+            // A server's momentary trouble: `Failed` is only for what a person must solve.
+            _ => Self::waiting(condition, "Error", message),
         }
     }
 }
@@ -207,6 +208,6 @@ mod tests {
         assert_eq!(Retry::Soon.pause(1000), Duration::from_secs(4));
         assert_eq!(Retry::Later.pause(0), Duration::from_secs(2));
         assert_eq!(Retry::Later.pause(1), Duration::from_secs(4));
-        assert_eq!(Retry::Later.pause(u32::MAX), Duration::from_secs(60));
+        assert_eq!(Retry::Later.pause(u32::MAX), Duration::from_secs(20));
     }
 }

@@ -28,7 +28,8 @@ pub(crate) async fn check(context: &Context, cluster: &Cluster) -> Result<(), Ha
 
 fn missing(cluster: &Cluster) -> Halt {
     let namespace = cluster.namespace();
-    Halt::blocked(
+    // Not a failure: the RoleBinding is made beside the VirtualCluster, and the authorizer learns of it a moment later.
+    Halt::waiting(
         condition::SERVICES,
         "NoRights",
         format!(

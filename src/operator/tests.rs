@@ -143,6 +143,7 @@ async fn without_rights_nothing_is_made_and_the_message_says_what_to_do() {
     let (_, status) = world.round("team-b", "dev").await;
     assert_eq!(World::condition(&status, condition::SERVICES), ("False".to_owned(), "NoRights".to_owned()));
     assert!(status["message"].as_str().is_some_and(|m| m.contains("portico create")), "{status}");
+    assert_eq!(status["phase"], "Pending", "the binding may come any moment");
     assert!(world.host.find(&SECRETS, "team-b", "dev-pki").is_none());
     let (_, other) = world.round("team-a", "dev").await;
     assert_eq!(other["phase"], "Provisioning", "a neighbour is not held up");
@@ -224,4 +225,10 @@ async fn the_old_way_to_the_service_cidr_still_works() {
     world.add("team-a", "dev", json!({}));
     let (_, status) = world.round("team-a", "dev").await;
     assert_eq!(status["serviceCIDR"], "10.43.0.0/16");
+}
+
+#[test]
+fn the_annotated_configuration_is_the_default_one() {
+    let text = include_str!("../../config/gateway.yaml");
+    assert_eq!(Config::parse(text).expect("valid"), Config::default());
 }
