@@ -45,7 +45,8 @@ impl World {
     }
 
     /// Makes a VirtualCluster; yields nothing, as a user would.
-    fn add(&self, namespace: &str, name: &str, spec: Value) {
+    fn add(&self, namespace: &str, name: &str, spec: impl Into<Value>) {
+        let spec: Value = spec.into();
         self.host.put(
             &VIRTUAL_CLUSTERS,
             namespace,
