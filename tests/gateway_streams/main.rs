@@ -1,6 +1,6 @@
 //! What the gateway serves from the host (exec, attach, port-forward, log, the making of Services): fake backends of two tenants, one of them hostile, and a
 //! fake host.
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unreachable_pub, clippy::needless_pass_by_value, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/support.rs"]
 mod support;
