@@ -31,6 +31,8 @@ pub struct Pair {
 /// What the host refuses is tried again now and then: quotas and policies change.
 const REFUSED_RETRY: Duration = Duration::from_secs(20);
 const FOREIGN_RETRY: Duration = Duration::from_secs(45);
+/// One-way objects (Events) that the tenant refuses so often in a row are left.
+const LAST_TRY: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Works until the queue is closed.
@@ -176,6 +178,12 @@ async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: Work, s
     engine.stats.count_error(item.kind);
     let kind = engine.catalog.kind(item.kind).resource().kind;
     tracing::debug!(tenant = %tenant.id, kind, object = ?item.key, %error, failures = work.failures(), "not done");
+    let refused = matches!(error.kind(), Kind::NotFound | Kind::Invalid | Kind::Forbidden | Kind::BadRequest);
+    if refused && work.failures() >= LAST_TRY && !engine.catalog.kind(item.kind).watches_virtual() {
+        // What it is about is gone in the tenant: nobody misses the rest.
+        give_up(engine, tenant, &item);
+        return work.done(None);
+    }
     let asked = Duration::from_secs(u64::from(error.retry_after().unwrap_or(0)).min(60));
     match (error.side(), error.kind()) {
         (_, Kind::Conflict | Kind::AlreadyExists | Kind::NotFound | Kind::Gone) => {
@@ -211,6 +219,15 @@ async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: Work, s
         }
         _ => work.retry(Duration::ZERO),
     }
+}
+
+/// Counts this state of a one-way object as carried over; its next change is tried again.
+fn give_up(engine: &Engine, tenant: &TenantState, item: &Item) {
+    let host = tenant.host_object(item.kind, &item.key);
+    let version = host.as_ref().map_or(0, |host| text(host, "resourceVersion").parse().unwrap_or(0));
+    let kind = engine.catalog.kind(item.kind).resource().kind;
+    tracing::debug!(tenant = %tenant.id, kind, object = ?item.key, "left");
+    tenant.kind(item.kind).carried.lock().insert(item.key.clone(), version);
 }
 
 /// Reads both sides again, since one of them was not as the caches said.
