@@ -1,0 +1,189 @@
+//! The load and the backend: both hyper, both on the core that the proxy does not have.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use portico::task::{self, Task};
+use portico::tls::{ServerTls, client_config};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::proxies::{self, Case};
+
+const CONNECTIONS: usize = 32;
+const STREAMS: usize = 8;
+const PATH: &str = "/api/v1/namespaces/default/pods/web-0";
+const BODY: &[u8] = &[b'x'; 1024];
+
+/// What came out.
+#[derive(Debug, Clone)]
+pub(crate) struct Measured {
+    requests: usize,
+    pub(crate) per_second: f64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) cpu_micros: f64,
+    pub(crate) rss_mib: f64,
+}
+
+impl Measured {
+    pub(crate) fn with_cpu(mut self, cpu: Duration, rss_mib: f64) -> Self {
+        self.cpu_micros = cpu.as_secs_f64() * 1e6 / self.requests as f64;
+        self.rss_mib = rss_mib;
+        self
+    }
+}
+
+/// A running backend.
+pub(crate) struct Backend {
+    pub(crate) port: u16,
+    _task: Task,
+}
+
+/// Answers everything with 1 KiB, in the case's protocol only.
+pub(crate) async fn backend(folder: &Path, case: Case) -> Backend {
+    let read = |name: &str| std::fs::read(folder.join(name)).expect("certificate");
+    let tls = ServerTls::from_pem(&read("server.crt"), &read("server.key")).expect("serving");
+    let mut config = rustls::ServerConfig::clone(tls.config());
+    config.alpn_protocols = vec![case.alpn().to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
+    let port = listener.local_addr().expect("address").port();
+    let task = task::spawn("bench backend", async move {
+        let mut open = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).expect("nodelay");
+            let acceptor = acceptor.clone();
+            open.spawn(async move {
+                let Ok(tls) = acceptor.accept(stream).await else { return };
+                let service = hyper::service::service_fn(|_: Request<Incoming>| async {
+                    let response = Response::builder().header("content-type", "application/json");
+                    Ok::<_, Infallible>(response.body(Full::new(Bytes::from_static(BODY))).expect("response"))
+                });
+                // A proxy that goes away ends its connections as it likes.
+                let _ = match case {
+                    Case::H2 => {
+                        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        builder.max_concurrent_streams(100);
+                        builder.serve_connection(TokioIo::new(tls), service).await
+                    }
+                    Case::H1 => {
+                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), service).await
+                    }
+                };
+            });
+        }
+    });
+    Backend { port, _task: task }
+}
+
+#[derive(Clone)]
+enum Sender {
+    H2(hyper::client::conn::http2::SendRequest<Empty<Bytes>>),
+    H1(Arc<tokio::sync::Mutex<hyper::client::conn::http1::SendRequest<Empty<Bytes>>>>),
+}
+
+/// Open connections with a client certificate.
+pub(crate) struct Load {
+    senders: Vec<Sender>,
+    streams: usize,
+    authority: String,
+    _connections: Vec<Task>,
+}
+
+impl Load {
+    pub(crate) async fn connect(folder: &Path, case: Case, port: u16) -> Self {
+        let read = |name: &str| std::fs::read(folder.join(name)).expect("certificate");
+        let (certificate, key) = (read("client.crt"), read("client.key"));
+        let base = client_config(&read("ca.crt"), Some((&certificate, &key))).expect("client");
+        let mut config = rustls::ClientConfig::clone(&base);
+        config.alpn_protocols = vec![case.alpn().to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        let (mut senders, mut connections) = (Vec::new(), Vec::new());
+        for _ in 0..CONNECTIONS {
+            let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
+            stream.set_nodelay(true).expect("nodelay");
+            let tls = connector.connect(proxies::SERVER.try_into().expect("name"), stream).await.expect("TLS");
+            let io = TokioIo::new(tls);
+            match case {
+                Case::H2 => {
+                    let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+                    let (sender, connection) = builder.handshake(io).await.expect("h2");
+                    senders.push(Sender::H2(sender));
+                    connections.push(task::spawn("bench connection", async move { drop(connection.await) }));
+                }
+                Case::H1 => {
+                    let (sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("h1");
+                    senders.push(Sender::H1(Arc::new(tokio::sync::Mutex::new(sender))));
+                    connections.push(task::spawn("bench connection", async move { drop(connection.await) }));
+                }
+            }
+        }
+        let streams = if case == Case::H2 { STREAMS } else { 1 };
+        Self { senders, streams, authority: format!("{}:{port}", proxies::SERVER), _connections: connections }
+    }
+
+    /// Keeps every stream busy for so long.
+    pub(crate) async fn run(&self, length: Duration) -> Measured {
+        let (begin, end) = (Instant::now(), Instant::now() + length);
+        let mut tasks = JoinSet::new();
+        for sender in &self.senders {
+            for _ in 0..self.streams {
+                tasks.spawn(stream(sender.clone(), self.authority.clone(), end));
+            }
+        }
+        let mut all: Vec<Duration> = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            all.extend(done.expect("no panic"));
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        all.sort_unstable();
+        let at = |share: f64| all[((all.len() - 1) as f64 * share) as usize];
+        Measured {
+            requests: all.len(),
+            per_second: all.len() as f64 / seconds,
+            p50: at(0.5),
+            p99: at(0.99),
+            cpu_micros: 0.0,
+            rss_mib: 0.0,
+        }
+    }
+}
+
+async fn stream(mut sender: Sender, authority: String, end: Instant) -> Vec<Duration> {
+    let mut taken = Vec::new();
+    while Instant::now() < end {
+        let begin = Instant::now();
+        let request = Request::builder().header("accept", "application/json").header("user-agent", "bench");
+        let (status, length) = match &mut sender {
+            Sender::H2(sender) => {
+                let request = request.uri(format!("https://{authority}{PATH}")).body(Empty::new()).expect("request");
+                finish(sender.send_request(request).await.expect("response")).await
+            }
+            Sender::H1(sender) => {
+                let request = request.uri(PATH).header("host", &authority).body(Empty::new()).expect("request");
+                let mut sender = sender.lock().await;
+                sender.ready().await.expect("ready");
+                finish(sender.send_request(request).await.expect("response")).await
+            }
+        };
+        assert!(status == 200 && length == BODY.len(), "status {status}, {length} bytes");
+        taken.push(begin.elapsed());
+    }
+    taken
+}
+
+async fn finish(response: Response<Incoming>) -> (u16, usize) {
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.expect("body").to_bytes();
+    (status, body.len())
+}
