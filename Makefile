@@ -78,7 +78,7 @@ fmt: ## Format the code
 
 .PHONY: crd
 crd: ## Write the CRD from the types, for config and chart
-	PORTICO_BLESS=1 cargo test --quiet --locked --lib crd::
+	PORTICO_BLESS=1 cargo test --quiet --locked --lib operator::tests::crd
 
 .PHONY: manifests
 manifests: crd ## Render deploy/manifests from the chart

@@ -233,3 +233,18 @@ fn the_annotated_configuration_is_the_default_one() {
     let text = include_str!("../../config/gateway.yaml");
     assert_eq!(Config::parse(text).expect("valid"), Config::default());
 }
+
+/// Here and not beside the types, since those are pure and this reads files.
+#[test]
+fn crd_files_are_the_generated_ones() {
+    for file in ["config/crd/virtualcluster.yaml", "deploy/helm/portico/files/virtualcluster.yaml"] {
+        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("PORTICO_BLESS").is_some() {
+            std::fs::write(&path, crate::crd::yaml()).expect("written");
+        }
+        assert!(
+            std::fs::read_to_string(&path).expect("there") == crate::crd::yaml(),
+            "{file} is stale: make manifests"
+        );
+    }
+}
