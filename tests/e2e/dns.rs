@@ -62,7 +62,7 @@ fn stateful_pods_have_names_of_their_own() {
             found if found == [ip.clone()] => Ok(()),
             found => Err(format!("{found:?} instead of {ip}")),
         });
-        let said = space.sh("box", &format!("wget -q -O - -T 5 http://{pod}.db:8080/hostname")).ok();
+        let said = space.sh("box", &format!("/bin/wget -q -O - -T 5 http://{pod}.db:8080/hostname")).ok();
         assert_eq!(said, pod);
         assert_eq!(space.sh(pod, "hostname").ok().trim(), pod);
     }

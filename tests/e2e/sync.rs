@@ -92,7 +92,7 @@ fn a_pod_calls_its_own_api_server_with_its_own_token() {
     let path = format!("/api/v1/namespaces/{}/pods/box", space.name);
     for server in ["https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT", "https://kubernetes.default.svc"] {
         let line = format!(
-            "cd /var/run/secrets/kubernetes.io/serviceaccount && wget -q -O - -T 20 --ca-certificate ca.crt \
+            "cd /var/run/secrets/kubernetes.io/serviceaccount && /bin/wget -q -O - -T 20 --ca-certificate ca.crt \
              --header \"Authorization: Bearer $(cat token)\" {server}{path}"
         );
         let answer: Value = eventually(server, || {
@@ -123,7 +123,7 @@ fn a_service_has_one_address_on_both_sides() {
     });
     assert_eq!(address, host_address);
     let answer = eventually("the Service answers", || {
-        space.sh("box", &format!("wget -q -O - -T 5 http://{address}/hostname")).result()
+        space.sh("box", &format!("/bin/wget -q -O - -T 5 http://{address}/hostname")).result()
     });
     assert!(answer.starts_with("web-"), "{answer}");
     space.kubectl(&["delete", "service", "web"]).ok();
