@@ -3,7 +3,7 @@
 //! TLS in (client certificate), TLS out, 1 KiB answers, identity headers set, access log and metrics on. The proxy has
 //! one core for itself, load and backend share the other. `BENCH_SECONDS`, `BENCH_ROUNDS` change the length; the first
 //! argument `gateway` makes this binary the Portico under test.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "gateway/load.rs"]
 mod load;

@@ -3,7 +3,7 @@
 //! Down: until the tenant's API server accepted all, until the host has all, lag of each. Up: a status patched on each
 //! host pod, until the tenant shows it. Then deletion. `benches/run` prepares the tenant and sets the variables; the
 //! pods select a node that does not exist, so that no kubelet takes part.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "sync/cluster.rs"]
 mod cluster;
