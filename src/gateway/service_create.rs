@@ -31,6 +31,10 @@ const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
 /// Headers of the request that concern its body or the answer's form.
 const KEPT: &[&str] = &["user-agent", "audit-id", "kubectl-command", "kubectl-session", "traceparent"];
 
+/// A Service that asks for no address.
+const PLAIN_SERVICE: &[u8] =
+    br#"{"apiVersion":"v1","kind":"Service","metadata":{"generateName":"address-"},"spec":{"ports":[{"port":1}]}}"#;
+
 /// Serves `POST …/namespaces/{ns}/services`. `request` is clean, as in [`super::stream::intercept`].
 pub async fn intercept(context: &Context, request: Request<Incoming>) -> Result<Response<Body>> {
     let (head, body) = request.into_parts();
@@ -40,7 +44,7 @@ pub async fn intercept(context: &Context, request: Request<Incoming>) -> Result<
     if api::parameter(post.uri.query().unwrap_or_default(), "dryRun").is_some() {
         return post.forward(post.body.clone(), None).await;
     }
-    let answer = post.dry_run().await?;
+    let answer = post.dry_run(post.body.clone(), None).await?;
     if !answer.status().is_success() {
         return post.relay(answer).await;
     }
@@ -75,11 +79,11 @@ impl Post<'_> {
         kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
     }
 
-    /// The same request as a dry run, answered in JSON.
-    async fn dry_run(&self) -> Result<Response<ResponseBody>> {
+    /// A create as this request's caller, as a dry run, answered in JSON.
+    async fn dry_run(&self, body: Bytes, content_type: Option<&'static str>) -> Result<Response<ResponseBody>> {
         let separator = if self.uri.query().is_some() { '&' } else { '?' };
         let uri = format!("{}{separator}dryRun=All", self.uri);
-        let mut request = self.request(&uri, self.body.clone(), None)?;
+        let mut request = self.request(&uri, body, content_type)?;
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         request.headers_mut().remove(header::ACCEPT_ENCODING);
         self.send(request).await
@@ -124,10 +128,16 @@ impl Post<'_> {
         Ok(service::adopt_addresses(&wanted, &original))
     }
 
-    /// Whether two dry runs choose the same address: then it is the user's.
+    /// Whether the addresses are the user's: two dry runs choose the same, and not because every dry run gets that one
+    /// (API servers since 1.33 answer the network's own address, older ones a random one).
     async fn asked_for(&self, admitted: &Value) -> Result<bool> {
-        let again = self.object(self.dry_run().await?).await?;
-        Ok(service::addresses(&again) == service::addresses(admitted))
+        let again = self.object(self.dry_run(self.body.clone(), None).await?).await?;
+        if service::addresses(&again) != service::addresses(admitted) {
+            return Ok(false);
+        }
+        let plain = Bytes::from_static(PLAIN_SERVICE);
+        let chosen = self.object(self.dry_run(plain, Some("application/json")).await?).await?;
+        Ok(json::text(&chosen, "/spec/clusterIP") != json::text(admitted, "/spec/clusterIP"))
     }
 
     async fn create_on_host(&self, intent: &Value, view: &View) -> Result<(Value, bool)> {
