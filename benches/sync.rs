@@ -65,10 +65,12 @@ async fn compare() {
     println!("\n| | direct | through Portico | ratio |\n|---|---|---|---|");
     let seconds = |d: Duration| d.as_secs_f64();
     println!(
-        "| statuses back, all | - | {:.2} s, p50 {:.3} s, p99 {:.3} s | |",
+        "| statuses back, all | written in {:.2} s | {:.2} s, p50 {:.3} s, p99 {:.3} s | {:.2} |",
+        seconds(up.accepted),
         seconds(up.seen),
         seconds(up.p50),
-        seconds(up.p99)
+        seconds(up.p99),
+        seconds(up.seen) / seconds(up.accepted)
     );
     let ratio = seconds(synced_delete) / seconds(straight_delete);
     println!(
