@@ -94,10 +94,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn holders_that_leave_end_the_drain_at_once() {
         let (trigger, mut drain) = channel();
-        let task = tokio::spawn(async move {
+        let task = crate::task::spawn("holder", async move {
             drain.signaled().await;
         });
         assert!(trigger.drain(Duration::from_secs(500)).await);
-        task.await.expect("joined");
+        task.join().await.expect("joined");
     }
 }

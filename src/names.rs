@@ -261,7 +261,7 @@ fn is_cluster_name(value: &str) -> bool {
 }
 
 fn is_dns_subdomain(value: &str) -> bool {
-    value.len() <= 253 && !value.is_empty() && value.split('.').all(|l| is_dns_label_any_length(l))
+    value.len() <= 253 && !value.is_empty() && value.split('.').all(is_dns_label_any_length)
 }
 
 fn is_dns_label_any_length(value: &str) -> bool {

@@ -128,10 +128,10 @@ impl Registry {
     }
 
     /// Puts in or replaces one tenant. A host name or port that another tenant holds stays with its holder.
-    pub fn put(&self, tenant: Arc<Tenant>) -> Vec<String> {
+    pub fn put(&self, tenant: &Arc<Tenant>) -> Vec<String> {
         let mut refused = Vec::new();
         self.swap(|by_id| {
-            by_id.insert(tenant.id.clone(), Arc::clone(&tenant));
+            by_id.insert(tenant.id.clone(), Arc::clone(tenant));
         });
         let snapshot = self.load();
         for host in &tenant.hosts {

@@ -204,7 +204,7 @@ impl Source {
         self.generation += 1;
         let inputs = Inputs { id, cluster, secret: &secret, kubeconfig, fingerprint, generation: self.generation };
         let tenant = Arc::new(inputs.build(&self.parts)?);
-        let refused = registry.put(tenant);
+        let refused = registry.put(&tenant);
         if !refused.is_empty() {
             tracing::warn!(tenant = %id, hosts = ?refused, "these hosts belong to another tenant");
         }

@@ -42,8 +42,8 @@ fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
 #[tokio::test]
 async fn a_held_name_or_port_cannot_be_taken_by_another_tenant() {
     let registry = Registry::default();
-    assert!(registry.put(tenant("victim", 1, "app.example.com", 20_000)).is_empty());
-    let refused = registry.put(tenant("attacker", 2, "app.example.com", 20_000));
+    assert!(registry.put(&tenant("victim", 1, "app.example.com", 20_000)).is_empty());
+    let refused = registry.put(&tenant("attacker", 2, "app.example.com", 20_000));
     assert_eq!(refused, ["app.example.com"]);
     let snapshot = registry.load();
     let by_host = snapshot.by_host("APP.example.com.").expect("held");
@@ -54,8 +54,8 @@ async fn a_held_name_or_port_cannot_be_taken_by_another_tenant() {
 #[tokio::test]
 async fn a_name_is_free_again_when_its_holder_leaves() {
     let registry = Registry::default();
-    registry.put(tenant("one", 1, "app.example.com", 20_000));
-    registry.put(tenant("two", 2, "app.example.com", 20_002));
+    registry.put(&tenant("one", 1, "app.example.com", 20_000));
+    registry.put(&tenant("two", 2, "app.example.com", 20_002));
     let mut changes = registry.subscribe();
     registry.remove(&TenantId::parse("team", "one").expect("id"));
     assert!(changes.has_changed().expect("alive"));
@@ -68,9 +68,9 @@ async fn a_name_is_free_again_when_its_holder_leaves() {
 #[tokio::test]
 async fn a_loaded_snapshot_keeps_its_generation() {
     let registry = Registry::default();
-    registry.put(tenant("one", 1, "a.example.com", 20_000));
+    registry.put(&tenant("one", 1, "a.example.com", 20_000));
     let before = registry.load();
-    registry.put(tenant("one", 2, "a.example.com", 20_000));
+    registry.put(&tenant("one", 2, "a.example.com", 20_000));
     assert_eq!(before.by_port(20_000).expect("old").generation, 1);
     assert_eq!(registry.load().by_port(20_000).expect("new").generation, 2);
 }

@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(references.set(&pod, vec![one.clone(), one.clone()]), vec![one.clone()]);
         assert!(references.set(&pod, vec![one.clone()]).is_empty());
         assert_eq!(references.set(&other, vec![one.clone()]), vec![one.clone()]);
-        assert_eq!(references.set(&pod, vec![two.clone()]), vec![one.clone(), two.clone()]);
+        assert_eq!(references.set(&pod, vec![two.clone()]), vec![one.clone(), two]);
         assert_eq!(references.referrers(&one), vec![other.clone()]);
         references.set(&other, vec![]);
         references.set(&pod, vec![]);

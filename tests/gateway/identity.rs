@@ -114,7 +114,7 @@ async fn certificates_are_refused_outside_their_time() {
 async fn anonymous_only_where_allowed_and_never_after_a_failure() {
     let world = World::start().await;
     let open = portico::registry::Tenant { anonymous: true, ..world.a.tenant(2, &world.a.client_ca, &world.clock) };
-    world.registry.put(Arc::new(open));
+    world.registry.put(&Arc::new(open));
     for is_http2 in [false, true] {
         let mut client = world.by_name(&world.b).http(is_http2).await;
         for path in ["/api", "/readyz", "/version", "/metrics", "/"] {
@@ -140,7 +140,7 @@ async fn identities_can_be_asserted_by_impersonation() {
     let world = World::start().await;
     let mut tenant = world.a.tenant(2, &world.a.client_ca, &world.clock);
     tenant.backend.assertion = Assertion::Impersonate;
-    world.registry.put(Arc::new(tenant));
+    world.registry.put(&Arc::new(tenant));
     let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
     text(client.get("/api").await).await;
     let seen = world.a.last_seen();
@@ -157,11 +157,11 @@ async fn a_new_client_ca_counts_from_the_next_request() {
     for is_http2 in [false, true] {
         let a = &world.a;
         let generation = if is_http2 { 20 } else { 10 };
-        world.registry.put(Arc::new(a.tenant(generation, &a.client_ca, &world.clock)));
+        world.registry.put(&Arc::new(a.tenant(generation, &a.client_ca, &world.clock)));
         let mut client = world.by_name(a).user(a.user("jane")).http(is_http2).await;
         text(client.get("/api").await).await;
         let fresh = Pki::new("client CA");
-        world.registry.put(Arc::new(a.tenant(generation + 1, &fresh, &world.clock)));
+        world.registry.put(&Arc::new(a.tenant(generation + 1, &fresh, &world.clock)));
         assert_eq!(status(client.get("/api").await).await.0, 401);
         let mut client = world.by_name(a).user(fresh.client("jane", &[])).http(is_http2).await;
         text(client.get("/api").await).await;

@@ -64,7 +64,7 @@ async fn a_watch_ends_when_its_user_is_no_longer_vouched_for() {
     let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
     let mut watch = client.get(WATCH).await;
     let fresh = crate::support::pki::Pki::new("client CA");
-    world.registry.put(Arc::new(world.a.tenant(2, &fresh, &world.clock)));
+    world.registry.put(&Arc::new(world.a.tenant(2, &fresh, &world.clock)));
     assert_eq!(piece(&mut watch).await, None);
 }
 
@@ -76,7 +76,7 @@ async fn a_backend_that_is_down_is_503_for_its_tenant_only() {
     let mut target = world.a.api.target(portico::error::Side::Backend);
     target.port = gone.port();
     tenant.backend.pool = Arc::new(portico::upstream::Pool::new(target, world.clock.clone()));
-    world.registry.put(Arc::new(tenant));
+    world.registry.put(&Arc::new(tenant));
     for is_http2 in [false, true] {
         let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(is_http2).await;
         let response = client.get("/api").await;

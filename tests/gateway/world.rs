@@ -133,7 +133,7 @@ impl World {
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
         let registry = Arc::new(Registry::default());
         for cluster in [&a, &b] {
-            assert!(registry.put(Arc::new(cluster.tenant(1, &cluster.client_ca, &clock))).is_empty());
+            assert!(registry.put(&Arc::new(cluster.tenant(1, &cluster.client_ca, &clock))).is_empty());
         }
         let shared_ca = Pki::new("shared CA");
         let serving = shared_ca.server(&["127.0.0.1", "portico.example.com"]);
