@@ -255,7 +255,6 @@ mod config {
     use crate::clock::Clock;
 
     /// Unique per process: the pod's name, and some random digits since a container can be restarted in its pod.
-    #[expect(clippy::disallowed_methods, reason = "a fact of the pod, set by the chart")]
     pub(super) fn identity(clock: &Clock) -> String {
         let name = std::env::var("POD_NAME").unwrap_or_else(|_| "portico".to_owned());
         format!("{name}-{:08x}", clock.random_below(1 << 32))

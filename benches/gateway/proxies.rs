@@ -156,7 +156,7 @@ pub(crate) fn portico(folder: &Path, port: u16, backend: u16) {
         let registry = Arc::new(Registry::default());
         let tenant = tenant(folder, port, backend);
         let host = tenant.api.clone();
-        registry.put(Arc::new(tenant));
+        registry.put(&Arc::new(tenant));
         let (_trigger, drain) = drain::channel();
         let config = GatewayConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),

@@ -11,7 +11,6 @@ use crate::upstream::{Credential, Target};
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Where the host's API server is and as whom we speak to it.
-#[expect(clippy::disallowed_methods, reason = "kubelet tells a pod its API server by the environment only")]
 pub fn target(config: &HostConfig) -> Result<Target> {
     if config.kubeconfig.is_empty() {
         return in_cluster(Path::new(SERVICE_ACCOUNT), |name| std::env::var(name).ok());

@@ -157,8 +157,8 @@ async fn tenants_come_change_and_go_each_with_its_own_names() {
     let (our_port, their_port) = (free_port(), free_port());
     let registry = Arc::new(Registry::default());
     let (trigger, running) = start(&registry);
-    registry.put(tenant("ours", &ours, 1, our_port));
-    registry.put(tenant("theirs", &theirs, 2, their_port));
+    registry.put(&tenant("ours", &ours, 1, our_port));
+    registry.put(&tenant("theirs", &theirs, 2, their_port));
 
     let found = |ip: [u8; 4]| move |reply: Option<&Message>| reply.and_then(address) == Some(ip.into());
     until(our_port, "ours.default.svc.cluster.local.", found([10, 96, 1, 1])).await;
@@ -177,7 +177,7 @@ async fn tenants_come_change_and_go_each_with_its_own_names() {
     until(our_port, "ours.default.svc.cluster.local.", gone).await;
 
     // A new generation keeps the names while it connects: never an answer without data in between.
-    registry.put(tenant("ours", &ours, 3, our_port));
+    registry.put(&tenant("ours", &ours, 3, our_port));
     let reply = ask(our_port, "new.default.svc.cluster.local.").await.expect("reply");
     assert_ne!(reply.metadata.response_code, ResponseCode::ServFail);
 
@@ -198,8 +198,8 @@ async fn a_backend_that_does_not_answer_delays_nobody_else() {
     let (alive_port, hanging_port) = (free_port(), free_port());
     let registry = Arc::new(Registry::default());
     let (_trigger, _running) = start(&registry);
-    registry.put(tenant("hanging", &hanging, 1, hanging_port));
-    registry.put(tenant("alive", &alive, 2, alive_port));
+    registry.put(&tenant("hanging", &hanging, 1, hanging_port));
+    registry.put(&tenant("alive", &alive, 2, alive_port));
     hanging.wait_seen(1).await;
     until(alive_port, "web.default.svc.cluster.local.", |r| r.and_then(address).is_some()).await;
     let reply = ask(hanging_port, "web.default.svc.cluster.local.").await.expect("reply");

@@ -77,7 +77,7 @@ impl World {
         let clock = Clock::system();
         let registry = Arc::new(Registry::default());
         for cluster in [&a, &b] {
-            assert!(registry.put(Arc::new(cluster.tenant(&clock))).is_empty());
+            assert!(registry.put(&Arc::new(cluster.tenant(&clock))).is_empty());
         }
         let (trigger, drain) = drain::channel();
         let pool = Arc::new(Pool::new(host.target(Side::Host), clock.clone()));

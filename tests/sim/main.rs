@@ -3,7 +3,7 @@
 //!
 //! `PORTICO_SIM_SEEDS=500` runs more; `PORTICO_SIM_SEED=17` runs one, with logs under `RUST_LOG`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod kinds;
 mod server;
@@ -109,14 +109,13 @@ impl World {
         let name = ["a", "b", "c", "d", "taken"][self.below(5)];
         let server = self.tenants[tenant].server.clone();
         match self.below(100) {
+            0..=24 if server.read("pods", "ns", name).is_some() => {}
             0..=24 => {
-                if server.read("pods", "ns", name).is_none() {
-                    let config = ["c1", "c2", "c3"][self.below(3)];
-                    server.put(
-                        "pods",
-                        json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"config": config}}),
-                    );
-                }
+                let config = ["c1", "c2", "c3"][self.below(3)];
+                server.put(
+                    "pods",
+                    json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"config": config}}),
+                );
             }
             25..=34 => server.delete_gracefully("pods", "ns", name, None),
             35..=38 => {
