@@ -112,10 +112,7 @@ impl World {
             0..=24 if server.read("pods", "ns", name).is_some() => {}
             0..=24 => {
                 let config = ["c1", "c2", "c3"][self.below(3)];
-                server.put(
-                    "pods",
-                    json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"config": config}}),
-                );
+                server.put("pods", json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"config": config}}));
             }
             25..=34 => server.delete_gracefully("pods", "ns", name, None),
             35..=38 => {
