@@ -20,6 +20,8 @@ PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntr
             busybox-static openssl gcc libc6-dev binutils make python3 ca-certificates
 
 CLUSTER := tests/cluster
+SCRIPTS := $(addprefix $(CLUSTER)/,build demo down images install packages up) tests/e2e/run benches/run benches/memory .ci/run
+RENDER := target/bin/helm template portico deploy/helm/portico --namespace portico-system --kube-version 1.34.4
 export KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
 export CARGO_TARGET_DIR
 
@@ -62,7 +64,7 @@ unit: ## Unit, component and architecture tests
 	cargo test --locked --lib --bins $(addprefix --test ,$(filter-out e2e,$(TESTS)))
 
 .PHONY: e2e
-e2e: up image ## End-to-end tests against the local Kubernetes
+e2e: up image manifests-check ## End-to-end tests against the local Kubernetes
 	@if [ -x tests/e2e/run ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig E2E_THREADS=$(E2E_THREADS) tests/e2e/run; \
 	elif [ -f tests/e2e.rs ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig cargo test --locked --test e2e -- --test-threads=$(E2E_THREADS); \
 	else echo "no end-to-end tests yet"; fi
@@ -76,15 +78,17 @@ fmt: ## Format the code
 	cargo fmt --all
 	gofmt -w deploy/control-plane $(CLUSTER)/kube
 
+.PHONY: generated
+generated: crd manifests ## Write everything that is generated and committed; tests compare it
+
 .PHONY: crd
-crd: ## Write the CRD from the types, for config and chart
-	PORTICO_BLESS=1 cargo test --quiet --locked --lib operator::tests::crd
+crd: ## Write the CRD (config and chart) and docs/config.md from the types
+	PORTICO_BLESS=1 cargo test --quiet --locked --lib -- operator::tests::crd_files config::docs::
 
 .PHONY: manifests
 manifests: crd ## Render deploy/manifests from the chart
 	@$(CLUSTER)/build helm
-	target/bin/helm template portico deploy/helm/portico --namespace portico-system --kube-version 1.34.4 \
-	  >deploy/manifests/portico.yaml.new && mv deploy/manifests/portico.yaml.new deploy/manifests/portico.yaml
+	$(RENDER) >deploy/manifests/portico.yaml.new && mv deploy/manifests/portico.yaml.new deploy/manifests/portico.yaml
 
 ##@ Parts of the above
 
@@ -118,9 +122,14 @@ cargo-deny: ## Install cargo-deny into the cache folder
 
 .PHONY: scripts
 scripts:
-	@for f in $(CLUSTER)/{build,demo,down,images,install,packages,up,lib.sh,pki.sh} .ci/run; do bash -n "$$f"; done
+	@for f in $(SCRIPTS) $(CLUSTER)/{lib,pki}.sh; do bash -n "$$f"; done
 	@python3 -m py_compile $(CLUSTER)/image.py && rm -rf $(CLUSTER)/__pycache__
-	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x $(CLUSTER)/{build,demo,down,images,install,packages,up} .ci/run; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x $(SCRIPTS); fi
+
+# The CRD and docs/config.md are compared by unit tests; this one needs helm, which 'make up' brings.
+.PHONY: manifests-check
+manifests-check:
+	@$(RENDER) | diff -u deploy/manifests/portico.yaml - || { echo "deploy/manifests/portico.yaml is stale: make generated" >&2; exit 1; }
 
 .PHONY: packages
 packages: ## Install the operating system's packages that are missing (Debian, Ubuntu)

@@ -58,6 +58,9 @@ enum Command {
     Crd,
     /// Print the configuration with all defaults.
     Config,
+    /// Print docs/config.md.
+    #[command(hide = true)]
+    Docs,
 }
 
 /// Runs the command line of this process.
@@ -76,7 +79,8 @@ fn run(cli: Cli) -> Outcome<u8> {
     let Cli { host, command } = cli;
     match command {
         Command::Serve(args) => serve::run(args)?,
-        Command::Crd => output::text(&serve::crd()?),
+        Command::Crd => output::text(&crate::crd::yaml()),
+        Command::Docs => output::text(&crate::config::docs::markdown()),
         Command::Config => output::text(&serve::default_config()?),
         Command::Version => output::line(&format!("portico {}", env!("CARGO_PKG_VERSION"))),
         Command::Completion { shell } => {

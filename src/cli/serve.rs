@@ -1,8 +1,6 @@
-//! Commands that are not for a user of virtual clusters: `serve`, `crd`, `config`.
+//! Commands that are not for a user of virtual clusters: `serve` and `config`.
 
 use std::path::PathBuf;
-
-use kube::CustomResourceExt as _;
 
 use super::failure::{Failure, Outcome};
 use super::output;
@@ -23,10 +21,6 @@ pub(super) fn run(args: Args) -> Outcome<()> {
     app::run(app::Options { config: args.config, roles: args.roles }).map_err(|e| {
         Failure::new(format!("{e:#}"), "compare the configuration with `portico config` and docs/config.md")
     })
-}
-
-pub(super) fn crd() -> Outcome<String> {
-    output::yaml(&crate::crd::VirtualCluster::crd())
 }
 
 pub(super) fn default_config() -> Outcome<String> {

@@ -1,4 +1,4 @@
-//! `docs/config.md` from the types' own doc comments and defaults, so that it cannot say anything else.
+//! `docs/config.md`, which `portico docs` prints, from the types' own doc comments and defaults, so that it cannot say anything else.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ const HEAD: &str = "# Configuration
 is not listed is refused, and the whole document with it.
 
 This page is generated from the types in `src/config.rs`: change the comments there, then run
-`UPDATE_DOCS=1 cargo test --lib config::docs`.
+`make generated`.
 ";
 
 /// The whole page.
@@ -98,11 +98,11 @@ mod tests {
     fn the_committed_page_is_the_generated_one() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.md");
         let page = markdown();
-        if std::env::var_os("UPDATE_DOCS").is_some() {
+        if std::env::var_os("PORTICO_BLESS").is_some() {
             std::fs::write(path, &page).expect("written");
         }
         let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == page, "docs/config.md is stale: UPDATE_DOCS=1 cargo test --lib config::docs");
+        assert!(committed == page, "docs/config.md is stale: make generated");
     }
 
     #[test]

@@ -117,11 +117,22 @@ fn a_dry_run_prints_everything_that_would_be_made() {
 }
 
 #[test]
-fn the_crd_is_one_yaml_document() {
+fn what_is_generated_is_what_is_committed() {
+    for (command, file) in [("crd", "config/crd/virtualcluster.yaml"), ("docs", "docs/config.md")] {
+        let output = portico(&[command]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let committed = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("there");
+        assert!(stdout(&output) == committed, "portico {command} prints something else than {file}: make generated");
+    }
+}
+
+#[test]
+fn the_crd_is_one_yaml_document_with_its_rules() {
     let output = portico(&["crd"]);
-    assert!(output.status.success());
     let crd: serde_json::Value = serde_saphyr::from_str(&stdout(&output)).expect("YAML");
     assert_eq!(crd["metadata"]["name"], "virtualclusters.portico.dev");
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    assert!(schema["properties"]["spec"]["x-kubernetes-validations"].is_array(), "{schema}");
 }
 
 #[test]
