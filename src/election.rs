@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::drain::{self, Drain};
 use crate::error::{Error, Kind, Result};
-use crate::upstream::{ApiClient, Resource};
+use crate::upstream::ApiClient;
+use crate::upstream::resources::LEASES;
 
 /// A Lease that stood unchanged for this long may be taken.
 const DURATION: Duration = Duration::from_secs(15);
@@ -25,9 +26,6 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 /// What the work gets to end after leadership was lost: with the renew deadline, less than [`DURATION`].
 const GRACE: Duration = Duration::from_secs(3);
-
-const LEASES: Resource =
-    Resource { group: "coordination.k8s.io", version: "v1", plural: "leases", kind: "Lease", namespaced: true };
 
 /// Who stands for what.
 #[derive(Debug, Clone)]

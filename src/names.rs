@@ -122,6 +122,12 @@ impl TenantId {
         Ok(Self::new(HostNamespace::parse(namespace)?, ClusterName::parse(name)?))
     }
 
+    /// Of a VirtualCluster object, when its names are possible ones.
+    pub fn of(object: &serde_json::Value) -> Option<Self> {
+        let metadata = &object["metadata"];
+        Self::parse(metadata["namespace"].as_str()?, metadata["name"].as_str()?).ok()
+    }
+
     /// Host namespace.
     pub fn namespace(&self) -> &HostNamespace {
         &self.namespace

@@ -42,10 +42,11 @@ use crate::drain::Drain;
 use crate::error::{Error, Kind, Result, Side};
 use crate::names::TenantId;
 use crate::operator::cluster::{Backends, Cluster, Context};
-use crate::operator::host::{Pending, VIRTUAL_CLUSTERS};
+use crate::operator::host::Pending;
 use crate::operator::ports::Ports;
 use crate::operator::reconcile::Outcome;
 use crate::operator::schedule::Schedule;
+use crate::upstream::resources::VIRTUAL_CLUSTERS;
 use crate::upstream::{ApiClient, ListOptions, Pool, Target, WatchEvent};
 
 /// Clusters worked on at once.
@@ -158,7 +159,7 @@ impl Operator {
             },
             WatchEvent::Deleted(bytes) => {
                 let object: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-                if let Some(id) = identity(&object) {
+                if let Some(id) = TenantId::of(&object) {
                     self.deleted(&id);
                 }
             }
@@ -242,11 +243,6 @@ impl Operator {
             tracing::warn!(%error, "the shared listener's certificate cannot be checked");
         }
     }
-}
-
-fn identity(object: &Value) -> Option<TenantId> {
-    let metadata = &object["metadata"];
-    TenantId::parse(metadata["namespace"].as_str()?, metadata["name"].as_str()?).ok()
 }
 
 /// Asks real backends.

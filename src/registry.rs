@@ -5,7 +5,7 @@
 
 pub mod source;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::crd::PodSecurity;
 use crate::names::TenantId;
 use crate::tls::{ClientTrust, ServerTls};
+use crate::translate::View;
 use crate::upstream::{ApiClient, Pool};
 
 /// One virtual cluster in one generation: everything a request or the syncer needs, immutable.
@@ -52,6 +53,22 @@ pub struct Tenant {
     pub pod_security: PodSecurity,
     /// Fingerprint of everything this was built from; equal means nothing to swap.
     pub fingerprint: String,
+}
+
+impl Tenant {
+    /// What translation may know of it. The parts that the syncer's configuration decides are empty.
+    pub fn view(&self) -> View {
+        View {
+            id: self.id.clone(),
+            uid: self.uid.clone(),
+            api_service_ip: self.api_service_ip,
+            dns_service_ip: self.dns_service_ip,
+            cluster_domain: self.cluster_domain.clone(),
+            pod_security: self.pod_security,
+            translate_images: BTreeMap::new(),
+            node_selector: BTreeMap::new(),
+        }
+    }
 }
 
 /// The gateway's way to a backend.

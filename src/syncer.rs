@@ -75,14 +75,9 @@ pub async fn run(parts: Parts, mut drain: Drain) {
 fn member(tenant: &Tenant, config: &SyncerConfig) -> Member {
     Member {
         view: kind::TenantView {
-            id: tenant.id.clone(),
-            uid: tenant.uid.clone(),
-            api_service_ip: tenant.api_service_ip,
-            dns_service_ip: tenant.dns_service_ip,
-            cluster_domain: tenant.cluster_domain.clone(),
-            pod_security: tenant.pod_security,
             translate_images: config.translate_images.clone(),
             node_selector: config.node_selector.clone(),
+            ..tenant.view()
         },
         api: Arc::new(tenant.api.clone()),
         fingerprint: tenant.fingerprint.clone(),

@@ -5,7 +5,6 @@
 //! between the two writes leaves a host Service marked [`keys::PENDING`], which a second try takes over and the syncer
 //! removes when none comes; a refusal by the host is the caller's error, in the caller's names.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,7 +51,7 @@ pub async fn intercept(context: &Context, request: Request<Incoming>) -> Result<
     if !needs_address(&admitted) {
         return post.forward(post.body.clone(), None).await;
     }
-    let view = view(context);
+    let view = context.tenant.view();
     let (host, made) = post.host_service(&admitted, &view).await?;
     let outcome = post.forward_with_addresses(&admitted, &host).await;
     let refused = outcome.as_ref().map_or_else(
@@ -232,20 +231,6 @@ impl Post<'_> {
         if let Err(error) = self.context.host.delete(&SERVICES, Some(namespace), name, Some(uid), None).await {
             tracing::info!(%error, "a host Service without a virtual one is left to the syncer");
         }
-    }
-}
-
-fn view(context: &Context) -> View {
-    let tenant = &context.tenant;
-    View {
-        id: tenant.id.clone(),
-        uid: tenant.uid.clone(),
-        api_service_ip: tenant.api_service_ip,
-        dns_service_ip: tenant.dns_service_ip,
-        cluster_domain: tenant.cluster_domain.clone(),
-        pod_security: tenant.pod_security,
-        translate_images: BTreeMap::new(),
-        node_selector: BTreeMap::new(),
     }
 }
 

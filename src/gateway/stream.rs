@@ -21,10 +21,6 @@ use self::locate::Place;
 use super::context::Context;
 use super::respond::{self, Body};
 use crate::error::{Error, Kind, Result};
-use crate::upstream::Resource;
-
-/// Pods, on either side.
-const PODS: Resource = Resource { group: "", version: "v1", plural: "pods", kind: "Pod", namespaced: true };
 
 /// Which stream is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::error::{Error, Kind, Result};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
-use crate::operator::host::{SERVICE_CIDRS, SERVICES};
+use crate::upstream::resources::{SERVICE_CIDRS, SERVICES};
 
 /// Says the range in a refusal of API servers before 1.33.
 const MARKER: &str = "The range of valid IPs is ";

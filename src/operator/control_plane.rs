@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::operator::apply::{self, Mark};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
-use crate::operator::host::{PODS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS};
+use crate::upstream::resources::{PODS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS};
 
 /// Makes the Services; yields the ClusterIP of the one in front of the backend.
 pub(crate) async fn ensure_services(context: &Context, cluster: &Cluster) -> Result<String, Halt> {

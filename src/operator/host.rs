@@ -2,16 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
 
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
-use crate::crd;
-use crate::error::{Error, Kind, Result, Side};
-use crate::status::Status;
-use crate::upstream::{ApiClient, Body, Class, ListOptions, Resource};
+use crate::error::Result;
+use crate::upstream::{ApiClient, ListOptions, Resource};
 
 /// A boxed answer: one allocation per API call is nothing beside the call.
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -47,9 +42,6 @@ pub(crate) trait Host: Send + Sync {
     /// POST with `dryRun=All`: what the server would say.
     fn try_create<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value>;
 }
-
-const WRITE_DEADLINE: Duration = Duration::from_secs(15);
-const LARGEST_ANSWER: usize = 1 << 20;
 
 impl Host for ApiClient {
     fn get<'a>(&'a self, resource: &'a Resource, namespace: &'a str, name: &'a str) -> Pending<'a, Option<Value>> {
@@ -97,36 +89,8 @@ impl Host for ApiClient {
     }
 
     fn try_create<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value> {
-        Box::pin(async move {
-            let path = format!("{}?dryRun=All", resource.path(within(namespace), None, None));
-            let body = serde_json::to_vec(object)
-                .map_err(|e| Error::own(Kind::Internal, "an object cannot be serialized").because(e))?;
-            let request = Request::builder()
-                .method(Method::POST)
-                .uri(path)
-                .header(http::header::CONTENT_TYPE, "application/json")
-                .header(http::header::ACCEPT, "application/json")
-                .body(Body::full(body))
-                .map_err(|e| Error::own(Kind::Internal, "a request cannot be built").because(e))?;
-            let response = self.pool().send(Class::Unary, request, WRITE_DEADLINE).await?;
-            let code = response.status();
-            let collected = tokio::time::timeout(WRITE_DEADLINE, Limited::new(response, LARGEST_ANSWER).collect())
-                .await
-                .map_err(|e| Error::host(Kind::Timeout, "the host's answer did not end").because(e))?
-                .map_err(|e| Error::host(Kind::Protocol, "the host's answer broke off").because(e))?;
-            answer(code, &collected.to_bytes())
-        })
+        Box::pin(Self::try_create(self, resource, within(namespace), object))
     }
-}
-
-fn answer(code: StatusCode, body: &[u8]) -> Result<Value> {
-    if code.is_success() {
-        return serde_json::from_slice(body)
-            .map_err(|e| Error::host(Kind::Protocol, "the host's answer is no JSON").because(e));
-    }
-    let status = serde_json::from_slice(body)
-        .unwrap_or_else(|_| Status::failure(code.as_u16(), "", String::from_utf8_lossy(body)));
-    Err(Error::from_status(Side::Host, status))
 }
 
 fn within(namespace: &str) -> Option<&str> {
@@ -141,22 +105,4 @@ pub(crate) fn name_of(object: &Value) -> &str {
 /// `metadata.uid`, or empty.
 pub(crate) fn uid_of(object: &Value) -> &str {
     object["metadata"]["uid"].as_str().unwrap_or_default()
-}
-
-macro_rules! resources {
-    ($($name:ident: $group:expr, $version:literal, $plural:literal, $kind:literal, $namespaced:literal;)*) => {$(
-        pub(crate) const $name: Resource =
-            Resource { group: $group, version: $version, plural: $plural, kind: $kind, namespaced: $namespaced };
-    )*};
-}
-
-resources! {
-    VIRTUAL_CLUSTERS: crd::GROUP, "v1alpha1", "virtualclusters", "VirtualCluster", true;
-    SERVICES: "", "v1", "services", "Service", true;
-    SECRETS: "", "v1", "secrets", "Secret", true;
-    SERVICE_ACCOUNTS: "", "v1", "serviceaccounts", "ServiceAccount", true;
-    PODS: "", "v1", "pods", "Pod", true;
-    STATEFUL_SETS: "apps", "v1", "statefulsets", "StatefulSet", true;
-    SERVICE_CIDRS: "networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", false;
-    ACCESS_REVIEWS: "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", false;
 }

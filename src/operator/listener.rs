@@ -5,9 +5,9 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::operator::certificates::{self, Leaf, Pair, Usage};
 use crate::operator::cluster::Context;
-use crate::operator::host::SECRETS;
 use crate::operator::pki::host_of;
 use crate::operator::secret::{self, Data};
+use crate::upstream::resources::SECRETS;
 
 /// Name of the Secret; keys `ca.crt`, `tls.crt`, `tls.key`, and `ca.key` when the certificate is ours.
 pub(crate) const SECRET: &str = "portico-gateway-tls";

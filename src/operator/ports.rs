@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::error::Result;
 use crate::names::{TenantId, keys};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
-use crate::operator::host::{SERVICES, VIRTUAL_CLUSTERS};
+use crate::upstream::resources::{SERVICES, VIRTUAL_CLUSTERS};
 
 /// Who holds which port: what the statuses say plus what was given out and is not yet seen there.
 #[derive(Debug, Default)]

@@ -9,10 +9,10 @@ use serde_json::json;
 use crate::crd::{BackendStatus, Distro, VirtualClusterStatus, pki as keys};
 use crate::error::{Error, Kind, Result, Side};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
-use crate::operator::host::{SECRETS, VIRTUAL_CLUSTERS};
 use crate::operator::secret::{self, Data};
 use crate::operator::{cidr, control_plane, kubeconfig, listener, pki, ports, rights, status, system_services};
 use crate::tls;
+use crate::upstream::resources::{SECRETS, VIRTUAL_CLUSTERS};
 use crate::upstream::{self, Credential, Target};
 
 /// How often what is ready is compared again.

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::error::Kind;
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
-use crate::operator::host::ACCESS_REVIEWS;
+use crate::upstream::resources::SELF_SUBJECT_REVIEWS;
 
 /// Asks for the right that everything else depends on. The namespace's owner grants all of them in one RoleBinding.
 pub(crate) async fn check(context: &Context, cluster: &Cluster) -> Result<(), Halt> {
@@ -18,7 +18,7 @@ pub(crate) async fn check(context: &Context, cluster: &Cluster) -> Result<(), Ha
             "resource": "statefulsets",
         }},
     });
-    match context.host.create(&ACCESS_REVIEWS, "", &review).await {
+    match context.host.create(&SELF_SUBJECT_REVIEWS, "", &review).await {
         Ok(answer) if answer["status"]["allowed"] == true => Ok(()),
         Ok(_) => Err(missing(cluster)),
         Err(error) if error.kind() == Kind::Forbidden => Err(missing(cluster)),

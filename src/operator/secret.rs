@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::operator::apply::{self, Mark};
-use crate::operator::host::{Host, SECRETS, name_of};
+use crate::operator::host::{Host, name_of};
+use crate::upstream::resources::SECRETS;
 
 /// Decoded data; keys that are no text are left out.
 pub(crate) type Data = BTreeMap<String, String>;

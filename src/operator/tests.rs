@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::crd::{Distro, pki};
 use crate::operator::cluster::condition;
-use crate::operator::host::{SECRETS, SERVICES, STATEFUL_SETS};
+use crate::upstream::resources::{SECRETS, SERVICES, STATEFUL_SETS};
 use fake::{Answers, FakeHost};
 
 const SYSTEM: &str = "portico-system";
@@ -244,7 +244,7 @@ fn crd_files_are_the_generated_ones() {
         }
         assert!(
             std::fs::read_to_string(&path).expect("there") == crate::crd::yaml(),
-            "{file} is stale: make manifests"
+            "{file} is stale: make generated"
         );
     }
 }

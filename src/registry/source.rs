@@ -16,24 +16,14 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::crd::{self, Distro, VirtualCluster, pki};
+use crate::crd::{Distro, VirtualCluster, pki};
 use crate::drain::Drain;
 use crate::error::{Error, Kind, Result, Side};
 use crate::names::TenantId;
 use crate::registry::{Assertion, Backend, Registry, Tenant};
 use crate::tls::{self, ClientTrust, ServerTls};
-use crate::upstream::{self, ApiClient, Credential, ListOptions, Pool, Resource, Target, WatchEvent, WatchStream};
-
-/// VirtualClusters on the host.
-pub const VIRTUAL_CLUSTERS: Resource = Resource {
-    group: crd::GROUP,
-    version: "v1alpha1",
-    plural: "virtualclusters",
-    kind: "VirtualCluster",
-    namespaced: true,
-};
-
-const SECRETS: Resource = Resource { group: "", version: "v1", plural: "secrets", kind: "Secret", namespaced: true };
+use crate::upstream::resources::VIRTUAL_CLUSTERS;
+use crate::upstream::{self, ApiClient, Credential, ListOptions, Pool, Secret, Target, WatchEvent, WatchStream};
 
 /// How often Secrets of known tenants are read again.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -115,7 +105,7 @@ impl Source {
             }
             WatchEvent::Deleted(bytes) => {
                 let object: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-                if let Some(id) = identity(&object) {
+                if let Some(id) = TenantId::of(&object) {
                     self.deleted(&id);
                 }
             }
@@ -125,7 +115,7 @@ impl Source {
 
     /// Takes in a VirtualCluster; it is built when due. A malformed one is reported and skipped.
     fn applied(&mut self, object: Value) -> Option<TenantId> {
-        let id = identity(&object)?;
+        let id = TenantId::of(&object)?;
         let cluster: VirtualCluster = match serde_json::from_value(object) {
             Ok(cluster) => cluster,
             Err(error) => {
@@ -216,13 +206,7 @@ impl Source {
     }
 
     async fn secret(&self, id: &TenantId, name: &str) -> Result<Secret> {
-        let object = self
-            .parts
-            .host
-            .get(&SECRETS, Some(id.namespace().as_str()), name)
-            .await?
-            .ok_or_else(|| waiting(&format!("Secret {name:?} does not exist")))?;
-        Ok(Secret { name: name.to_owned(), object })
+        Secret::read(&self.parts.host, id.namespace().as_str(), name).await
     }
 }
 
@@ -303,33 +287,6 @@ impl Inputs<'_> {
     }
 }
 
-/// A Secret as read.
-struct Secret {
-    name: String,
-    object: Value,
-}
-
-impl Secret {
-    fn bytes(&self, key: &str) -> Result<Vec<u8>> {
-        use base64::Engine;
-        let text = self.object["data"][key].as_str().ok_or_else(|| self.lacks(key))?;
-        base64::engine::general_purpose::STANDARD.decode(text).map_err(|e| self.lacks(key).because(e))
-    }
-
-    fn text(&self, key: &str) -> Result<String> {
-        String::from_utf8(self.bytes(key)?).map_err(|e| self.lacks(key).because(e))
-    }
-
-    fn lacks(&self, key: &str) -> Error {
-        Error::own(Kind::Unavailable, format!("Secret {:?} has no usable key {key:?}", self.name))
-    }
-}
-
-fn identity(object: &Value) -> Option<TenantId> {
-    let metadata = &object["metadata"];
-    TenantId::parse(metadata["namespace"].as_str()?, metadata["name"].as_str()?).ok()
-}
-
 fn address(text: &str) -> Result<IpAddr> {
     text.parse().map_err(|_| waiting("its Services have no addresses yet"))
 }
@@ -352,7 +309,7 @@ fn fingerprint(cluster: &VirtualCluster, secret: &Secret, kubeconfig: Option<&st
         "api": status.map(|s| &s.api_service_ip),
         "dns": status.map(|s| &s.dns_service_ip),
         "backend": status.map(|s| &s.backend),
-        "data": secret.object["data"],
+        "data": secret.data(),
         "kubeconfig": kubeconfig,
     });
     let bytes = serde_json::to_vec(&parts)

@@ -121,18 +121,7 @@ impl<K: Ord + Clone> Store<K> {
     /// A watch delivered this state. True when it differs from what was known.
     pub fn observe(&mut self, key: K, entry: Entry) -> bool {
         self.delivered = self.delivered.max(entry.version);
-        match self.entries.get(&key) {
-            Some(old) if entry.version > 0 && old.version >= entry.version => false,
-            Some(old) => {
-                let differs = old.differs(&entry);
-                self.entries.insert(key, entry);
-                differs
-            }
-            None => {
-                self.entries.insert(key, entry);
-                true
-            }
-        }
+        self.put(key, entry)
     }
 
     /// A watch delivered the end of this object. True when it was known.
@@ -155,6 +144,11 @@ impl<K: Ord + Clone> Store<K> {
         if entry.version > 0 && entry.version <= self.delivered {
             return false;
         }
+        self.put(key, entry)
+    }
+
+    /// Never goes back to an older state.
+    fn put(&mut self, key: K, entry: Entry) -> bool {
         match self.entries.get(&key) {
             Some(old) if entry.version > 0 && old.version >= entry.version => false,
             Some(old) => {

@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::syncer::cache::{Entry, SourceState, text};
 use crate::syncer::cluster::{Cluster, Events, SharedCluster};
 use crate::syncer::kind::ObjectKey;
+use crate::upstream::resources::NAMESPACES;
 use crate::upstream::{ListOptions, Resource, WatchEvent};
 
 /// An object on its way from the wire into a cache.
@@ -90,13 +91,10 @@ const SILENCE: Duration = Duration::from_secs(720);
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(30);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
 
-const NAMESPACE: Resource =
-    Resource { group: "", version: "v1", plural: "namespaces", kind: "Namespace", namespaced: false };
-
 impl Identity {
     /// Asks the server who it is; a change begins a new epoch.
     async fn check(&self, cluster: &dyn Cluster) -> Result<()> {
-        let Some(namespace) = cluster.get(&NAMESPACE, None, "kube-system").await? else { return Ok(()) };
+        let Some(namespace) = cluster.get(&NAMESPACES, None, "kube-system").await? else { return Ok(()) };
         let uid = text(&namespace, "uid");
         let mut known = self.uid.lock();
         if *known != uid {

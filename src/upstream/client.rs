@@ -201,6 +201,12 @@ impl ApiClient {
         self.create_sub(resource, namespace, "", "", object).await
     }
 
+    /// POST with `dryRun=All`: what the server would say.
+    pub async fn try_create(&self, resource: &Resource, namespace: Option<&str>, object: &Value) -> Result<Value> {
+        let path = resource.path(namespace, None, None);
+        self.write(Method::POST, &managed(&path, "&dryRun=All"), JSON, object).await
+    }
+
     /// POST on a subresource: `binding`, `token`, `eviction`; and reviews (name "" and subresource "" mean the collection).
     pub async fn create_sub(
         &self,

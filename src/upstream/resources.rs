@@ -1,6 +1,7 @@
 //! The resources that Portico itself reads and writes, on either side.
 
 use super::Resource;
+use crate::crd;
 
 const fn core(plural: &'static str, kind: &'static str, namespaced: bool) -> Resource {
     Resource { group: "", version: "v1", plural, kind, namespaced }
@@ -9,6 +10,15 @@ const fn core(plural: &'static str, kind: &'static str, namespaced: bool) -> Res
 const fn grouped(group: &'static str, plural: &'static str, kind: &'static str, namespaced: bool) -> Resource {
     Resource { group, version: "v1", plural, kind, namespaced }
 }
+
+/// VirtualClusters.
+pub const VIRTUAL_CLUSTERS: Resource = Resource {
+    group: crd::GROUP,
+    version: "v1alpha1",
+    plural: "virtualclusters",
+    kind: "VirtualCluster",
+    namespaced: true,
+};
 
 /// Pods.
 pub const PODS: Resource = core("pods", "Pod", true);
@@ -44,3 +54,15 @@ pub const RUNTIME_CLASSES: Resource = grouped("node.k8s.io", "runtimeclasses", "
 pub const INGRESS_CLASSES: Resource = grouped("networking.k8s.io", "ingressclasses", "IngressClass", false);
 /// Ingresses.
 pub const INGRESSES: Resource = grouped("networking.k8s.io", "ingresses", "Ingress", true);
+/// ServiceCIDRs.
+pub const SERVICE_CIDRS: Resource = grouped("networking.k8s.io", "servicecidrs", "ServiceCIDR", false);
+/// StatefulSets.
+pub const STATEFUL_SETS: Resource = grouped("apps", "statefulsets", "StatefulSet", true);
+/// Leases.
+pub const LEASES: Resource = grouped("coordination.k8s.io", "leases", "Lease", true);
+/// What somebody may do.
+pub const SUBJECT_REVIEWS: Resource =
+    grouped("authorization.k8s.io", "subjectaccessreviews", "SubjectAccessReview", false);
+/// What the caller may do.
+pub const SELF_SUBJECT_REVIEWS: Resource =
+    grouped("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview", false);

@@ -11,19 +11,13 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::context::{Context, Who};
 use crate::identity::Identity;
 use crate::status::Status;
-use crate::upstream::{self, Resource};
+use crate::upstream;
+use crate::upstream::resources::SUBJECT_REVIEWS;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 1 << 20;
 const SELF_REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 const WHO_AM_I: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
-const REVIEWS: Resource = Resource {
-    group: "authorization.k8s.io",
-    version: "v1",
-    plural: "subjectaccessreviews",
-    kind: "SubjectAccessReview",
-    namespaced: false,
-};
 
 /// `create` for exec, attach and port-forward in every protocol, as API servers of 1.35 and later ask, and `get` too
 /// when the method is GET, as the earlier ones do: stricter than an old backend, equal to a new one.
@@ -96,7 +90,7 @@ async fn allowed_for(context: &Context, identity: &Identity, attributes: &Value)
             "resourceAttributes": attributes,
         },
     });
-    let answer = context.tenant.api.create(&REVIEWS, None, &review).await?;
+    let answer = context.tenant.api.create(&SUBJECT_REVIEWS, None, &review).await?;
     Ok(Decision::of(&answer))
 }
 

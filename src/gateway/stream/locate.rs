@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
-use super::{PODS, Stream};
+use super::Stream;
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::context::Context;
 use crate::names::{self, HostName, HostNamespace, Limit, VirtualName, VirtualNamespace, keys};
 use crate::status::Status;
+use crate::upstream::resources::PODS;
 
 /// Where a stream goes.
 #[derive(Debug)]

@@ -3,10 +3,11 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
+use super::Stream;
 use super::locate::Place;
-use super::{PODS, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::upstream::Body;
+use crate::upstream::resources::PODS;
 
 /// A token smuggled as a subprotocol; it is the caller's and no pod's.
 const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";

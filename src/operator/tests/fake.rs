@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result, Side};
 use crate::operator::cluster::Backends;
-use crate::operator::host::{ACCESS_REVIEWS, Host, Pending, SERVICE_CIDRS, name_of};
+use crate::operator::host::{Host, Pending, name_of};
 use crate::status::Status;
+use crate::upstream::resources::{SELF_SUBJECT_REVIEWS, SERVICE_CIDRS};
 use crate::upstream::{Resource, Target};
 
 type Key = (&'static str, String, String);
@@ -137,7 +138,7 @@ impl Host for FakeHost {
     fn create<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value> {
         Box::pin(async move {
             let mut state = self.state.lock();
-            if resource == &ACCESS_REVIEWS {
+            if resource == &SELF_SUBJECT_REVIEWS {
                 let asked = object["spec"]["resourceAttributes"]["namespace"].as_str().unwrap_or_default();
                 return Ok(json!({"status": {"allowed": state.forbidden.as_deref() != Some(asked)}}));
             }
