@@ -82,8 +82,24 @@ async fn relay(context: &Context, caller: Upgraded, host: Upgraded) -> io::Resul
         context.record.add_sent(bytes);
     }));
     tokio::select! {
-        outcome = up.as_mut() => { outcome?; linger(down, &passed).await }
-        outcome = down.as_mut() => { outcome?; linger(up, &passed).await }
+        outcome = up.as_mut() => { outcome?; after_the_end(linger(down, &passed).await) }
+        outcome = down.as_mut() => { outcome?; after_the_end(linger(up, &passed).await) }
+    }
+}
+
+/// Once one half has ended in good order, a peer that just goes away has not broken anything off.
+fn after_the_end(outcome: io::Result<()>) -> io::Result<()> {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    match outcome {
+        Err(error)
+            if matches!(
+                error.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
+            ) =>
+        {
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 
