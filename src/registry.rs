@@ -67,6 +67,7 @@ impl Tenant {
             pod_security: self.pod_security,
             translate_images: BTreeMap::new(),
             node_selector: BTreeMap::new(),
+            api_ca: self.server_ca_pem.clone(),
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct View {
     pub translate_images: BTreeMap<String, String>,
     /// Node labels that host nodes shown to the tenant must have.
     pub node_selector: BTreeMap<String, String>,
+    /// CA (PEM) under which pods find the API at `api_service_ip`. Empty: what the tenant publishes is enough.
+    pub api_ca: String,
 }
 
 impl View {

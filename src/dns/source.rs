@@ -19,6 +19,8 @@ use crate::upstream::{ApiClient, ListOptions, Resource, WatchEvent, WatchStream,
 const BACKOFF: Duration = Duration::from_millis(200);
 /// A server that ends watches at once, in good order, must not make us turn.
 const SHORTEST_WATCH: Duration = Duration::from_secs(1);
+/// A backend that starts or restarts is away for a while; only longer is worth a warning.
+const STARTING: Duration = Duration::from_secs(30);
 
 /// Follows both kinds until the drain begins.
 pub(crate) async fn follow(api: ApiClient, zone: Arc<RwLock<Zone>>, clock: Clock, drain: Drain) {
@@ -84,6 +86,8 @@ async fn follow_kind<T: Held>(api: &ApiClient, zone: &RwLock<Zone>, clock: &Cloc
     // Empty: list first.
     let version = Mutex::new(String::new());
     let version = &version;
+    let away_since = Mutex::new(None);
+    let away_since = &away_since;
     task::supervise(T::TASK, clock.clone(), drain, BACKOFF, move || async move {
         loop {
             let started = clock.instant();
@@ -97,9 +101,20 @@ async fn follow_kind<T: Held>(api: &ApiClient, zone: &RwLock<Zone>, clock: &Cloc
                 }
             };
             match outcome {
-                Ok(()) => {}
+                Ok(()) => *away_since.lock() = None,
                 Err(error) if error.kind() == Kind::Gone => version.lock().clear(),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let now = clock.instant();
+                    let mut since = away_since.lock();
+                    // A watch that held for a while was an answer.
+                    if now.duration_since(started) > STARTING {
+                        *since = None;
+                    }
+                    if now.duration_since(*since.get_or_insert(now)) >= STARTING {
+                        return Err(error);
+                    }
+                    tracing::debug!(task = T::TASK, %error, "the backend does not answer yet");
+                }
             }
             if started.elapsed() < SHORTEST_WATCH {
                 tokio::time::sleep(clock.jitter(SHORTEST_WATCH)).await;

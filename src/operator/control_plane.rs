@@ -6,7 +6,34 @@ use serde_json::Value;
 
 use crate::operator::apply::{self, Mark};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
-use crate::upstream::resources::{PODS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS};
+use crate::upstream::resources::{CLAIMS, PODS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS};
+
+/// Waits until nothing of a deleted namesake's control plane is left. The garbage collector takes its pod and volume last:
+/// our Service would lead to that pod, and our StatefulSet would begin on that volume, with data that belongs to other
+/// keys and that is about to be deleted.
+pub(crate) async fn outlive_predecessor(context: &Context, cluster: &Cluster) -> Result<(), Halt> {
+    let (host, namespace) = (&*context.host, cluster.namespace());
+    let set = host.get(&STATEFUL_SETS, namespace, cluster.name()).await.during(condition::SERVICES)?;
+    if let Some(set) = set {
+        return apply::check_ours(&STATEFUL_SETS, &set, Mark::Owner(&cluster.uid)).during(condition::SERVICES);
+    }
+    let name = format!("{}-0", cluster.name());
+    for (resource, name) in [(&PODS, name.clone()), (&CLAIMS, format!("data-{name}"))] {
+        let found = host.get(resource, namespace, &name).await.during(condition::SERVICES)?;
+        // A claim without an owner is one that somebody put there to be used.
+        let is_leaving = found.is_some_and(|o| !o["metadata"]["deletionTimestamp"].is_null() || is_of_a_set(&o));
+        if is_leaving {
+            let message = format!("{} {name:?} of an earlier virtual cluster is still being deleted", resource.kind);
+            return Err(Halt::waiting(condition::SERVICES, "Waiting", message));
+        }
+    }
+    Ok(())
+}
+
+fn is_of_a_set(object: &Value) -> bool {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    owners.is_some_and(|owners| owners.iter().any(|owner| owner["kind"] == "StatefulSet"))
+}
 
 /// Makes the Services; yields the ClusterIP of the one in front of the backend.
 pub(crate) async fn ensure_services(context: &Context, cluster: &Cluster) -> Result<String, Halt> {

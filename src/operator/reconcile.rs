@@ -58,6 +58,9 @@ pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32
 
 async fn phases(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) -> Result<(), Halt> {
     rights::check(context, cluster).await?;
+    if cluster.spec.distro == Distro::K8s && cluster.status.backend.is_none() {
+        control_plane::outlive_predecessor(context, cluster).await?;
+    }
     let port = ports::ensure(context, cluster).await?;
     next.port = Some(port);
     let addresses = system_services::ensure(context, cluster, port).await?;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::crd::{Distro, pki};
 use crate::operator::cluster::condition;
-use crate::upstream::resources::{SECRETS, SERVICES, STATEFUL_SETS};
+use crate::upstream::resources::{CLAIMS, PODS, SECRETS, SERVICES, STATEFUL_SETS};
 use fake::{Answers, FakeHost};
 
 const SYSTEM: &str = "portico-system";
@@ -163,6 +163,34 @@ async fn objects_of_others_are_not_taken_over() {
     let service = world.host.find(&SERVICES, "team-a", "web").expect("there");
     assert_eq!(service["spec"]["selector"]["app"], "shop");
     assert!(world.host.find(&STATEFUL_SETS, "team-a", "web").is_none());
+}
+
+#[tokio::test]
+async fn pod_and_volume_of_a_deleted_namesake_are_waited_out() {
+    let world = World::new();
+    let owner = json!([{"kind": "StatefulSet", "name": "dev", "uid": "earlier"}]);
+    let left_behind = |name: &str| json!({"metadata": {"name": name, "ownerReferences": owner}});
+    world.host.put(&PODS, "team-a", left_behind("dev-0"));
+    world.host.put(&CLAIMS, "team-a", left_behind("data-dev-0"));
+    world.add("team-a", "dev", json!({"storage": {"volumeClaim": {"size": "1Gi"}}}));
+    for (left, name) in [(&PODS, "dev-0"), (&CLAIMS, "data-dev-0")] {
+        let (pause, status) = world.round("team-a", "dev").await;
+        assert!(pause <= Duration::from_secs(1), "somebody waits: {pause:?}");
+        assert!(status["message"].as_str().is_some_and(|m| m.contains(name)), "{status}");
+        assert!(world.host.find(&SERVICES, "team-a", "dev").is_none(), "it would lead to the old pod");
+        world.host.remove(left, "team-a", name);
+    }
+    world.round("team-a", "dev").await;
+    assert!(world.host.find(&STATEFUL_SETS, "team-a", "dev").is_some());
+}
+
+#[tokio::test]
+async fn a_volume_that_was_put_there_to_be_used_is_used() {
+    let world = World::new();
+    world.host.put(&CLAIMS, "team-a", json!({"metadata": {"name": "data-dev-0"}}));
+    world.add("team-a", "dev", json!({"storage": {"volumeClaim": {"size": "1Gi"}}}));
+    world.round("team-a", "dev").await;
+    assert!(world.host.find(&STATEFUL_SETS, "team-a", "dev").is_some());
 }
 
 #[tokio::test]

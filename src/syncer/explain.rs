@@ -148,6 +148,7 @@ mod tests {
             pod_security: crate::crd::PodSecurity::Baseline,
             translate_images: std::collections::BTreeMap::new(),
             node_selector: std::collections::BTreeMap::new(),
+            api_ca: String::new(),
         };
         let key = ObjectKey { namespace: "default".to_owned(), name: "web".to_owned() };
         let message = r#"pods "web-x-default-x-vc1" is forbidden in namespace team-a: quota team-a-quota, needs db-x-default-x-vc1"#;

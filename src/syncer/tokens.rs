@@ -185,6 +185,7 @@ mod tests {
             pod_security: crate::crd::PodSecurity::Baseline,
             translate_images: std::collections::BTreeMap::new(),
             node_selector: std::collections::BTreeMap::new(),
+            api_ca: String::new(),
         }
     }
 

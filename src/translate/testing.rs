@@ -20,6 +20,7 @@ pub(crate) fn view() -> View {
         pod_security: PodSecurity::Baseline,
         translate_images: std::collections::BTreeMap::new(),
         node_selector: std::collections::BTreeMap::new(),
+        api_ca: String::new(),
     }
 }
 

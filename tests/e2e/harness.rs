@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use program::{Answer, Invocation, http_get, kubectl, portico};
 pub(crate) use raw::raw;
-pub(crate) use tenant::{Dump, Space, Tenant, alpha, beta, names, sleeper, user_of, with_user};
+pub(crate) use tenant::{Dump, Space, Tenant, alpha, beta, left, names, read, sleeper, system_services, user_of, with_user};
 
 pub(crate) const BUSYBOX: &str = "docker.io/portico/busybox:1";
 pub(crate) const AGNHOST: &str = "docker.io/portico/agnhost:1";
@@ -24,6 +24,33 @@ pub(crate) fn host(arguments: &[&str]) -> Answer {
 pub(crate) fn host_kubeconfig() -> PathBuf {
     let default = target().join("cluster/kubeconfig");
     std::env::var_os("PORTICO_E2E_KUBECONFIG").map_or(default, PathBuf::from)
+}
+
+/// SIGKILL for the first process of every container of the host's pods with this label; the kubelet starts them again in
+/// the same pods.
+pub(crate) fn kill_containers(namespace: &str, label: &str) {
+    let ids = "jsonpath={.items[*].status.containerStatuses[*].containerID}";
+    let ids = host(&["-n", namespace, "get", "pods", "-l", label, "-o", ids]).ok();
+    assert!(!ids.trim().is_empty(), "no container of {label} in {namespace}");
+    let socket = host_kubeconfig().with_file_name("run/containerd.sock");
+    for id in ids.split_whitespace() {
+        let id = id.trim_start_matches("containerd://");
+        let killed = std::process::Command::new("ctr")
+            .arg("-a")
+            .arg(&socket)
+            .args(["-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", id])
+            .output()
+            .expect("ctr runs");
+        assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
+    }
+}
+
+/// How often containers of pods with this label were started again.
+pub(crate) fn restarts(namespace: &str, label: &str) -> u64 {
+    let pods = host(&["-n", namespace, "get", "pods", "-l", label, "-o", "json"]).json();
+    let statuses =
+        pods["items"].as_array().expect("pods").iter().flat_map(|p| p["status"]["containerStatuses"].as_array());
+    statuses.flatten().map(|c| c["restartCount"].as_u64().unwrap_or(0)).sum()
 }
 
 /// Base URL of the gateway.

@@ -1,10 +1,8 @@
 //! Virtual clusters come, are listed and connected to, and go without a trace.
 
-use serde_json::Value;
-
 use crate::harness::{
-    Dump, Invocation, SYSTEM, Tenant, alpha, eventually, gateway_url, host, host_kubeconfig, kubectl, portico, run_id,
-    sleeper, target, with_user, work,
+    Dump, Invocation, SYSTEM, Tenant, alpha, eventually, gateway_url, host, host_kubeconfig, kubectl, left, portico,
+    run_id, sleeper, system_services, target, with_user, work,
 };
 
 #[test]
@@ -103,22 +101,6 @@ fn several_in_one_namespace_and_nothing_left_behind() {
     });
     let list = portico(&["list", "-A"]).ok();
     assert!(!list.contains(&namespace), "{list}");
-}
-
-/// Everything in the namespace that carries the cluster's labels or name.
-fn left(namespace: &str, cluster: &str) -> Vec<String> {
-    let kinds = "all,configmaps,secrets,persistentvolumeclaims,endpointslices,ingresses,serviceaccounts,roles";
-    let all = host(&["-n", namespace, "get", kinds, "-o", "name"]).ok();
-    all.lines()
-        .filter(|l| l.ends_with(&format!("-x-{cluster}")) || l.contains(&format!("/{cluster}")))
-        .map(str::to_owned)
-        .collect()
-}
-
-fn system_services(namespace: &str, cluster: &str) -> usize {
-    let labels = format!("portico.dev/host-namespace={namespace},portico.dev/cluster={cluster}");
-    let found: Value = host(&["-n", SYSTEM, "get", "services", "-l", &labels, "-o", "json"]).json();
-    found["items"].as_array().map_or(0, Vec::len)
 }
 
 #[test]

@@ -8,9 +8,12 @@
 
 mod crash;
 mod dns;
+mod external;
 mod gateway;
 mod harness;
 mod helm;
 mod lifecycle;
+mod outage;
+mod recreate;
 mod streams;
 mod sync;

@@ -34,6 +34,7 @@ pub fn view(namespace: &str, name: &str, uid: &str, ip: IpAddr) -> TenantView {
         pod_security: PodSecurity::Baseline,
         translate_images: std::collections::BTreeMap::new(),
         node_selector: std::collections::BTreeMap::new(),
+        api_ca: String::new(),
     }
 }
 

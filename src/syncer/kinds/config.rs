@@ -11,6 +11,8 @@ use crate::translate::{diff, identity, json};
 use crate::upstream::Resource;
 use crate::upstream::resources::{CONFIG_MAPS, SECRETS};
 
+/// ConfigMap by which an API server publishes its CA to every pod.
+const ROOT_CA: &str = "kube-root-ca.crt";
 const FINGERPRINT: &str = "dataFingerprint";
 
 /// Either kind.
@@ -39,11 +41,27 @@ impl ConfigKind {
         out.insert("kind".to_owned(), json!(self.0.kind));
         out.insert("metadata".to_owned(), Value::Object(metadata));
         out.extend(json::pick(object, &["data", "binaryData", "immutable"]));
+        if self.0.kind == "ConfigMap" && json::name(object) == ROOT_CA {
+            trust_the_gateway(&mut out, &view.api_ca);
+        }
         if self.0.kind == "Secret" {
             out.insert("type".to_owned(), json!(host_type(json::text(object, "/type"))));
         }
         Some(Value::Object(out))
     }
+}
+
+/// An external API server publishes its own CA, but its pods meet the gateway in its place.
+fn trust_the_gateway(config_map: &mut Map<String, Value>, ca: &str) {
+    let published = config_map.get_mut("data").and_then(|data| data.get_mut("ca.crt"));
+    let Some(Value::String(published)) = published else { return };
+    if ca.is_empty() || published.contains(ca.trim()) {
+        return;
+    }
+    if !published.ends_with('\n') {
+        published.push('\n');
+    }
+    published.push_str(ca);
 }
 
 /// Types that the host's controllers act on become opaque.
@@ -183,6 +201,23 @@ mod tests {
         world.remove_virtual("Secret", "default", "creds");
         world.settle(&kind, "default", "creds");
         assert!(world.host("Secret", "creds-x-default-x-vc1").is_none());
+    }
+
+    #[test]
+    fn pods_trust_the_gateway_beside_what_their_api_server_publishes() {
+        let kind = ConfigKind::config_maps();
+        let published = |world: &mut World, ca: &str| {
+            world.refer("ConfigMap", "default", ROOT_CA);
+            let metadata = json!({"name": ROOT_CA, "namespace": "default", "uid": "u"});
+            world.put_virtual("ConfigMap", json!({"metadata": metadata, "data": {"ca.crt": ca}}));
+            world.settle(&kind, "default", ROOT_CA);
+            world.host("ConfigMap", "kube-root-ca.crt-x-default-x-vc1").expect("made")["data"]["ca.crt"].clone()
+        };
+        let mut world = World::new();
+        assert_eq!(published(&mut world, "THEIRS"), "THEIRS");
+        world.view.api_ca = "OURS\n".to_owned();
+        assert_eq!(published(&mut world, "THEIRS"), "THEIRS\nOURS\n");
+        assert_eq!(published(&mut world, "OURS"), "OURS");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 #[derive(Debug)]
 pub(crate) struct Raw {
     pub(crate) code: u16,
+    pub(crate) headers: http::HeaderMap,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -48,8 +49,8 @@ pub(crate) fn raw(
         }
         let request = request.body(kube::client::Body::empty()).expect("a request");
         let answer = client.send(request).await.map_err(|e| format!("{e:?}"))?;
-        let code = answer.status().as_u16();
+        let (code, headers) = (answer.status().as_u16(), answer.headers().clone());
         let bytes = answer.into_body().collect_bytes().await.map_err(|e| format!("{e:?}"))?.to_vec();
-        Ok(Raw { code, bytes })
+        Ok(Raw { code, headers, bytes })
     })
 }

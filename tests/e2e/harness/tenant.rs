@@ -96,7 +96,8 @@ pub(crate) fn user_of(kubeconfig: &Path) -> Value {
     read(kubeconfig)["users"][0]["user"].clone()
 }
 
-fn read(kubeconfig: &Path) -> Value {
+/// A kubeconfig as a document.
+pub(crate) fn read(kubeconfig: &Path) -> Value {
     serde_saphyr::from_str(&std::fs::read_to_string(kubeconfig).expect("a kubeconfig")).expect("YAML")
 }
 
@@ -230,4 +231,21 @@ fn show(title: &str, answer: &Answer) {
     let lines: Vec<&str> = out.lines().collect();
     let last = lines.len().saturating_sub(60);
     eprintln!("--- {title}\n{}\n{}", lines[last..].join("\n"), answer.err);
+}
+
+/// Everything in the namespace that carries the cluster's labels or name.
+pub(crate) fn left(namespace: &str, cluster: &str) -> Vec<String> {
+    let kinds = "all,configmaps,secrets,persistentvolumeclaims,endpointslices,ingresses,serviceaccounts,roles";
+    let all = host(&["-n", namespace, "get", kinds, "-o", "name"]).ok();
+    all.lines()
+        .filter(|l| l.ends_with(&format!("-x-{cluster}")) || l.contains(&format!("/{cluster}")))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Portico's own Services for a cluster.
+pub(crate) fn system_services(namespace: &str, cluster: &str) -> usize {
+    let labels = format!("portico.dev/host-namespace={namespace},portico.dev/cluster={cluster}");
+    let found: Value = host(&["-n", SYSTEM, "get", "services", "-l", &labels, "-o", "json"]).json();
+    found["items"].as_array().map_or(0, Vec::len)
 }
