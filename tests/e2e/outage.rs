@@ -22,11 +22,11 @@ fn a_dying_control_plane_is_its_own_tenants_trouble_only_and_comes_back_with_its
     let label = "portico.dev/control-plane=dying";
     let before = restarts(&namespace, label);
     kill_containers(&namespace, label);
-    let path = format!("{}/api/v1/namespaces/default/configmaps/kept", dying.path());
     let began = Instant::now();
     let mut told_to_retry = 0_u32;
     loop {
-        let answer = raw(&dying.kubeconfig, &path, &[], |_| {}).expect("the gateway itself is there");
+        let answer = raw(&dying.kubeconfig, "/api/v1/namespaces/default/configmaps/kept", &[], |_| {})
+            .expect("the gateway itself is there");
         if answer.code == 200 && told_to_retry > 0 {
             break;
         }
