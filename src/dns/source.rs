@@ -106,8 +106,8 @@ async fn follow_kind<T: Held>(api: &ApiClient, zone: &RwLock<Zone>, clock: &Cloc
                 Err(error) => {
                     let now = clock.instant();
                     let mut since = away_since.lock();
-                    // A watch that held for a while was an answer.
-                    if now.duration_since(started) > STARTING {
+                    // It answered before it broke off: a new absence begins.
+                    if now.duration_since(started) > STARTING || *version.lock() != known {
                         *since = None;
                     }
                     if now.duration_since(*since.get_or_insert(now)) >= STARTING {
