@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) use program::{Answer, Invocation, http_get, kubectl, portico};
 pub(crate) use raw::raw;
-pub(crate) use tenant::{Dump, Space, Tenant, alpha, beta, left, names, read, sleeper, system_services, user_of, with_user};
+pub(crate) use tenant::{
+    Dump, Space, Tenant, alpha, beta, left, names, read, sleeper, system_services, user_of, with_user,
+};
 
 pub(crate) const BUSYBOX: &str = "docker.io/portico/busybox:1";
 pub(crate) const AGNHOST: &str = "docker.io/portico/agnhost:1";
