@@ -1,16 +1,18 @@
 //! Portico: one process that serves many virtual Kubernetes clusters.
 //!
 //! Layers, arrows only downward (enforced by `tests/architecture.rs`):
-//! base (`error` `status` `clock` `task` `drain` `telemetry` `tls` `config`)
+//! base (`error` `status` `clock` `task` `drain` `telemetry` `tls` `certificates` `kubeconfig` `config`)
 //! ← domain, pure (`names` `api` `identity` `stream` `crd` `translate`)
-//! ← state (`upstream`, then `registry` `election`)
-//! ← planes (`gateway` `syncer` `operator` `dns` `admin`)
+//! ← state (`upstream`, then `registry` `election` `rights`)
+//! ← planes (`gateway` `syncer` `operator` `sidecar` `dns` `admin`)
 //! ← wiring (`app` `cli`).
 
+pub mod certificates;
 pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod error;
+pub mod kubeconfig;
 pub mod status;
 pub mod task;
 pub mod telemetry;

@@ -210,6 +210,23 @@ pub fn derived_host_name(
     hashed(name.as_str(), &[purpose, name.as_str(), namespace.as_str(), cluster.as_str()], limit)
 }
 
+/// The host name that vcluster gives (all versions, one namespace): the readable form up to 63 bytes, else its first 52
+/// and a 40-bit hash. Several objects can share one; whose it is, is what the object itself records. None when the result
+/// is no valid name.
+pub fn legacy_host_name(name: &VirtualName, namespace: &VirtualNamespace, cluster: &ClusterName) -> Option<HostName> {
+    let readable = format!("{name}{SEPARATOR}{namespace}{SEPARATOR}{cluster}");
+    HostName::parse(&legacy_shortened(&readable)?).ok()
+}
+
+/// vcluster's way of making a name or label key of at most 63 bytes.
+pub fn legacy_shortened(text: &str) -> Option<String> {
+    if text.len() <= Limit::Label.bytes() {
+        return Some(text.to_owned());
+    }
+    let digest: String = Sha256::digest(text.as_bytes()).iter().take(5).map(|b| format!("{b:02x}")).collect();
+    Some(format!("{}-{digest}", text.get(..52)?).replace(".-", "-"))
+}
+
 fn hashed(name: &str, parts: &[&str], limit: Limit) -> HostName {
     let room = limit.bytes() - HASH_HEX - 1;
     let mut prefix: String = name
@@ -313,6 +330,29 @@ mod tests {
         assert_ne!(one, two);
         assert_eq!(separators(&one), 0);
         assert_ne!(map("a-x", "b", "vc", Limit::Label), map("a", "x-b", "vc", Limit::Label));
+    }
+
+    #[test]
+    fn names_of_vcluster_are_known() {
+        let old = |name: &str, namespace: &str, cluster: &str| {
+            let name = VirtualName::parse(name).expect("name");
+            let namespace = VirtualNamespace::parse(namespace).expect("namespace");
+            let cluster = ClusterName::parse(cluster).expect("cluster");
+            legacy_host_name(&name, &namespace, &cluster).expect("valid").to_string()
+        };
+        let p = |n: usize| "p".repeat(n);
+        assert_eq!(old("nginx", "default", "vc1"), "nginx-x-default-x-vc1");
+        assert_eq!(
+            old("coredns-854c77959c-2x4kd", "kube-system", "dev-cluster"),
+            "coredns-854c77959c-2x4kd-x-kube-system-x-dev-cluster"
+        );
+        assert_eq!(old(&p(51), "default", "vc1"), format!("{}--d27fa6bb98", p(51)));
+        assert_eq!(old(&p(52), "default", "vc1"), format!("{}-46c367190b", p(52)));
+        assert_eq!(old(&p(53), "default", "vc1"), format!("{}-ecec578db0", p(52)));
+        assert_eq!(
+            old("a-very-long-statefulset-name-for-testing-purposes-0", "production", "tenant-one"),
+            "a-very-long-statefulset-name-for-testing-purposes-0--86a295343e"
+        );
     }
 
     #[test]

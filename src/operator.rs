@@ -6,7 +6,6 @@
 //! Finalizer-free: owner references clean the host namespace, `system_services::collect` Portico's own.
 
 mod apply;
-mod certificates;
 mod cidr;
 mod cluster;
 mod control_plane;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::crd::PodSecurity;
 use crate::names::TenantId;
 use crate::tls::{ClientTrust, ServerTls};
-use crate::translate::View;
+use crate::translate::{Owner, Placement, View};
 use crate::upstream::{ApiClient, Pool};
 
 /// One virtual cluster in one generation: everything a request or the syncer needs, immutable.
@@ -23,8 +23,12 @@ use crate::upstream::{ApiClient, Pool};
 pub struct Tenant {
     /// Which.
     pub id: TenantId,
-    /// uid of the VirtualCluster object: owner of all host objects.
+    /// Tells it from an earlier one of the same name: uid of the VirtualCluster, or of what stands for it.
     pub uid: String,
+    /// Owner of all host objects.
+    pub owner: Option<Owner>,
+    /// What is particular about where its host objects live.
+    pub placement: Placement,
     /// Grows with every rebuild of this tenant; connections of an older generation are drained.
     pub generation: u64,
     /// Exact lower-case SNI names.
@@ -61,6 +65,8 @@ impl Tenant {
         View {
             id: self.id.clone(),
             uid: self.uid.clone(),
+            owner: self.owner.clone(),
+            placement: self.placement.clone(),
             api_service_ip: self.api_service_ip,
             dns_service_ip: self.dns_service_ip,
             cluster_domain: self.cluster_domain.clone(),

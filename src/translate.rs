@@ -3,8 +3,9 @@
 //! Promises: deterministic, total (hostile input never panics), nothing of the tenant survives under Portico's reserved
 //! keys. Must not know clients, caches or planes; what a function needs beside the object is passed in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::crd::PodSecurity;
 use crate::names::{ClusterName, HostNamespace, TenantId};
@@ -15,6 +16,7 @@ pub mod event;
 pub mod identity;
 pub mod ingress;
 pub mod json;
+pub mod labels;
 pub mod pod;
 pub mod policy;
 pub mod selector;
@@ -25,8 +27,12 @@ pub mod service;
 pub struct View {
     /// Which.
     pub id: TenantId,
-    /// uid of the VirtualCluster: controller owner of every host object. Empty: no owner (clusters from a static list).
+    /// Tells this cluster from an earlier one of the same name.
     pub uid: String,
+    /// Owner of every host object, so that they go with it. None: they are not collected by the host.
+    pub owner: Option<Owner>,
+    /// What is particular about where its host objects live.
+    pub placement: Placement,
     /// ClusterIP that the tenant's `kubernetes` Service has.
     pub api_service_ip: IpAddr,
     /// ClusterIP of its DNS.
@@ -41,6 +47,48 @@ pub struct View {
     pub node_selector: BTreeMap<String, String>,
     /// CA (PEM) under which pods find the API at `api_service_ip`. Empty: what the tenant publishes is enough.
     pub api_ca: String,
+}
+
+/// The host object that a tenant's host objects go with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// `group/version`.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// uid.
+    pub uid: String,
+    /// Whether it is their controller, which keeps every other controller away. A StatefulSet must not be: its
+    /// controller gives up pods that its selector does not match, and takes the reference from them.
+    pub controller: bool,
+}
+
+impl Owner {
+    /// A VirtualCluster.
+    pub fn virtual_cluster(name: &str, uid: &str) -> Self {
+        Self {
+            api_version: "portico.dev/v1alpha1".to_owned(),
+            kind: "VirtualCluster".to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            controller: true,
+        }
+    }
+}
+
+/// What is particular about the host namespace of a tenant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Host names that differ from today's formula, by virtual namespace and name: objects of an older Portico or vcluster
+    /// keep theirs.
+    pub aliases: Arc<BTreeMap<(String, String), String>>,
+    /// Label values that must not reach the host as they are, since something of the host's own selects by them: the
+    /// control plane's Services, for one.
+    pub guarded_labels: Arc<BTreeSet<(String, String)>>,
+    /// Host ServiceAccount of the tenant's pods; empty: the namespace's default. Its token is never mounted.
+    pub service_account: String,
 }
 
 impl View {

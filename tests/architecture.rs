@@ -13,7 +13,18 @@ const LAYERS: &[Layer] = &[
         name: "base",
         // They know each other freely: `error` speaks `status`, `task` speaks `clock` and `drain`.
         siblings: Siblings::Free,
-        modules: &["clock", "config", "drain", "error", "status", "task", "telemetry", "tls"],
+        modules: &[
+            "certificates",
+            "clock",
+            "config",
+            "drain",
+            "error",
+            "kubeconfig",
+            "status",
+            "task",
+            "telemetry",
+            "tls",
+        ],
     },
     Layer {
         name: "domain",
@@ -21,8 +32,12 @@ const LAYERS: &[Layer] = &[
         modules: &["names", "api", "identity", "stream", "crd", "translate"],
     },
     Layer { name: "connections", siblings: Siblings::Never, modules: &["upstream"] },
-    Layer { name: "state", siblings: Siblings::Never, modules: &["registry", "election"] },
-    Layer { name: "planes", siblings: Siblings::Never, modules: &["gateway", "syncer", "operator", "dns", "admin"] },
+    Layer { name: "state", siblings: Siblings::Never, modules: &["registry", "election", "rights"] },
+    Layer {
+        name: "planes",
+        siblings: Siblings::Never,
+        modules: &["gateway", "syncer", "operator", "sidecar", "dns", "admin"],
+    },
     Layer { name: "wiring", siblings: Siblings::Free, modules: &["app", "cli"] },
 ];
 

@@ -195,6 +195,8 @@ fn tenant(folder: &Path, port: u16, backend: u16) -> Tenant {
     Tenant {
         id: TenantId::parse("bench", "bench").expect("id"),
         uid: "bench".to_owned(),
+        owner: None,
+        placement: portico::translate::Placement::default(),
         generation: 1,
         hosts: vec![SERVER.to_owned()],
         port,

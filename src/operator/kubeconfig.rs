@@ -1,35 +1,19 @@
 //! Phase 7: the tenant's admin kubeconfig, Secret `vc-{name}` with the keys that its users know.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::certificates::Pair;
 use crate::config::GatewayConfig;
 use crate::crd::pki;
-use crate::error::{Error, Kind, Result};
+use crate::kubeconfig::{self, Way};
 use crate::operator::apply::Mark;
-use crate::operator::certificates::{self, Leaf, Pair, Usage};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
 use crate::operator::secret::{self, Data};
 
-const CONFIG: &str = "config";
-const CA: &str = "certificate-authority";
-const CERTIFICATE: &str = "client-certificate";
-const KEY: &str = "client-key";
+/// User of the kubeconfig.
+const ADMIN: &str = "kubernetes-admin";
 /// Where `portico connect` forwards a port to when the gateway has no public URL.
 const LOCAL: &str = "https://localhost:8443";
-
-/// One way to the gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Way {
-    pub context: String,
-    pub server: String,
-    /// SNI and verified name, when it is not the server's own.
-    pub tls_server_name: Option<String>,
-    /// PEM; empty means the system's roots.
-    pub authority: String,
-}
 
 /// The ways to a tenant, best first.
 pub(crate) fn ways(cluster: &Cluster, gateway: &GatewayConfig, shared_ca: &str, tenant_ca: &str) -> Vec<Way> {
@@ -82,7 +66,8 @@ pub(crate) async fn ensure(context: &Context, cluster: &Cluster, pki: &Data, way
         .await
         .during(condition::CERTIFICATES)?;
     let old = existing.as_ref().map(secret::data);
-    let new = plan(old.as_ref(), pki, ways, context.clock.now()).during(condition::CERTIFICATES)?;
+    let new = kubeconfig::plan(old.as_ref(), &client_ca(pki), ADMIN, ways, context.clock.now())
+        .during(condition::CERTIFICATES)?;
     if old.as_ref() != Some(&new) {
         let mut metadata = cluster.metadata(&name);
         metadata["labels"]["app"] = Value::String("portico".to_owned());
@@ -93,64 +78,15 @@ pub(crate) async fn ensure(context: &Context, cluster: &Cluster, pki: &Data, way
     Ok(())
 }
 
-fn plan(old: Option<&Data>, pki: &Data, ways: &[Way], now: Timestamp) -> Result<Data> {
-    let text = |data: Option<&Data>, key: &str| data.and_then(|d| d.get(key)).cloned().unwrap_or_default();
-    let ca = Pair { certificate: text(Some(pki), pki::CLIENT_CA), key: text(Some(pki), pki::CLIENT_CA_KEY) };
-    let leaf = Leaf {
-        common_name: "kubernetes-admin".to_owned(),
-        organization: Some("system:masters"),
-        names: Vec::new(),
-        usage: Usage::Client,
-        renew_days: 60,
-    };
-    let mut pair = Pair { certificate: text(old, CERTIFICATE), key: text(old, KEY) };
-    if !certificates::is_current(&pair, &ca, &leaf, now) {
-        pair = certificates::new_leaf(&ca, &leaf, now)?;
-    }
-    let authority = ways.first().map(|way| way.authority.clone()).unwrap_or_default();
-    let config = render(ways, &pair)?;
-    Ok([(CONFIG, config), (CA, authority), (CERTIFICATE, pair.certificate), (KEY, pair.key)]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into())
-}
-
-fn render(ways: &[Way], pair: &Pair) -> Result<String> {
-    let user = ways.first().map(|way| format!("{}-admin", way.context)).unwrap_or_default();
-    let clusters: Vec<Value> = ways
-        .iter()
-        .map(|way| {
-            let mut cluster = json!({"server": way.server});
-            if !way.authority.is_empty() {
-                cluster["certificate-authority-data"] = STANDARD.encode(&way.authority).into();
-            }
-            if let Some(name) = &way.tls_server_name {
-                cluster["tls-server-name"] = name.as_str().into();
-            }
-            json!({"name": way.context, "cluster": cluster})
-        })
-        .collect();
-    let contexts: Vec<Value> = ways
-        .iter()
-        .map(|way| json!({"name": way.context, "context": {"cluster": way.context, "user": user}}))
-        .collect();
-    let config = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": clusters,
-        "users": [{"name": user, "user": {
-            "client-certificate-data": STANDARD.encode(&pair.certificate),
-            "client-key-data": STANDARD.encode(&pair.key),
-        }}],
-        "contexts": contexts,
-        "current-context": ways.first().map(|way| way.context.as_str()).unwrap_or_default(),
-    });
-    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    serde_saphyr::to_string_with_options(&config, options)
-        .map_err(|e| Error::own(Kind::Internal, "a kubeconfig cannot be written").because(e))
+fn client_ca(pki: &Data) -> Pair {
+    let text = |key: &str| pki.get(key).cloned().unwrap_or_default();
+    Pair { certificate: text(pki::CLIENT_CA), key: text(pki::CLIENT_CA_KEY) }
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::crd::{Distro, VirtualClusterSpec, VirtualClusterStatus};
     use crate::names::TenantId;
@@ -189,12 +125,14 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("time");
         let pki = crate::operator::pki::plan(None, &wishes, now).expect("pki");
         let ways = ways(&cluster, &GatewayConfig::default(), "", pki.get(pki::SERVER_CA).expect("ca"));
-        let first = plan(None, &pki, &ways, now).expect("plan");
+        let plan = |old, now| kubeconfig::plan(old, &client_ca(&pki), ADMIN, &ways, now);
+        let first = plan(None, now).expect("plan");
         let later: Timestamp = "2026-10-01T00:00:00Z".parse().expect("time");
-        assert_eq!(plan(Some(&first), &pki, &ways, later).expect("plan"), first);
+        assert_eq!(plan(Some(&first), later).expect("plan"), first);
         let last: Timestamp = "2026-11-15T00:00:00Z".parse().expect("time");
-        assert_ne!(plan(Some(&first), &pki, &ways, last).expect("plan"), first);
-        let parsed = kube::config::Kubeconfig::from_yaml(first.get(CONFIG).expect("config")).expect("parses");
+        assert_ne!(plan(Some(&first), last).expect("plan"), first);
+        let parsed =
+            kube::config::Kubeconfig::from_yaml(first.get(kubeconfig::CONFIG).expect("config")).expect("parses");
         assert_eq!(parsed.current_context.as_deref(), Some("dev"));
         assert_eq!(parsed.clusters.len(), 1);
     }

@@ -1,9 +1,9 @@
 //! The shared listener's certificate: Secret `portico-gateway-tls` in Portico's namespace, made and renewed here
 //! unless somebody brought their own (no `ca.key` in it).
 
+use crate::certificates::{self, Leaf, Pair, Usage};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::operator::certificates::{self, Leaf, Pair, Usage};
 use crate::operator::cluster::Context;
 use crate::operator::pki::host_of;
 use crate::operator::secret::{self, Data};

@@ -4,11 +4,11 @@
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use crate::certificates::{self, Leaf, Pair, Usage};
 use crate::crd::{Distro, pki};
 use crate::error::{Error, Kind, Result};
 use crate::names::TenantId;
 use crate::operator::apply::Mark;
-use crate::operator::certificates::{self, Leaf, Pair, Usage};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
 use crate::operator::secret::{self, Data};
 

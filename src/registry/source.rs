@@ -22,6 +22,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::names::TenantId;
 use crate::registry::{Assertion, Backend, Registry, Tenant};
 use crate::tls::{self, ClientTrust, ServerTls};
+use crate::translate::{Owner, Placement};
 use crate::upstream::resources::VIRTUAL_CLUSTERS;
 use crate::upstream::{self, ApiClient, Credential, ListOptions, Pool, Secret, Target, WatchEvent, WatchStream};
 
@@ -227,9 +228,12 @@ impl Inputs<'_> {
         let (backend, api) = self.backend(parts, &server_ca)?;
         let mut hosts = vec![self.id.default_host(&parts.base_domain)];
         hosts.extend(self.cluster.spec.expose.hosts.iter().map(|h| h.trim_end_matches('.').to_ascii_lowercase()));
+        let uid = self.cluster.metadata.uid.clone().unwrap_or_default();
         Ok(Tenant {
             id: self.id.clone(),
-            uid: self.cluster.metadata.uid.clone().unwrap_or_default(),
+            owner: Some(Owner::virtual_cluster(self.id.name().as_str(), &uid)),
+            uid,
+            placement: Placement::default(),
             generation: self.generation,
             hosts,
             port: status.port.ok_or_else(|| waiting("no port yet"))?,

@@ -22,6 +22,8 @@ fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
     Arc::new(Tenant {
         id: TenantId::parse("team", name).expect("id"),
         uid: "u".to_owned(),
+        owner: None,
+        placement: crate::translate::Placement::default(),
         generation,
         hosts: vec![host.to_owned()],
         port,

@@ -142,6 +142,8 @@ mod tests {
         let view = TenantView {
             id: crate::names::TenantId::parse("team-a", "vc1").expect("id"),
             uid: String::new(),
+            owner: None,
+            placement: crate::translate::Placement::default(),
             api_service_ip: "10.96.0.9".parse().expect("ip"),
             dns_service_ip: "10.96.0.10".parse().expect("ip"),
             cluster_domain: "cluster.local".to_owned(),

@@ -172,15 +172,32 @@ fn apply_down(
     });
     match (wanted, intent, host) {
         (Some(wanted), Some(intent), Some(host)) if is_for(host, wanted) => {
-            if json::is_deleting(host) || identity::is_applied(&compare(host.clone()), &compare(intent.clone())) {
+            if json::is_deleting(host) {
                 return Vec::new();
             }
-            vec![Action::ApplyHost { resource, object: intent }]
+            let mut actions: Vec<Action> = move_owners(resource, host, &intent).into_iter().collect();
+            if !identity::is_applied(&compare(host.clone()), &compare(intent.clone())) {
+                actions.push(Action::ApplyHost { resource, object: intent });
+            }
+            actions
         }
         (_, Some(object), None) => vec![Action::ApplyHost { resource, object }],
         (_, _, Some(host)) => delete_host(resource, host, None),
         (_, None, None) => Vec::new(),
     }
+}
+
+/// An apply cannot take away what another manager wrote: owners of an earlier form of Portico go by a patch.
+fn move_owners(resource: Resource, host: &Value, intent: &Value) -> Option<Action> {
+    let metadata = intent.get("metadata")?.as_object()?;
+    let (owners, former) = identity::owners_moved(host, metadata)?;
+    (!former.is_empty()).then(|| Action::PatchHost {
+        resource,
+        name: json::name(host).to_owned(),
+        subresource: "",
+        kind: PatchKind::Merge,
+        patch: json!({"metadata": {"uid": json::uid(host), "ownerReferences": owners}}),
+    })
 }
 
 /// Whether anything uses this object.

@@ -139,8 +139,11 @@ impl TenantState {
     }
 
     /// Swaps view and client.
-    pub fn rebind(&self, member: Member) {
-        *self.bound.write() = Arc::new(member);
+    pub fn rebind(&self, mut member: Member) {
+        let mut bound = self.bound.write();
+        member.view.placement.aliases = Arc::clone(&bound.view.placement.aliases);
+        *bound = Arc::new(member);
+        drop(bound);
         self.swapped.send_modify(|n| *n += 1);
     }
 
@@ -278,6 +281,12 @@ impl TenantState {
     ) -> Vec<ObjectKey> {
         let member = self.bound();
         let new = object.and_then(|object| identify(syncer, object, &member.view));
+        if let Some(key) = &new
+            && syncer.host_scope() == HostScope::Tenant
+            && syncer.host_name(key, &member.view).as_deref() != Some(name)
+        {
+            self.remember_alias(key, name);
+        }
         let mut index = self.kind(kind).index.write();
         let old = index.by_name.get(name).cloned();
         if let Some(old) = &old
@@ -299,6 +308,15 @@ impl TenantState {
         let mut touched: Vec<ObjectKey> = old.into_iter().chain(new).collect();
         touched.dedup();
         touched
+    }
+
+    /// A host object has an older name: everything that refers to it must use that one, also what is made anew.
+    fn remember_alias(&self, key: &ObjectKey, name: &str) {
+        let mut bound = self.bound.write();
+        let mut member = Member::clone(&bound);
+        let aliases = Arc::make_mut(&mut member.view.placement.aliases);
+        aliases.insert((key.namespace.clone(), key.name.clone()), name.to_owned());
+        *bound = Arc::new(member);
     }
 
     /// Name of the host object that stands for a virtual one.

@@ -179,6 +179,8 @@ mod tests {
         TenantView {
             id: crate::names::TenantId::parse("team", "vc").expect("id"),
             uid: "owner".to_owned(),
+            owner: None,
+            placement: crate::translate::Placement::default(),
             api_service_ip: "10.96.0.9".parse().expect("ip"),
             dns_service_ip: "10.96.0.10".parse().expect("ip"),
             cluster_domain: "cluster.local".to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{View, diff, json};
+use super::{Owner, View, diff, json, labels};
 use crate::names::{self, HostName, Limit, VirtualName, VirtualNamespace, keys};
 
 /// Annotation: fingerprint of the intent that was last written, so that a removal in the tenant is noticed and a host
@@ -17,11 +17,30 @@ pub const ANNOTATION_KEYS: &str = "portico.dev/annotation-keys";
 /// Label on objects that Portico made inside a tenant from a host object (nodes, classes, volumes).
 pub const FROM_HOST: &str = "portico.dev/from-host";
 
-/// The host name of a virtual object; None when its name or namespace is not valid.
+/// The host name of a virtual object; None when its name or namespace is not valid. What was named by an older formula
+/// keeps its name, whatever refers to it.
 pub fn host_name(namespace: &str, name: &str, view: &View, limit: Limit) -> Option<HostName> {
+    let aliases = &view.placement.aliases;
+    if !aliases.is_empty()
+        && let Some(alias) = aliases.get(&(namespace.to_owned(), name.to_owned()))
+    {
+        return HostName::parse(alias).ok();
+    }
+    formula(namespace, name, view, limit)
+}
+
+/// The host name by today's formula.
+fn formula(namespace: &str, name: &str, view: &View, limit: Limit) -> Option<HostName> {
     let name = VirtualName::parse(name).ok()?;
     let namespace = VirtualNamespace::parse(namespace).ok()?;
     Some(names::host_name(&name, &namespace, view.cluster(), limit))
+}
+
+/// The host name by the formula of vcluster, when it is another than today's.
+pub fn legacy_host_name(namespace: &str, name: &str, view: &View, limit: Limit) -> Option<HostName> {
+    let (parsed_name, parsed_namespace) = (VirtualName::parse(name).ok()?, VirtualNamespace::parse(namespace).ok()?);
+    let legacy = names::legacy_host_name(&parsed_name, &parsed_namespace, view.cluster())?;
+    (formula(namespace, name, view, limit).as_ref() != Some(&legacy)).then_some(legacy)
 }
 
 /// The host name of something made for a virtual object.
@@ -50,11 +69,11 @@ fn is_dropped_annotation(key: &str) -> bool {
         || key.starts_with("kubernetes.io/config.")
 }
 
-/// The tenant's labels that reach the host.
-pub fn tenant_labels(virtual_object: &Value) -> BTreeMap<String, String> {
-    let mut labels = json::strings(virtual_object, "/metadata/labels");
-    labels.retain(|key, _| !keys::is_reserved(key));
-    labels
+/// The tenant's labels as they reach the host.
+pub fn tenant_labels(virtual_object: &Value, view: &View) -> BTreeMap<String, String> {
+    let mut all = json::strings(virtual_object, "/metadata/labels");
+    all.retain(|key, _| !keys::is_reserved(key));
+    all.into_iter().map(|(key, value)| (key.clone(), labels::value(&key, &value, view).into_owned())).collect()
 }
 
 /// The tenant's annotations that reach the host.
@@ -69,7 +88,7 @@ pub fn tenant_annotations(virtual_object: &Value) -> BTreeMap<String, String> {
 pub fn metadata(kind: &str, virtual_object: &Value, view: &View, limit: Limit) -> Option<Map<String, Value>> {
     let (name, namespace) = (json::name(virtual_object), json::namespace(virtual_object));
     let host_name = host_name(namespace, name, view, limit)?;
-    let mut labels = tenant_labels(virtual_object);
+    let mut labels = tenant_labels(virtual_object, view);
     labels.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
     labels.insert(keys::NAMESPACE.to_owned(), namespace.to_owned());
     let mut annotations = tenant_annotations(virtual_object);
@@ -86,26 +105,52 @@ pub fn metadata(kind: &str, virtual_object: &Value, view: &View, limit: Limit) -
     metadata.insert("namespace".to_owned(), json!(view.namespace().as_str()));
     metadata.insert("labels".to_owned(), json!(labels));
     metadata.insert("annotations".to_owned(), json!(annotations));
-    if !view.uid.is_empty() {
-        metadata.insert("ownerReferences".to_owned(), json!([owner(view)]));
+    if let Some(owner) = &view.owner {
+        metadata.insert("ownerReferences".to_owned(), json!([owner_reference(owner)]));
     }
     Some(metadata)
 }
 
-/// The VirtualCluster as controller: no host controller adopts the object, and it is collected with the cluster.
-pub fn owner(view: &View) -> Value {
-    json!({
-        "apiVersion": "portico.dev/v1alpha1",
-        "kind": "VirtualCluster",
-        "name": view.cluster().as_str(),
-        "uid": view.uid,
-        "controller": true,
+/// A reference to the owner, as it stands in host objects.
+pub fn owner_reference(owner: &Owner) -> Value {
+    let mut reference = json!({
+        "apiVersion": owner.api_version,
+        "kind": owner.kind,
+        "name": owner.name,
+        "uid": owner.uid,
         "blockOwnerDeletion": false,
-    })
+    });
+    if owner.controller {
+        reference["controller"] = json!(true);
+    }
+    reference
+}
+
+/// The owners that a host object should have when its cluster has moved to another form of Portico, and the uids of those
+/// that it must lose; None while they are as intended. Owners that others added stay.
+pub fn owners_moved(host: &Value, intent: &Map<String, Value>) -> Option<(Vec<Value>, Vec<String>)> {
+    let wanted = intent.get("ownerReferences").and_then(Value::as_array)?.first()?;
+    let is_wanted = |owner: &Value| owner.get("uid") == wanted.get("uid");
+    let is_former = |owner: &Value| {
+        !is_wanted(owner)
+            && matches!(
+                (json::text(owner, "/apiVersion"), json::text(owner, "/kind")),
+                ("portico.dev/v1alpha1", "VirtualCluster") | ("apps/v1", "StatefulSet") | ("v1", "Service")
+            )
+    };
+    let found = json::items(host, "/metadata/ownerReferences");
+    let former: Vec<String> = found.iter().filter(|o| is_former(o)).map(|o| json::text(o, "/uid").to_owned()).collect();
+    if former.is_empty() && found.iter().any(is_wanted) {
+        return None;
+    }
+    let mut owners: Vec<Value> = found.iter().filter(|o| !is_former(o) && !is_wanted(o)).cloned().collect();
+    owners.push(wanted.clone());
+    Some((owners, former))
 }
 
 /// The virtual object that a host object stands for: namespace and name. None unless *all* marks fit and the host name
-/// is the one that this virtual object would get, so copies that host controllers make of our metadata are not ours.
+/// is the one that this virtual object would get, or would have got from vcluster, so copies that host controllers make of
+/// our metadata are not ours.
 pub fn virtual_key(kind: &str, host: &Value, view: &View, limit: Limit) -> Option<(String, String)> {
     if json::namespace(host) != view.namespace().as_str() {
         return None;
@@ -117,7 +162,10 @@ pub fn virtual_key(kind: &str, host: &Value, view: &View, limit: Limit) -> Optio
         return None;
     }
     let (namespace, name) = (field(annotations, keys::OBJECT_NAMESPACE)?, field(annotations, keys::OBJECT_NAME)?);
-    (host_name(&namespace, &name, view, limit)?.as_str() == json::name(host)).then_some((namespace, name))
+    let is_name = |candidate: Option<HostName>| candidate.is_some_and(|c| c.as_str() == json::name(host));
+    let fits =
+        is_name(formula(&namespace, &name, view, limit)) || is_name(legacy_host_name(&namespace, &name, view, limit));
+    fits.then_some((namespace, name))
 }
 
 /// uid of the virtual object for which a host object was written, "" when none is recorded.

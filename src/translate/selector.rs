@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{View, json};
+use super::{View, json, labels};
 use crate::names::keys;
 
 /// A reserved label that no object ever carries: what a selector over reserved keys selects.
@@ -27,7 +27,7 @@ pub fn map_to_host(selector: &BTreeMap<String, String>, namespace: &str, view: &
             // In the tenant's eyes no host object has such a label.
             out.insert(NEVER.to_owned(), "true".to_owned());
         } else {
-            out.insert(key.clone(), value.clone());
+            out.insert(key.clone(), labels::value(key, value, view).into_owned());
         }
     }
     out.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
@@ -41,23 +41,26 @@ pub fn to_host(selector: &Value, namespaces: &Namespaces, view: &View) -> Value 
     if !selector.is_object() {
         return Value::Null;
     }
-    let mut labels = json::strings(selector, "/matchLabels");
+    let mut terms = json::strings(selector, "/matchLabels");
     let mut expressions = Vec::new();
-    let mut nothing = labels.keys().any(|key| keys::is_reserved(key));
-    labels.retain(|key, _| !keys::is_reserved(key));
+    let mut nothing = terms.keys().any(|key| keys::is_reserved(key));
+    terms.retain(|key, _| !keys::is_reserved(key));
+    for (key, value) in &mut terms {
+        *value = labels::value(key, value, view).into_owned();
+    }
     for expression in json::items(selector, "/matchExpressions") {
         if !keys::is_reserved(json::text(expression, "/key")) {
-            expressions.push(expression.clone());
+            expressions.push(on_host(expression, view));
         } else if matches!(json::text(expression, "/operator"), "In" | "Exists") {
             nothing = true;
         }
     }
-    labels.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
+    terms.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
     match namespaces {
         Namespaces::All => {}
         Namespaces::These(names) if names.is_empty() => nothing = true,
         Namespaces::These(names) if names.len() == 1 => {
-            labels.insert(keys::NAMESPACE.to_owned(), names.concat());
+            terms.insert(keys::NAMESPACE.to_owned(), names.concat());
         }
         Namespaces::These(names) => {
             let mut names = names.clone();
@@ -70,11 +73,22 @@ pub fn to_host(selector: &Value, namespaces: &Namespaces, view: &View) -> Value 
         expressions.push(json!({"key": NEVER, "operator": "Exists"}));
     }
     let mut out = Map::new();
-    out.insert("matchLabels".to_owned(), json!(labels));
+    out.insert("matchLabels".to_owned(), json!(terms));
     if !expressions.is_empty() {
         out.insert("matchExpressions".to_owned(), Value::Array(expressions));
     }
     Value::Object(out)
+}
+
+fn on_host(expression: &Value, view: &View) -> Value {
+    let mut expression = expression.clone();
+    let key = json::text(&expression, "/key").to_owned();
+    for value in expression.get_mut("values").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Value::String(text) = value {
+            *text = labels::value(&key, text, view).into_owned();
+        }
+    }
+    expression
 }
 
 /// Whether a `metav1.LabelSelector` selects these labels. Null selects nothing, an empty one everything, an unknown

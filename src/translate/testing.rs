@@ -14,6 +14,8 @@ pub(crate) fn view() -> View {
     View {
         id: TenantId::parse("team-a", "vc1").expect("valid"),
         uid: "vc-uid".to_owned(),
+        owner: Some(super::Owner::virtual_cluster("vc1", "vc-uid")),
+        placement: super::Placement::default(),
         api_service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 50)),
         dns_service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 51)),
         cluster_domain: "cluster.local".to_owned(),

@@ -96,6 +96,8 @@ fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> 
     Arc::new(Tenant {
         id: TenantId::parse("team", name).expect("id"),
         uid: name.to_owned(),
+        owner: None,
+        placement: portico::translate::Placement::default(),
         generation,
         hosts: Vec::new(),
         port,

@@ -95,6 +95,8 @@ impl Cluster {
         Tenant {
             id: self.id(),
             uid: "u".to_owned(),
+            owner: None,
+            placement: portico::translate::Placement::default(),
             generation,
             hosts: vec![self.host.clone()],
             port: self.port,

@@ -198,6 +198,8 @@ impl Cluster {
         Tenant {
             id: self.id(),
             uid: format!("uid-{}", self.name),
+            owner: Some(portico::translate::Owner::virtual_cluster(self.name, &format!("uid-{}", self.name))),
+            placement: portico::translate::Placement::default(),
             generation: 1,
             hosts: vec![self.domain()],
             port: self.port,

@@ -28,6 +28,8 @@ pub fn view(namespace: &str, name: &str, uid: &str, ip: IpAddr) -> TenantView {
     TenantView {
         id: TenantId::parse(namespace, name).expect("id"),
         uid: uid.to_owned(),
+        owner: Some(portico::translate::Owner::virtual_cluster(name, uid)),
+        placement: portico::translate::Placement::default(),
         api_service_ip: ip,
         dns_service_ip: ip,
         cluster_domain: "cluster.local".to_owned(),

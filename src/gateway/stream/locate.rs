@@ -35,10 +35,19 @@ pub(super) async fn place(context: &Context, stream: Stream, query: &str) -> Res
         return if stream == Stream::Log { Ok(None) } else { Err(no_node(name)) };
     }
     let tenant = &context.tenant.id;
-    let host_pod = names::host_name(&virtual_name, &virtual_namespace, tenant.name(), Limit::Subdomain);
     let host_namespace = tenant.namespace().clone();
-    let found = context.host.get(&PODS, Some(host_namespace.as_str()), host_pod.as_str()).await?;
-    let found = found.ok_or_else(|| no_node(name))?;
+    let today = names::host_name(&virtual_name, &virtual_namespace, tenant.name(), Limit::Subdomain);
+    // A pod that vcluster made keeps its name; a 404 is asked for only where the two formulas differ.
+    let legacy = names::legacy_host_name(&virtual_name, &virtual_namespace, tenant.name()).filter(|l| *l != today);
+    let mut found = None;
+    for candidate in std::iter::once(today).chain(legacy) {
+        let object = context.host.get(&PODS, Some(host_namespace.as_str()), candidate.as_str()).await?;
+        found = object.map(|object| (candidate, object));
+        if found.is_some() {
+            break;
+        }
+    }
+    let (host_pod, found) = found.ok_or_else(|| no_node(name))?;
     if !is_same(&found, &pod, context, namespace, name) {
         tracing::warn!(tenant = %tenant, pod = %host_pod, "a host pod is not the virtual pod that its name says");
         return Err(no_node(name));

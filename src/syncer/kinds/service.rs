@@ -144,7 +144,11 @@ fn down(object: &Value, host: &Value, intent: &Value, refused: bool) -> Option<A
     if refused {
         json::object(&mut metadata, "annotations").insert(REFUSED.to_owned(), json!(service::addresses(object)));
     }
+    let owners = identity::owners_moved(host, &metadata);
     let mut metadata = identity::metadata_patch(host, &metadata).unwrap_or_else(|| json!({}));
+    if let (Some((owners, _)), Value::Object(map)) = (owners, &mut metadata) {
+        map.insert("ownerReferences".to_owned(), Value::Array(owners));
+    }
     for key in [REFUSED, RECREATE] {
         let kept = key == REFUSED && refused;
         if !kept

@@ -48,7 +48,14 @@ pub fn patch(pod: &Value, host: &Value, view: &View) -> Option<Value> {
         json::object(&mut wanted, "annotations")
             .insert(RESOURCES.to_owned(), json!(identity::annotation(host, RESOURCES)));
     }
-    let metadata = identity::metadata_patch(host, &wanted);
+    let mut metadata = identity::metadata_patch(host, &wanted);
+    if let Some((owners, former)) = identity::owners_moved(host, &wanted) {
+        let gone = former.into_iter().map(|uid| json!({"$patch": "delete", "uid": uid}));
+        let owners: Vec<Value> = owners.into_iter().chain(gone).collect();
+        if let Value::Object(map) = metadata.get_or_insert_with(|| json!({})) {
+            map.insert("ownerReferences".to_owned(), Value::Array(owners));
+        }
+    }
     let spec = if spec_changed { spec_patch(pod, host, view) } else { Map::new() };
     if metadata.is_none() && spec.is_empty() {
         return None;

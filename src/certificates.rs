@@ -24,21 +24,21 @@ const BACKDATED: Duration = Duration::from_secs(3600);
 
 /// PEM certificate and key.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Pair {
+pub struct Pair {
     pub certificate: String,
     pub key: String,
 }
 
 /// What a leaf is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Usage {
+pub enum Usage {
     Server,
     Client,
 }
 
 /// What a leaf must say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Leaf {
+pub struct Leaf {
     pub common_name: String,
     pub organization: Option<&'static str>,
     /// DNS names and IPs; order and duplicates do not matter.
@@ -49,7 +49,7 @@ pub(crate) struct Leaf {
 }
 
 /// A self-signed CA.
-pub(crate) fn new_ca(common_name: &str, now: Timestamp) -> Result<Pair> {
+pub fn new_ca(common_name: &str, now: Timestamp) -> Result<Pair> {
     let key = KeyPair::generate().map_err(broken)?;
     let mut params = params(common_name, None, now, CA_LIFE)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -59,7 +59,7 @@ pub(crate) fn new_ca(common_name: &str, now: Timestamp) -> Result<Pair> {
 }
 
 /// A leaf signed by a CA.
-pub(crate) fn new_leaf(ca: &Pair, leaf: &Leaf, now: Timestamp) -> Result<Pair> {
+pub fn new_leaf(ca: &Pair, leaf: &Leaf, now: Timestamp) -> Result<Pair> {
     let ca_key = KeyPair::from_pem(&ca.key).map_err(broken)?;
     let issuer = Issuer::from_ca_cert_pem(&ca.certificate, ca_key).map_err(broken)?;
     let key = KeyPair::generate().map_err(broken)?;
@@ -76,18 +76,18 @@ pub(crate) fn new_leaf(ca: &Pair, leaf: &Leaf, now: Timestamp) -> Result<Pair> {
 }
 
 /// A signing key for service-account tokens: `(private PEM, public PEM)`.
-pub(crate) fn new_signing_key() -> Result<(String, String)> {
+pub fn new_signing_key() -> Result<(String, String)> {
     let key = KeyPair::generate().map_err(broken)?;
     Ok((key.serialize_pem(), key.public_key_pem()))
 }
 
 /// Whether a certificate is still what `leaf` says, signed by `ca`, fits its key and lives long enough.
-pub(crate) fn is_current(pair: &Pair, ca: &Pair, leaf: &Leaf, now: Timestamp) -> bool {
+pub fn is_current(pair: &Pair, ca: &Pair, leaf: &Leaf, now: Timestamp) -> bool {
     inspect(pair, ca, leaf, now).unwrap_or(false)
 }
 
 /// Whether a CA's certificate and key can sign: both parse, belong together, and the certificate has not expired.
-pub(crate) fn is_usable_ca(ca: &Pair, now: Timestamp) -> bool {
+pub fn is_usable_ca(ca: &Pair, now: Timestamp) -> bool {
     let Ok(der) = tls::certificates(ca.certificate.as_bytes()) else { return false };
     let Some(der) = der.first() else { return false };
     let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
