@@ -14,6 +14,7 @@ mod list;
 mod output;
 mod progress;
 mod serve;
+mod syncer;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ enum Command {
     },
     /// Run the gateway, the syncer and the operator.
     Serve(serve::Args),
+    /// Run one virtual cluster beside the k3s in the same pod, in one namespace (flags of vcluster 0.3).
+    Syncer(Box<syncer::Args>),
     /// Print the VirtualCluster CustomResourceDefinition.
     Crd,
     /// Print the configuration with all defaults.
@@ -79,6 +82,7 @@ fn run(cli: Cli) -> Outcome<u8> {
     let Cli { host, command } = cli;
     match command {
         Command::Serve(args) => serve::run(args)?,
+        Command::Syncer(args) => syncer::run(*args)?,
         Command::Crd => output::text(&crate::crd::yaml()),
         Command::Docs => output::text(&crate::config::docs::markdown()),
         Command::Config => output::text(&serve::default_config()?),

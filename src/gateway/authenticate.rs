@@ -18,6 +18,10 @@ use crate::registry::{Assertion, Tenant};
 /// How long a verdict holds within one generation: a certificate may expire while its connection lives.
 const VERDICT_LIFE: Duration = Duration::from_secs(30);
 
+/// For whoever comes with a certificate through an ingress that ends TLS: kubectl shows this text.
+const NO_CERTIFICATE_PASSES: &str = "no credentials arrived: this address is behind a proxy that ends TLS, and client \
+    certificates do not pass it; use a token (kubectl create token ACCOUNT), or an address with TLS passthrough";
+
 /// The client certificates of one connection.
 #[derive(Debug)]
 pub(super) struct Certificates {
@@ -104,6 +108,9 @@ pub(super) fn authenticate(
         (Outcome::None, Credentials::None) if tenant.anonymous => Who::Anonymous,
         (Outcome::Refused, Credentials::None) => {
             return Err(Error::client(Kind::Unauthorized, "the client certificate is not valid for this cluster"));
+        }
+        (Outcome::None, Credentials::None) if cleaned.forwarded => {
+            return Err(Error::client(Kind::Unauthorized, NO_CERTIFICATE_PASSES));
         }
         (Outcome::None, Credentials::None) => return Err(Error::client(Kind::Unauthorized, "no credentials")),
     };
