@@ -48,7 +48,7 @@ down: ## Stop the local Kubernetes and remove everything it left on the machine
 .PHONY: image
 image: packages binary ## Build the images (PROFILE=release: optimized) and put them into the running cluster
 	@$(CLUSTER)/build control-plane
-	@$(CLUSTER)/images pause busybox agnhost portico control-plane
+	@$(CLUSTER)/images pause busybox agnhost portico syncer control-plane
 
 ##@ Develop
 
