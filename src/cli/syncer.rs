@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::failure::{Failure, Outcome};
@@ -50,9 +50,6 @@ pub(super) struct Args {
     sync: SyncArgs,
     #[command(flatten)]
     lock: LockArgs,
-    /// Kubeconfig of the host cluster; default: the pod's ServiceAccount.
-    #[arg(long = "host-cluster-kubeconfig", default_value = "", value_name = "FILE")]
-    host_kubeconfig: String,
     /// Where /livez, /readyz?verbose and /metrics are served, as plain HTTP.
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "IP:PORT")]
     admin_address: SocketAddr,
@@ -182,11 +179,12 @@ impl ObsoleteArgs {
 }
 
 /// Runs until it is stopped.
-pub(super) fn run(args: Args) -> Outcome<()> {
+pub(super) fn run(host_kubeconfig: Option<&Path>, args: Args) -> Outcome<()> {
     for warning in args.obsolete.warnings() {
         output::note(&warning);
     }
-    let options = options(args)?;
+    let mut options = options(args)?;
+    options.host_kubeconfig = host_kubeconfig.map(|path| path.display().to_string()).unwrap_or_default();
     sidecar::run(options).map_err(|e| Failure::new(format!("{e:#}"), "compare the flags with `portico syncer --help`"))
 }
 
@@ -208,7 +206,7 @@ fn options(args: Args) -> Outcome<Options> {
     }
     let selector = if args.sync.enforce_node_selector { args.sync.node_selector } else { Vec::new() };
     Ok(Options {
-        host_kubeconfig: args.host_kubeconfig,
+        host_kubeconfig: String::new(),
         target_namespace: args.target_namespace,
         suffix: args.suffix,
         service: args.service_name,

@@ -15,5 +15,6 @@ mod helm;
 mod lifecycle;
 mod outage;
 mod recreate;
+mod sidecar;
 mod streams;
 mod sync;
