@@ -108,6 +108,14 @@ impl Access {
         self.0.as_ref().is_none_or(|rules| rules.borrow().read(resource))
     }
 
+    /// Waits until any right changed.
+    pub async fn changed(&mut self) {
+        let Some(rules) = &mut self.0 else { return std::future::pending().await };
+        if rules.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until a resource may be read, or (`wanted` false) may no longer be.
     pub async fn until_read(&mut self, resource: &Resource, wanted: bool) {
         let Some(rules) = &mut self.0 else {

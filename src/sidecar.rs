@@ -35,6 +35,8 @@ use crate::upstream::ApiClient;
 const REFRESH: Duration = Duration::from_secs(30);
 /// How soon again while something is missing.
 const RETRY: Duration = Duration::from_millis(500);
+/// How soon again while k3s does not answer.
+const UNANSWERED: Duration = Duration::from_secs(2);
 
 /// What the flags of `portico syncer` say.
 #[derive(Debug, Clone)]
@@ -157,7 +159,11 @@ pub async fn run(parts: Parts, mut drain: Drain) {
             _ = drain.signaled() => return,
         };
         sidecar.parts.state.settle(&outcome);
-        let wait = if outcome.is_ok() { REFRESH } else { RETRY };
+        let wait = match outcome {
+            Ok(()) if sidecar.range.is_done() => REFRESH,
+            Ok(()) => UNANSWERED,
+            Err(_) => RETRY,
+        };
         tokio::select! {
             () = tokio::time::sleep(sidecar.parts.clock.jitter(wait)) => {}
             _ = drain.signaled() => return,

@@ -79,7 +79,14 @@ async fn status(host: &Host, name: &str) -> Outcome<Result<VirtualClusterStatus,
             let failure = Failure::api(&format!("read virtual cluster {name}"), &error);
             match () {
                 () if failure.is_not_found() => Ok(Err(cluster::missing(&host.namespace, name))),
-                () if is_code(&error, 404) => Ok(Err(failure)),
+                () if is_code(&error, 404) => Ok(Err(Failure::not_found(
+                    format!(
+                        "there is no virtual cluster {name} in namespace {}: neither Secret vc-{name} nor {name} is a \
+                         kubeconfig, and this host cluster has no VirtualClusters",
+                        host.namespace
+                    ),
+                    "name its namespace with -n; an admin installs VirtualClusters once: docs/operations/install.md",
+                ))),
                 () => Err(failure),
             }
         }

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 
 use super::context::{Caller, Who};
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Side};
 use crate::identity::{self, Cleaned, Credentials, Identity};
 use crate::names::TenantId;
 use crate::registry::{Assertion, Tenant};
+use crate::status::Status;
 
 /// How long a verdict holds within one generation: a certificate may expire while its connection lives.
 const VERDICT_LIFE: Duration = Duration::from_secs(30);
@@ -110,7 +111,8 @@ pub(super) fn authenticate(
             return Err(Error::client(Kind::Unauthorized, "the client certificate is not valid for this cluster"));
         }
         (Outcome::None, Credentials::None) if cleaned.forwarded => {
-            return Err(Error::client(Kind::Unauthorized, NO_CERTIFICATE_PASSES));
+            let status = Status::failure(401, "Unauthorized", NO_CERTIFICATE_PASSES);
+            return Err(Error::from_status(Side::Client, status));
         }
         (Outcome::None, Credentials::None) => return Err(Error::client(Kind::Unauthorized, "no credentials")),
     };

@@ -10,11 +10,23 @@ use crate::upstream::{ApiClient, service_range};
 pub(super) struct Check {
     range: Option<String>,
     compared: Option<u64>,
+    /// Whether the last run had its answer.
+    done: bool,
 }
 
 impl Check {
     /// Says what is wrong in the notes; a server that does not answer yet is asked again in a later round.
     pub(super) async fn run(&mut self, host: &ApiClient, namespace: &str, tenant: &Tenant, state: &State) {
+        self.compare(host, namespace, tenant, state).await;
+        self.done = self.compared == Some(tenant.generation);
+    }
+
+    /// Whether both sides have answered.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    async fn compare(&mut self, host: &ApiClient, namespace: &str, tenant: &Tenant, state: &State) {
         if self.compared == Some(tenant.generation) {
             return;
         }

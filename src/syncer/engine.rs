@@ -78,6 +78,7 @@ pub struct Running {
     pub engine: Arc<Engine>,
     workers: Vec<Task>,
     _drift: Task,
+    _rights: Task,
 }
 
 /// A lost event is repaired by a fresh list; every so many drift intervals.
@@ -108,7 +109,8 @@ impl Running {
             .map(|_| task::spawn("sync-worker", worker::run(Arc::clone(&engine))))
             .collect();
         let drift = task::spawn("sync-drift", drift::run(Arc::clone(&engine)));
-        Self { engine, workers, _drift: drift }
+        let rights = task::spawn("sync-rights", follow_rights(Arc::clone(&engine)));
+        Self { engine, workers, _drift: drift, _rights: rights }
     }
 
     /// Finishes the writes that run, begins no other, and stops.
@@ -393,6 +395,17 @@ impl Engine {
                 let namespace = place.namespace.as_ref().map(ToString::to_string).unwrap_or_default();
                 snapshot.off.push((self.catalog.kind(place.kind).resource().kind, namespace));
             }
+        }
+    }
+}
+
+/// What was left undone for want of a right is planned again when rights change.
+async fn follow_rights(engine: Arc<Engine>) {
+    let mut access = engine.access.clone();
+    loop {
+        access.changed().await;
+        for tenant in engine.tenants() {
+            engine.push_all(&tenant);
         }
     }
 }

@@ -74,6 +74,7 @@ fn the_original_manifest_is_a_working_cluster() {
 fn what_is_missing_is_said_and_a_right_that_appears_is_used() {
     let tenant = create("grow", "rights");
     let _dump = Dump(vec![tenant]);
+    eventually_is("k3s is asked for its range", || tenant.readyz().contains("service range"));
     let told = tenant.readyz();
     for line in [
         "nodes: nodes are made up",
