@@ -281,8 +281,8 @@ impl Client {
         tokio::time::timeout(PATIENCE, answer).await.expect("in time").expect("answer")
     }
 
-    /// A CONNECT; yields its code, or nothing when the connection or stream was ended instead.
-    pub async fn connect(&mut self, authority: &str) -> Option<u16> {
+    /// A CONNECT; yields its code.
+    pub async fn connect(&mut self, authority: &str) -> u16 {
         let mut request = Request::connect(authority);
         if matches!(self.sender, Sender::Http1(_)) {
             request = request.header("host", authority);
@@ -295,7 +295,7 @@ impl Client {
             }
         };
         let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time");
-        answer.ok().map(|answer| answer.status().as_u16())
+        answer.expect("answer").status().as_u16()
     }
 
     /// Waits until the server closes the connection.
