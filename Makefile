@@ -18,6 +18,8 @@ TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs
 
 PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntrack socat iproute2 kmod procps \
             busybox-static openssl gcc libc6-dev binutils make python3 ca-certificates
+# What end-to-end tests start as databases of control planes.
+DATABASES := mariadb-server postgresql
 
 CLUSTER := tests/cluster
 SCRIPTS := $(addprefix $(CLUSTER)/,build demo down images install packages up) tests/e2e/run benches/run benches/memory .ci/run
@@ -64,7 +66,7 @@ unit: ## Unit, component and architecture tests
 	cargo test --locked --lib --bins $(addprefix --test ,$(filter-out e2e,$(TESTS)))
 
 .PHONY: e2e
-e2e: up image manifests-check ## End-to-end tests against the local Kubernetes
+e2e: up image databases manifests-check ## End-to-end tests against the local Kubernetes
 	@if [ -x tests/e2e/run ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig E2E_THREADS=$(E2E_THREADS) tests/e2e/run; \
 	elif [ -f tests/e2e.rs ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig cargo test --locked --test e2e -- --test-threads=$(E2E_THREADS); \
 	else echo "no end-to-end tests yet"; fi
@@ -134,3 +136,7 @@ manifests-check:
 .PHONY: packages
 packages: ## Install the operating system's packages that are missing (Debian, Ubuntu)
 	@$(CLUSTER)/packages $(PACKAGES)
+
+.PHONY: databases
+databases: ## Install the databases that end-to-end tests use (Debian, Ubuntu); none is started
+	@$(CLUSTER)/packages $(DATABASES)

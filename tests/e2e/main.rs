@@ -7,11 +7,13 @@
 #![allow(clippy::disallowed_methods)]
 
 mod crash;
+mod datastores;
 mod dns;
 mod external;
 mod gateway;
 mod harness;
 mod helm;
+mod k3s;
 mod lifecycle;
 mod outage;
 mod recreate;
