@@ -22,7 +22,7 @@ PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntr
 DATABASES := mariadb-server postgresql
 
 CLUSTER := tests/cluster
-SCRIPTS := $(addprefix $(CLUSTER)/,build demo down images install packages up) tests/e2e/run benches/run benches/memory .ci/run
+SCRIPTS := $(addprefix $(CLUSTER)/,build demo demo-sidecar down images install packages up) tests/e2e/run benches/run benches/memory .ci/run
 RENDER := target/bin/helm template portico deploy/helm/portico --namespace portico-system --kube-version 1.34.4
 export KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
 export CARGO_TARGET_DIR
@@ -37,6 +37,10 @@ help: ## Show this list
 demo: up image ## From a fresh machine to a running system with two virtual clusters, explained step by step
 	@[ -x $(CLUSTER)/demo ] || { echo "there is no $(CLUSTER)/demo yet" >&2; exit 1; }
 	@$(CLUSTER)/demo
+
+.PHONY: demo-sidecar
+demo-sidecar: up image ## The original form: one virtual cluster in one namespace, without admin rights, to its last trace
+	@$(CLUSTER)/demo-sidecar
 
 .PHONY: up
 up: packages ## Start the local Kubernetes (twice is a no-op); portico, kubectl and helm are in target/bin
@@ -124,7 +128,7 @@ cargo-deny: ## Install cargo-deny into the cache folder
 
 .PHONY: scripts
 scripts:
-	@for f in $(SCRIPTS) $(CLUSTER)/{lib,pki}.sh; do bash -n "$$f"; done
+	@for f in $(SCRIPTS) $(CLUSTER)/{lib,pki,walk}.sh; do bash -n "$$f"; done
 	@python3 -m py_compile $(CLUSTER)/image.py && rm -rf $(CLUSTER)/__pycache__
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x $(SCRIPTS); fi
 
