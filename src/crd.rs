@@ -190,11 +190,16 @@ pub struct Network {
     #[schemars(length(max = 200), regex(pattern = DNS_NAME))]
     /// DNS domain of the tenant's Services.
     pub cluster_domain: String,
+    /// Cluster IP for the tenant's API, which must be free on the host; empty means: the host chooses. For a cluster that
+    /// moves here with pods that know its address: they find their API and their DNS there as before.
+    #[serde(rename = "serviceIP")]
+    #[schemars(length(max = 45), regex(pattern = r"^$|^[0-9a-fA-F.:]+$"))]
+    pub service_ip: String,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { service_cidr: String::new(), cluster_domain: "cluster.local".to_owned() }
+        Self { service_cidr: String::new(), cluster_domain: "cluster.local".to_owned(), service_ip: String::new() }
     }
 }
 

@@ -61,6 +61,9 @@ struct SpecArgs {
     /// StorageClass of that volume.
     #[arg(long, value_name = "NAME", requires = "storage")]
     storage_class: Option<String>,
+    /// Cluster IP of the API: for a cluster that moves here with pods that know its address.
+    #[arg(long, value_name = "IP")]
+    service_ip: Option<std::net::IpAddr>,
     /// Pod Security Standard that pods must meet.
     #[arg(long, value_name = "LEVEL", value_parser = pod_security)]
     pod_security: Option<PodSecurity>,
@@ -219,6 +222,9 @@ impl SpecArgs {
             spec.storage.datastore_endpoint = Some(secret);
         }
         spec.replicas = self.replicas.unwrap_or(spec.replicas);
+        if let Some(address) = self.service_ip {
+            spec.network.service_ip = address.to_string();
+        }
         if let Some(level) = self.pod_security {
             spec.policy.pod_security = level;
         }
@@ -298,7 +304,7 @@ fn parse_document(path: &Path, text: &str) -> Outcome<VirtualClusterSpec> {
     serde_json::from_value(spec).map_err(|e| unreadable(&e))
 }
 
-fn pod_security(text: &str) -> Result<PodSecurity, String> {
+pub(super) fn pod_security(text: &str) -> Result<PodSecurity, String> {
     parse_lowercase(text, "baseline, restricted or privileged")
 }
 

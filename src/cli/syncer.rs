@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::create::pod_security;
 use super::failure::{Failure, Outcome};
 use super::output;
 use crate::app::sidecar::{self, Options};
@@ -259,15 +260,6 @@ fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write it as A=B".to_owned()),
-    }
-}
-
-fn pod_security(text: &str) -> Result<PodSecurity, String> {
-    match text {
-        "baseline" => Ok(PodSecurity::Baseline),
-        "restricted" => Ok(PodSecurity::Restricted),
-        "privileged" => Ok(PodSecurity::Privileged),
-        _ => Err("write baseline, restricted or privileged".to_owned()),
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) const RULES: &[(&str, &str, &str)] = &[
         "network.serviceCIDR cannot be changed once it is set",
     ),
     ("spec", "self.network.clusterDomain == oldSelf.network.clusterDomain", "network.clusterDomain cannot be changed"),
+    ("spec", "self.network.serviceIP == oldSelf.network.serviceIP", "network.serviceIP cannot be changed"),
     ("spec", "self.distro == 'k3s' || self.version == ''", "version is for distro k3s; distro k8s takes an image"),
     (
         "spec",

@@ -15,6 +15,7 @@ mod harness;
 mod helm;
 mod k3s;
 mod lifecycle;
+mod moving;
 mod outage;
 mod recreate;
 mod sidecar;
