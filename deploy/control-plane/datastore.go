@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -38,8 +37,8 @@ const (
 	stopTimeout     = 2 * time.Second
 
 	// A database in a pod of its own often starts together with us.
-	databaseWait  = 2 * time.Minute
-	databaseRetry = time.Second
+	databaseWait     = 2 * time.Minute
+	databaseMaxPause = 10 * time.Second
 )
 
 // store is what the API server keeps its objects in.
@@ -85,6 +84,9 @@ type kine struct {
 func openKine(ctx context.Context, o *storeOptions, e *endpoint, db, socket string) (*kine, error) {
 	k := &kine{}
 	backend, err := k.openBackend(ctx, o, e, db)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, e.secrets.error(err)
 	}
@@ -125,17 +127,18 @@ func (k *kine) openBackend(ctx context.Context, o *storeOptions, e *endpoint, db
 		}
 		config.DataSourceName = filepath.Join(db, "state.db") + "?" + sqlite.DefaultParams
 	}
-	deadline := time.Now().Add(databaseWait)
-	for {
-		backend, err := k.tryOpen(ctx, open, config)
-		if err == nil || !e.shared() || time.Now().After(deadline) {
+	patience, cancel := context.WithTimeout(ctx, databaseWait)
+	defer cancel()
+	for pause := time.Second; ; pause = min(2*pause, databaseMaxPause) {
+		backend, err := k.tryOpen(patience, open, config)
+		if err == nil || !e.shared() {
 			return backend, err
 		}
-		logrus.Warnf("the database is not ready, trying again: %v", err)
 		select {
-		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), err)
-		case <-time.After(databaseRetry):
+		case <-patience.Done():
+			return nil, fmt.Errorf("gave up after %s: %w", databaseWait, err)
+		case <-time.After(pause):
+			logrus.Warnf("the database is not ready, trying again: %v", err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,12 +15,47 @@ import (
 
 const etcdWait = time.Minute
 
-// embeddedEtcd is one member that nobody joins, so it listens on sockets only.
+// etcdMember is the one member of an etcd that has no others. Like that of k3s it belongs to an address, though it could do
+// without: who runs k3s has to reset the member when its pod gets another address, and forgets it less when this refuses, too.
+type etcdMember struct {
+	db, address string
+}
+
+func (m *etcdMember) dir() string         { return filepath.Join(m.db, "etcd") }
+func (m *etcdMember) addressFile() string { return filepath.Join(m.db, "etcd.address") }
+func (m *etcdMember) flagFile() string    { return filepath.Join(m.db, "reset-flag") }
+
+// reset takes the present address. The flag is k3s' guard against doing it at each start.
+func (m *etcdMember) reset() error {
+	if _, err := os.Stat(filepath.Join(m.dir(), "member")); err != nil {
+		return fmt.Errorf("--cluster-reset: no etcd to reset: %w", err)
+	}
+	if _, err := os.Stat(m.flagFile()); err == nil {
+		return fmt.Errorf("--cluster-reset was done before; start without it, or remove %s to do it again", m.flagFile())
+	}
+	return errors.Join(writeAtomically(m.flagFile(), nil, 0o600), writeAtomically(m.addressFile(), []byte(m.address), 0o600))
+}
+
+func (m *etcdMember) claim() error {
+	known, err := os.ReadFile(m.addressFile())
+	switch {
+	case err == nil && string(known) != m.address:
+		return fmt.Errorf("the member of %s has the address %s, not %s: start once with --cluster-reset, as k3s needs it", m.dir(), known, m.address)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := os.Remove(m.flagFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return writeAtomically(m.addressFile(), []byte(m.address), 0o600)
+}
+
+// embeddedEtcd is one member that nobody joins, so it listens on one socket only.
 func embeddedEtcd(ctx context.Context, dir, sockets string, verbosity int) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	client, peer := filepath.Join(sockets, "etcd.sock"), filepath.Join(sockets, "etcd-peer.sock")
+	client := filepath.Join(sockets, "etcd.sock")
 	c := embed.NewConfig()
 	c.Dir = dir
 	c.LogLevel = "error"
@@ -27,7 +63,8 @@ func embeddedEtcd(ctx context.Context, dir, sockets string, verbosity int) (*sto
 		c.LogLevel = "info"
 	}
 	c.ListenClientUrls, c.AdvertiseClientUrls = socketURL(client), socketURL(client)
-	c.ListenPeerUrls, c.AdvertisePeerUrls = socketURL(peer), socketURL(peer)
+	// A member has to have a name for others, even if it does not listen to any.
+	c.ListenPeerUrls, c.AdvertisePeerUrls = nil, socketURL("nobody")
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.EnableGRPCGateway = false
 	member, err := embed.StartEtcd(c)

@@ -27,9 +27,17 @@ func untilSignal(name string, body func(context.Context) error) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	// The controllers end the process when they miss the API server, which while it ends would cut its end short.
+	klog.OsExit = func(code int) {
+		if ctx.Err() != nil {
+			select {}
+		}
+		os.Exit(code)
+	}
 	err := body(ctx)
 	klog.Flush()
-	if err != nil {
+	// Told to end while it still waited for something: no failure.
+	if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return 1
 	}
@@ -106,4 +114,4 @@ func makeRunFolder(dataDir string) (string, error) {
 }
 
 // A socket's address has 108 bytes, the end of the longest name among them.
-const maxSocketFolder = 107 - len("/etcd-peer.sock")
+const maxSocketFolder = 107 - len("/etcd.sock")

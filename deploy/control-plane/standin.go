@@ -91,6 +91,13 @@ func runStandIn(ctx context.Context, o *standInOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.clusterReset {
+		if err := l.member().reset(); err != nil {
+			return err
+		}
+		fmt.Fprintln(os.Stderr, "k3s (stand-in): the etcd has been reset, start without --cluster-reset now")
+		return nil
+	}
 	front, err := newSupervisor(l, time.Now(), o.verbosity > 0)
 	if err != nil {
 		return err
@@ -126,11 +133,16 @@ func standInStore(ctx context.Context, o *standInOptions, l *layout, e *endpoint
 	if err != nil {
 		return nil, err
 	}
-	db := filepath.Join(l.server, "db")
-	if o.clusterInit {
-		return embeddedEtcd(ctx, filepath.Join(db, "etcd"), run, o.verbosity)
+	if !o.clusterInit {
+		return openStore(ctx, &o.store, e, l.db(), filepath.Join(run, "kine.sock"))
 	}
-	return openStore(ctx, &o.store, e, db, filepath.Join(run, "kine.sock"))
+	if err := os.MkdirAll(l.db(), 0o700); err != nil {
+		return nil, err
+	}
+	if err := l.member().claim(); err != nil {
+		return nil, err
+	}
+	return embeddedEtcd(ctx, l.member().dir(), run, o.verbosity)
 }
 
 // redirectLog: loggers were given the descriptor of standard error, so the descriptor itself is replaced.

@@ -52,6 +52,7 @@ type standInOptions struct {
 	tokenFile        string
 	store            storeOptions
 	clusterInit      bool
+	clusterReset     bool
 	debug            bool
 	verbosity        int
 	logFile          string
@@ -86,6 +87,7 @@ func (o *standInOptions) flagSet() *pflag.FlagSet {
 	o.partFlags(f)
 	addStoreFlags(f, &o.store, "K3S_DATASTORE")
 	f.BoolVar(&o.clusterInit, "cluster-init", false, "keep the state in an etcd in this process (server/db/etcd) instead of SQLite")
+	f.BoolVar(&o.clusterReset, "cluster-reset", false, "with --cluster-init, after the address has changed: let the etcd take the new one, and end")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	f.IntVarP(&o.verbosity, "v", "v", 0, "log level; at 0 only warnings and errors are logged")
 	f.StringVarP(&o.logFile, "log", "l", "", "log to this file")
@@ -124,7 +126,7 @@ func (o *standInOptions) partFlags(f *pflag.FlagSet) {
 	}
 	list(&o.apiServerArgs, "NAME=VALUE of a kube-apiserver flag, instead of ours; repeatable", "kube-apiserver-arg")
 	list(&o.controllerArgs, "NAME=VALUE of a kube-controller-manager flag, instead of ours; repeatable", "kube-controller-manager-arg", "kube-controller-arg")
-	list(&o.ignoredArgs, "has no effect: there is none", "kube-scheduler-arg", "kube-cloud-controller-manager-arg")
+	list(&o.ignoredArgs, "has no effect: there is none", "kube-scheduler-arg", "kube-cloud-controller-manager-arg", "kube-cloud-controller-arg")
 }
 
 // parseStandIn refuses what k3s may know and the stand-in does not, instead of acting as if it did.
@@ -176,6 +178,7 @@ func (o *standInOptions) checkParts() error {
 	modes := []string{"disabled", "agent", "pod", "cluster"}
 	refuse(!slices.Contains(modes, o.egressMode), "--egress-selector-mode=%s: not one of %s", o.egressMode, strings.Join(modes, ", "))
 	refuse(o.clusterInit && o.store.endpoint != "", "--cluster-init and --datastore-endpoint exclude each other")
+	refuse(o.clusterReset && !o.clusterInit, "--cluster-reset needs --cluster-init: only an etcd in this process can be reset")
 	for _, variable := range []string{"K3S_URL", "K3S_CONFIG_FILE", "K3S_AGENT_TOKEN"} {
 		refuse(os.Getenv(variable) != "", "$%s is set: the stand-in cannot join servers, have agents or read configuration files", variable)
 	}

@@ -35,6 +35,8 @@ const (
 )
 
 func (l *layout) file(name string) string { return filepath.Join(l.tls, name) }
+func (l *layout) db() string              { return filepath.Join(l.server, "db") }
+func (l *layout) member() *etcdMember     { return &etcdMember{db: l.db(), address: l.advertise} }
 
 // makeLayout leaves every file that is good as it is.
 func makeLayout(o *standInOptions, shared bool, now time.Time) (*layout, error) {
