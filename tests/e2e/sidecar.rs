@@ -31,6 +31,17 @@ fn the_manifest_differs_by_two_image_names() {
     assert!(differing.iter().all(|(a, b)| a.contains("image:") && b.contains("image:")), "{differing:?}");
 }
 
+/// The manifest that new users are given is the original with today's images.
+#[test]
+fn the_manifest_of_today_is_the_original_but_for_the_images() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/sidecar/dev-cluster.yaml");
+    let today = std::fs::read_to_string(path).expect("a manifest");
+    let images = |text: &str| text.lines().filter(|l| l.contains("image:")).map(str::to_owned).collect::<Vec<_>>();
+    let rest = |text: &str| text.lines().filter(|l| !l.contains("image:")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(rest(&today), rest(&original("dev-cluster.yaml")));
+    assert!(images(&today)[0].contains("rancher/k3s:v1.") && images(&today)[1].contains("portico/syncer:"), "{today}");
+}
+
 #[test]
 fn the_original_manifest_is_a_working_cluster() {
     let tenant = create("dev-cluster", "original");
@@ -192,6 +203,14 @@ fn two_in_one_namespace_do_not_meet() {
         tenant.kubectl(&["exec", "web", "--", "true"]).ok();
         tenant.on_host(&["get", "pod", &format!("web-x-default-x-{}", tenant.name)]).ok();
     }
+    // Nor does a pod of one come behind the other's API or DNS.
+    let mut pod: Value = serde_saphyr::from_str(&sleeper("impostor")).expect("a pod");
+    pod["metadata"]["labels"] = json!({"app": "mine"});
+    Invocation::kubectl(&both[1].kubeconfig, &["apply", "-f", "-"]).stdin(pod.to_string().as_bytes()).run().ok();
+    both[1].kubectl(&["wait", "pod/impostor", "--for=condition=Ready", "--timeout=90s"]).ok();
+    let own = both[0].on_host(&["get", "pod", "mine-0", "-o", "jsonpath={.status.podIP}"]).ok();
+    let behind = ["get", "endpoints", "mine", "-o", "jsonpath={.subsets[*].addresses[*].ip}"];
+    assert_eq!(both[0].on_host(&behind).ok(), own);
     // The credentials of one are worth nothing at the other.
     let thief = with_user(&both[0].kubeconfig, &crate::harness::user_of(&both[1].kubeconfig), "theirs-at-mine");
     crate::harness::kubectl(&thief, &["get", "pods"]).fails(&["unauthorized", "logged in", "not valid"]);
