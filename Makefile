@@ -17,7 +17,7 @@ E2E_THREADS ?= 4
 TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
 
 PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntrack socat iproute2 kmod procps \
-            busybox-static openssl gcc libc6-dev binutils make python3 ca-certificates
+            busybox-static openssl gcc libc6-dev binutils make python3 python3-venv ca-certificates
 # What end-to-end tests start as databases of control planes.
 DATABASES := mariadb-server postgresql
 

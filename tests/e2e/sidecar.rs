@@ -270,6 +270,34 @@ fn whoever_comes_through_a_tls_ending_proxy_is_told_that_only_tokens_pass() {
     done(tenant);
 }
 
+/// A load balancer's address that comes later is in the certificate without a restart, and nothing that runs notices.
+#[test]
+fn a_load_balancers_address_comes_into_the_certificate() {
+    let tenant = create("balanced", "balanced");
+    let _dump = Dump(vec![tenant]);
+    let space = tenant.space("balanced");
+    let watch = space.invocation(&["get", "configmaps", "-w", "-o", "name"]).start();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "outside"},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "balanced"}, "ports": [{"port": 443, "targetPort": 8443}]}});
+    sidecar::apply(&tenant.namespace, &service.to_string());
+    // What a cloud's controller would write; here an address of the node itself, so that it can be called.
+    let status = r#"{"status": {"loadBalancer": {"ingress": [{"ip": "10.88.0.1"}, {"hostname": "lb.example.test"}]}}}"#;
+    tenant.on_host(&["patch", "service", "outside", "--subresource=status", "--type=merge", "-p", status]).ok();
+    let names = ["get", "secret", "balanced", "-o", "jsonpath={.metadata.annotations.portico\\.dev/certificate-names}"];
+    eventually_is("the certificate has it", || tenant.on_host(&names).out().contains("lb.example.test"));
+    let port = tenant.on_host(&["get", "service", "outside", "-o", "jsonpath={.spec.ports[0].nodePort}"]).ok();
+    let answer = raw(&tenant.kubeconfig, "/version", &[], |config| {
+        config.cluster_url = format!("https://10.88.0.1:{port}").parse().expect("a URL");
+        // Verified by the name of the load balancer.
+        config.tls_server_name = Some("lb.example.test".to_owned());
+    });
+    assert_eq!(answer.expect("a TLS connection").code, 200);
+    space.kubectl(&["create", "configmap", "still", "--from-literal=a=b"]).ok();
+    watch.line_with("configmap/still");
+    assert_eq!(restarts(&tenant.namespace, "app=balanced"), 0);
+    done(tenant);
+}
+
 #[test]
 fn connect_forwards_a_port_without_an_address() {
     let tenant = create("local", "connect");
