@@ -77,8 +77,11 @@ impl ResourceSyncer for ClaimKind {
         {
             return Plan { actions: delete_virtual(CLAIMS, object, None), ..Plan::default() };
         }
-        let mut actions =
-            apply_down(CLAIMS, virtual_object, host, |object| claim_intent(object, view), |object| object);
+        let mut actions = if is_beyond_intent(virtual_object, host) {
+            Vec::new()
+        } else {
+            apply_down(CLAIMS, virtual_object, host, |object| claim_intent(object, view), |object| object)
+        };
         let mut requires = Vec::new();
         if let (Some(object), Some(host)) = (virtual_object, host)
             && is_for(host, object)
@@ -93,6 +96,12 @@ impl ResourceSyncer for ClaimKind {
         }
         Plan { actions, requires, ..Plan::default() }
     }
+}
+
+/// A claim that vcluster made from a source that Portico would not use. It holds data: it stays, and is written no more.
+fn is_beyond_intent(virtual_object: Option<&Value>, host: Option<&Value>) -> bool {
+    let (Some(object), Some(host)) = (virtual_object, host) else { return false };
+    foreign_source(object).is_some() && is_for(host, object) && !json::is_deleting(object)
 }
 
 /// A claim that must not be made on the host (again).
