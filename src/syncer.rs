@@ -12,6 +12,7 @@ use crate::drain::Drain;
 use crate::registry::{Registry, Tenant};
 use crate::upstream::ApiClient;
 
+pub mod adopt;
 pub mod apply;
 pub mod cache;
 pub mod catalog;
@@ -81,5 +82,6 @@ fn member(tenant: &Tenant, config: &SyncerConfig) -> Member {
         },
         api: Arc::new(tenant.api.clone()),
         fingerprint: tenant.fingerprint.clone(),
+        adopts: false,
     }
 }
