@@ -18,9 +18,11 @@ TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs
 
 PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntrack socat iproute2 kmod procps \
             busybox-static openssl gcc libc6-dev binutils make python3 ca-certificates
+# What end-to-end tests start as databases of control planes.
+DATABASES := mariadb-server postgresql
 
 CLUSTER := tests/cluster
-SCRIPTS := $(addprefix $(CLUSTER)/,build demo down images install packages up) tests/e2e/run benches/run benches/memory .ci/run
+SCRIPTS := $(addprefix $(CLUSTER)/,build demo demo-sidecar down images install packages up) tests/e2e/run benches/run benches/memory .ci/run
 RENDER := target/bin/helm template portico deploy/helm/portico --namespace portico-system --kube-version 1.34.4
 export KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
 export CARGO_TARGET_DIR
@@ -36,6 +38,10 @@ demo: up image ## From a fresh machine to a running system with two virtual clus
 	@[ -x $(CLUSTER)/demo ] || { echo "there is no $(CLUSTER)/demo yet" >&2; exit 1; }
 	@$(CLUSTER)/demo
 
+.PHONY: demo-sidecar
+demo-sidecar: up image ## The original form: one virtual cluster in one namespace, without admin rights, to its last trace
+	@$(CLUSTER)/demo-sidecar
+
 .PHONY: up
 up: packages ## Start the local Kubernetes (twice is a no-op); portico, kubectl and helm are in target/bin
 	@$(CLUSTER)/up
@@ -48,7 +54,7 @@ down: ## Stop the local Kubernetes and remove everything it left on the machine
 .PHONY: image
 image: packages binary ## Build the images (PROFILE=release: optimized) and put them into the running cluster
 	@$(CLUSTER)/build control-plane
-	@$(CLUSTER)/images pause busybox agnhost portico control-plane
+	@$(CLUSTER)/images pause busybox agnhost portico syncer control-plane
 
 ##@ Develop
 
@@ -64,7 +70,7 @@ unit: ## Unit, component and architecture tests
 	cargo test --locked --lib --bins $(addprefix --test ,$(filter-out e2e,$(TESTS)))
 
 .PHONY: e2e
-e2e: up image manifests-check ## End-to-end tests against the local Kubernetes
+e2e: up image databases manifests-check ## End-to-end tests against the local Kubernetes
 	@if [ -x tests/e2e/run ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig E2E_THREADS=$(E2E_THREADS) tests/e2e/run; \
 	elif [ -f tests/e2e.rs ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig cargo test --locked --test e2e -- --test-threads=$(E2E_THREADS); \
 	else echo "no end-to-end tests yet"; fi
@@ -122,7 +128,7 @@ cargo-deny: ## Install cargo-deny into the cache folder
 
 .PHONY: scripts
 scripts:
-	@for f in $(SCRIPTS) $(CLUSTER)/{lib,pki}.sh; do bash -n "$$f"; done
+	@for f in $(SCRIPTS) $(CLUSTER)/{lib,pki,walk}.sh; do bash -n "$$f"; done
 	@python3 -m py_compile $(CLUSTER)/image.py && rm -rf $(CLUSTER)/__pycache__
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x $(SCRIPTS); fi
 
@@ -134,3 +140,7 @@ manifests-check:
 .PHONY: packages
 packages: ## Install the operating system's packages that are missing (Debian, Ubuntu)
 	@$(CLUSTER)/packages $(PACKAGES)
+
+.PHONY: databases
+databases: ## Install the databases that end-to-end tests use (Debian, Ubuntu); none is started
+	@$(CLUSTER)/packages $(DATABASES)

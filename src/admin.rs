@@ -130,6 +130,9 @@ fn readyz(shared: &Shared, verbose: bool) -> Response<Full<Bytes>> {
             Some(problem) => lines.push_str(&format!("[-]{name} {problem}\n")),
         }
     }
+    for note in shared.readiness.notes() {
+        lines.push_str(&format!("    {note}\n"));
+    }
     lines.push_str(if ready { "readyz check passed\n" } else { "readyz check failed\n" });
     text(code, lines)
 }

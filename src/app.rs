@@ -3,7 +3,9 @@
 //! Every replica serves as gateway and DNS; Leases choose which one runs the syncer and which the operator. Shutdown
 //! (docs/operations/upgrade.md): unready → take nothing new, end watches, let requests and streams finish → stop.
 
+mod process;
 mod shared_certificate;
+pub mod sidecar;
 mod syncer_metrics;
 
 use std::path::PathBuf;
@@ -21,8 +23,9 @@ use crate::drain::{self, Drain};
 use crate::election::{self, Candidate};
 use crate::gateway::{self, SharedCertificate};
 use crate::registry::{self, Registry};
+use crate::rights::Access;
 use crate::syncer::catalog::Catalog;
-use crate::syncer::{kinds, stats::Stats};
+use crate::syncer::{OwnPlace, kinds, stats::Stats};
 use crate::task::{self, Task};
 use crate::telemetry::{self, Metrics};
 use crate::upstream::{self, ApiClient, Pool};
@@ -30,7 +33,6 @@ use crate::{dns, operator, syncer};
 
 /// First wait after a background loop failed.
 const BACKOFF: Duration = Duration::from_secs(1);
-const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
 /// A part of Portico that a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -55,12 +57,15 @@ pub struct Options {
 /// Runs until SIGTERM or SIGINT; returns after the drain.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let config = read(&options)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    runtime()?.block_on(serve(config, options.roles))
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .thread_name("portico")
         .enable_all()
         .build()
-        .context("the async runtime cannot start")?;
-    runtime.block_on(serve(config, options.roles))
+        .context("the async runtime cannot start")
 }
 
 /// What all planes share.
@@ -83,7 +88,7 @@ async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
         registry: Arc::new(Registry::default()),
         metrics: Metrics::default(),
         readiness: Readiness::default(),
-        identity: config::identity(&clock),
+        identity: process::identity(&clock),
         config: Arc::new(config),
         clock,
     };
@@ -158,22 +163,28 @@ async fn gateway(common: &Common, drain: Drain) -> anyhow::Result<Vec<Task>> {
     };
     let bound = gateway::run(parts, drain.clone()).await?;
     tracing::info!(address = %bound.address, "gateway listens");
-    let dns = dns::Parts {
-        config: common.config.dns.clone(),
-        registry: Arc::clone(&common.registry),
-        clock: common.clock.clone(),
-        address: bound.address.ip(),
-    };
-    let dns = task::spawn("tenant dns", async move {
-        if let Err(error) = dns::run(dns, drain).await {
-            tracing::error!(%error, "tenant DNS stopped");
-        }
-    });
+    let dns = tenant_dns(
+        dns::Parts {
+            config: common.config.dns.clone(),
+            registry: Arc::clone(&common.registry),
+            clock: common.clock.clone(),
+            address: bound.address.ip(),
+        },
+        drain,
+    );
     Ok(vec![
         task::spawn("shared certificate", certificate),
         task::spawn("gateway", async move { bound.join().await }),
         dns,
     ])
+}
+
+fn tenant_dns(parts: dns::Parts, drain: Drain) -> Task {
+    task::spawn("tenant dns", async move {
+        if let Err(error) = dns::run(parts, drain).await {
+            tracing::error!(%error, "tenant DNS stopped");
+        }
+    })
 }
 
 fn syncer(common: &Common, drain: Drain) -> Task {
@@ -190,6 +201,8 @@ fn syncer(common: &Common, drain: Drain) -> Task {
             host: host.clone(),
             clock: clock.clone(),
             stats: Arc::clone(&stats),
+            access: Access::granted(),
+            own_place: OwnPlace::default(),
         };
         async move {
             syncer::run(parts, drain).await;
@@ -215,6 +228,8 @@ where
         lease: lease.to_owned(),
         namespace: common.config.host.system_namespace.clone(),
         identity: common.identity.clone(),
+        once: String::new(),
+        timing: election::Timing::default(),
     };
     let (host, clock) = (common.host.clone(), common.clock.clone());
     task::spawn(lease, async move {
@@ -233,10 +248,8 @@ fn read(options: &Options) -> anyhow::Result<Config> {
         }
     };
     if config.host.system_namespace.is_empty() {
-        config.host.system_namespace = std::fs::read_to_string(NAMESPACE_FILE)
-            .context("host.systemNamespace is not set, and there is no ServiceAccount to take it from")?
-            .trim()
-            .to_owned();
+        config.host.system_namespace = process::namespace()
+            .context("host.systemNamespace is not set, and there is no ServiceAccount to take it from")?;
     }
     Ok(config)
 }
@@ -248,15 +261,4 @@ async fn stopped() -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-/// Facts of the process that the configuration does not hold.
-mod config {
-    use crate::clock::Clock;
-
-    /// Unique per process: the pod's name, and some random digits since a container can be restarted in its pod.
-    pub(super) fn identity(clock: &Clock) -> String {
-        let name = std::env::var("POD_NAME").unwrap_or_else(|_| "portico".to_owned());
-        format!("{name}-{:08x}", clock.random_below(1 << 32))
-    }
 }

@@ -3,6 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -75,10 +79,29 @@ pub fn new_leaf(ca: &Pair, leaf: &Leaf, now: Timestamp) -> Result<Pair> {
     Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// A signing key for service-account tokens: `(private PEM, public PEM)`.
+/// A signing key for service-account tokens: `(private PEM, public PEM)`. The private one is in the form of RFC 5915
+/// (`EC PRIVATE KEY`), since k3s gives it to the API server to verify with as well, which reads no EC key in PKCS #8.
 pub fn new_signing_key() -> Result<(String, String)> {
+    let unusable = || Error::own(Kind::Tls, "a signing key cannot be made");
     let key = KeyPair::generate().map_err(broken)?;
-    Ok((key.serialize_pem(), key.public_key_pem()))
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &key.serialize_der())
+        .map_err(|e| unusable().because(e))?;
+    let der: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().map_err(|e| unusable().because(e))?;
+    Ok((pem("EC PRIVATE KEY", der.as_ref()), key.public_key_pem()))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let encoded = STANDARD.encode(der);
+    let mut text = format!("-----BEGIN {label}-----\n");
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, tail) = rest.split_at(rest.len().min(64));
+        text.push_str(line);
+        text.push('\n');
+        rest = tail;
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
 }
 
 /// Whether a certificate is still what `leaf` says, signed by `ca`, fits its key and lives long enough.
@@ -212,6 +235,19 @@ mod tests {
         assert!(is_usable_ca(&ca, now));
         let pair = new_leaf(&ca, &leaf(&["b.example", "10.0.0.1", "A.example", "::1"]), now).expect("leaf");
         assert!(is_current(&pair, &ca, &leaf(&["a.example", "0:0::1", "b.example", "10.0.0.1", "b.example"]), now));
+    }
+
+    #[test]
+    fn signing_keys_are_what_kubernetes_reads() {
+        let (private, public) = new_signing_key().expect("key");
+        assert!(private.starts_with("-----BEGIN EC PRIVATE KEY-----\n"), "not PKCS #8");
+        assert!(private.lines().all(|line| line.len() <= 64));
+        assert_eq!(KeyPair::from_pem(&private).expect("parses").public_key_pem(), public);
+        // Go needs the curve inside, which PKCS #8 says outside: prime256v1.
+        let body: String = private.lines().filter(|line| !line.starts_with('-')).collect();
+        let der = STANDARD.decode(body).expect("base64");
+        let curve = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+        assert!(der.windows(curve.len()).any(|window| window == curve));
     }
 
     #[test]

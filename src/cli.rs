@@ -14,6 +14,7 @@ mod list;
 mod output;
 mod progress;
 mod serve;
+mod syncer;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ enum Command {
     },
     /// Run the gateway, the syncer and the operator.
     Serve(serve::Args),
+    /// Run one virtual cluster beside the k3s in the same pod, in one namespace (flags of vcluster 0.3).
+    Syncer(Box<syncer::Args>),
     /// Print the VirtualCluster CustomResourceDefinition.
     Crd,
     /// Print the configuration with all defaults.
@@ -79,6 +82,7 @@ fn run(cli: Cli) -> Outcome<u8> {
     let Cli { host, command } = cli;
     match command {
         Command::Serve(args) => serve::run(args)?,
+        Command::Syncer(args) => syncer::run(host.named_kubeconfig(), *args)?,
         Command::Crd => output::text(&crate::crd::yaml()),
         Command::Docs => output::text(&crate::config::docs::markdown()),
         Command::Config => output::text(&serve::default_config()?),
@@ -114,5 +118,12 @@ mod tests {
     #[test]
     fn the_grammar_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_original_manifests_syncer_is_a_command_line() {
+        let line = ["portico", "syncer", "--service-name=dev-cluster", "--suffix=dev-cluster", "--tls-san=192.0.2.1"];
+        let cli = Cli::try_parse_from(line).expect("valid");
+        assert!(cli.host.named_kubeconfig().is_none() && matches!(cli.command, Command::Syncer(_)));
     }
 }

@@ -135,8 +135,10 @@ impl Default for SyncerConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct OperatorConfig {
-    /// Control-plane image when a VirtualCluster names none.
+    /// Control-plane image of `distro: k8s` when a VirtualCluster names none.
     pub control_plane_image: String,
+    /// k3s' image without a tag, for `distro: k3s`: the tag is the VirtualCluster's `version`.
+    pub k3s_image: String,
     /// First port of the range from which tenants get two each (API, DNS).
     pub first_port: u16,
     /// Last port of that range.
@@ -150,6 +152,7 @@ impl Default for OperatorConfig {
     fn default() -> Self {
         Self {
             control_plane_image: "docker.io/portico/control-plane:dev".to_owned(),
+            k3s_image: "docker.io/rancher/k3s".to_owned(),
             first_port: 20_000,
             last_port: 23_999,
             service_cidr: String::new(),
@@ -257,6 +260,10 @@ impl Config {
         if self.operator.first_port < 1024 || self.operator.last_port <= self.operator.first_port {
             return refuse("operator.firstPort must be at least 1024 and below operator.lastPort".to_owned());
         }
+        let k3s = self.operator.k3s_image.rsplit('/').next().unwrap_or_default();
+        if k3s.is_empty() || k3s.contains([':', '@']) {
+            return refuse("operator.k3sImage must be an image without tag or digest".to_owned());
+        }
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
             return refuse("syncer.workers and syncer.workersPerTenant must be at least 1".to_owned());
         }
@@ -294,6 +301,8 @@ mod tests {
         assert!(Config::parse("gateway: {lissten: 1}").is_err());
         assert!(Config::parse("gateway: {requestTimeout: 5 parsecs}").is_err());
         assert!(Config::parse("dns: {upstream: [example]}").is_err());
+        assert!(Config::parse("operator: {k3sImage: 'registry:5000/rancher/k3s:v1'}").is_err());
+        assert!(Config::parse("operator: {k3sImage: 'registry:5000/rancher/k3s'}").is_ok());
     }
 
     #[test]

@@ -2,36 +2,24 @@
 //!
 //! Pure data; what becomes of it is the operator's and the registry's business.
 
+pub mod pki;
+mod rules;
+
 use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use rules::RULES;
+
 /// API group of all Portico resources.
 pub const GROUP: &str = "portico.dev";
+/// The tag of k3s' image when a VirtualCluster names none.
+pub const K3S_VERSION: &str = "v1.34.4-k3s1";
+/// The most replicas of one control plane. Beyond this a database is the bottleneck, not the API servers.
+pub const MAX_REPLICAS: i32 = 5;
 
 const DNS_NAME: &str = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$";
-
-/// Rules over more than one field, `(path of the property, rule, message)`; they are checked by the API server.
-const RULES: [(&str, &str, &str); 5] = [
-    (
-        "",
-        "size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "the name must begin with a letter, hold only lower-case letters, digits and '-', and have at most 40 characters",
-    ),
-    (
-        "spec",
-        "self.distro != 'external' || (has(self.backend) && has(self.backend.kubeconfigSecret) && size(self.backend.kubeconfigSecret.name) > 0)",
-        "distro external needs backend.kubeconfigSecret.name",
-    ),
-    ("spec", "self.distro == oldSelf.distro", "distro cannot be changed"),
-    (
-        "spec",
-        "oldSelf.network.serviceCIDR == '' || self.network.serviceCIDR == oldSelf.network.serviceCIDR",
-        "network.serviceCIDR cannot be changed once it is set",
-    ),
-    ("spec", "self.network.clusterDomain == oldSelf.network.clusterDomain", "network.clusterDomain cannot be changed"),
-];
 
 /// The CustomResourceDefinition with all its rules.
 pub fn definition() -> Value {
@@ -56,7 +44,7 @@ pub fn yaml() -> String {
 }
 
 /// A virtual cluster: a real API server in this namespace, its pods on the host's nodes.
-#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "portico.dev",
     version = "v1alpha1",
@@ -77,11 +65,18 @@ pub fn yaml() -> String {
 )]
 #[serde(rename_all = "camelCase", default)]
 pub struct VirtualClusterSpec {
-    /// Which control plane runs: `k8s` (kube-apiserver, controller manager and kine in one pod) or `external` (an API
-    /// server that already runs, reached with `backend.kubeconfigSecret`).
+    /// Which control plane runs: `k8s` (kube-apiserver, controller manager and kine in one process), `k3s` (the official
+    /// k3s without nodes) or `external` (an API server that already runs, reached with `backend.kubeconfigSecret`).
     pub distro: Distro,
-    /// Image of the control plane; empty means the operator's default.
+    /// Image of the control plane; empty means the operator's default. With `distro: k3s` say its `version` too, which
+    /// decides about flags.
     pub image: String,
+    /// Only for `distro: k3s`: the tag of its image, for instance `v1.34.4-k3s1`; empty means that one.
+    #[schemars(length(max = 64), regex(pattern = r"^$|^v1\.[0-9]+\.[0-9]+([-+._][0-9A-Za-z]+)*$"))]
+    pub version: String,
+    /// How many control planes run at once; more than one need `storage.datastoreEndpoint`.
+    #[schemars(range(min = 1, max = MAX_REPLICAS))]
+    pub replicas: i32,
     /// Where the control plane keeps its data.
     pub storage: Storage,
     /// Cluster network of the tenant.
@@ -98,6 +93,24 @@ pub struct VirtualClusterSpec {
     pub resources: Resources,
 }
 
+impl Default for VirtualClusterSpec {
+    fn default() -> Self {
+        Self {
+            distro: Distro::default(),
+            image: String::new(),
+            version: String::new(),
+            replicas: 1,
+            storage: Storage::default(),
+            network: Network::default(),
+            expose: Expose::default(),
+            auth: Auth::default(),
+            policy: Policy::default(),
+            backend: None,
+            resources: Resources::default(),
+        }
+    }
+}
+
 /// Kind of control plane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -105,16 +118,48 @@ pub enum Distro {
     /// Portico's control-plane image.
     #[default]
     K8s,
+    /// The official image of k3s.
+    K3s,
     /// Any running API server.
     External,
 }
 
-/// Data of the control plane. With neither field set it is lost when the pod is.
+impl Distro {
+    /// Whether Portico makes the control plane, with a PKI of its own.
+    pub fn is_ours(self) -> bool {
+        self != Self::External
+    }
+}
+
+/// Data of the control plane. With no field set it is lost when the pod is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Storage {
     /// Keep it in a PersistentVolumeClaim; absent means an emptyDir.
     pub volume_claim: Option<VolumeClaim>,
+    /// Keep it in a database outside of the pod: etcd, MySQL, MariaDB or PostgreSQL. One database for each virtual
+    /// cluster, empty at the beginning.
+    pub datastore_endpoint: Option<DatastoreSecret>,
+    /// Only for `distro: k3s`: keep it in an etcd inside of the pod instead of in SQLite.
+    pub embedded_etcd: bool,
+}
+
+/// A Secret in the same namespace that says how the database is reached. Its key `ca.crt` is the CA of the database's
+/// certificate, `tls.crt` and `tls.key` are the certificate to show there; all three may be missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DatastoreSecret {
+    /// Secret name.
+    pub secret_name: String,
+    /// Key of the address: `mysql://USER:PASSWORD@tcp(HOST:3306)/DATABASE`, `postgres://USER:PASSWORD@HOST:5432/DATABASE`
+    /// or `https://HOST:2379,…` of an etcd.
+    pub key: String,
+}
+
+impl Default for DatastoreSecret {
+    fn default() -> Self {
+        Self { secret_name: String::new(), key: "endpoint".to_owned() }
+    }
 }
 
 /// A claim for the control plane's data.
@@ -145,11 +190,16 @@ pub struct Network {
     #[schemars(length(max = 200), regex(pattern = DNS_NAME))]
     /// DNS domain of the tenant's Services.
     pub cluster_domain: String,
+    /// Cluster IP for the tenant's API, which must be free on the host; empty means: the host chooses. For a cluster that
+    /// moves here with pods that know its address: they find their API and their DNS there as before.
+    #[serde(rename = "serviceIP")]
+    #[schemars(length(max = 45), regex(pattern = r"^$|^[0-9a-fA-F.:]+$"))]
+    pub service_ip: String,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { service_cidr: String::new(), cluster_domain: "cluster.local".to_owned() }
+        Self { service_cidr: String::new(), cluster_domain: "cluster.local".to_owned(), service_ip: String::new() }
     }
 }
 
@@ -299,44 +349,6 @@ pub struct Condition {
     pub last_transition_time: String,
     /// Generation it was computed for.
     pub observed_generation: i64,
-}
-
-/// Keys of the PKI Secret (`{name}-pki` in the host namespace), all PEM.
-pub mod pki {
-    /// CA of the tenant's serving certificates; pods and kubeconfigs trust it.
-    pub const SERVER_CA: &str = "server-ca.crt";
-    /// Its key.
-    pub const SERVER_CA_KEY: &str = "server-ca.key";
-    /// CA of the tenant's client certificates.
-    pub const CLIENT_CA: &str = "client-ca.crt";
-    /// Its key (the controller manager signs CSRs with it).
-    pub const CLIENT_CA_KEY: &str = "client-ca.key";
-    /// CA of front proxies.
-    pub const FRONT_PROXY_CA: &str = "front-proxy-ca.crt";
-    /// Its key.
-    pub const FRONT_PROXY_CA_KEY: &str = "front-proxy-ca.key";
-    /// Service-account signing key (ECDSA P-256).
-    pub const SERVICE_ACCOUNT_KEY: &str = "sa.key";
-    /// Its public half.
-    pub const SERVICE_ACCOUNT_PUBLIC: &str = "sa.pub";
-    /// Backend's serving certificate.
-    pub const API_SERVER: &str = "apiserver.crt";
-    /// Its key.
-    pub const API_SERVER_KEY: &str = "apiserver.key";
-    /// Controller manager's client certificate.
-    pub const CONTROLLER_MANAGER: &str = "kcm.crt";
-    /// Its key.
-    pub const CONTROLLER_MANAGER_KEY: &str = "kcm.key";
-    /// The gateway's serving certificate for this tenant (all SNI names, `kubernetes.default.svc…`, the API Service IP).
-    pub const GATEWAY: &str = "gateway.crt";
-    /// Its key.
-    pub const GATEWAY_KEY: &str = "gateway.key";
-    /// The gateway's client certificate towards the backend, CN [`FRONT_PROXY_NAME`].
-    pub const FRONT_PROXY: &str = "front-proxy.crt";
-    /// Its key.
-    pub const FRONT_PROXY_KEY: &str = "front-proxy.key";
-    /// Common name that backends allow as front proxy.
-    pub const FRONT_PROXY_NAME: &str = "portico-gateway";
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! Promises: the work's drain begins before any other replica may take the Lease (a leader that cannot renew gives up
 //! at the renew deadline, others wait for the whole Lease); another replica's clock is never compared with ours, only
 //! how long its record has stood unchanged; on drain the Lease is released once the work has ended.
+//! [`ConfigMapLock`] is for namespaces without a right to Leases.
+
+mod config_map;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,14 +21,28 @@ use crate::error::{Error, Kind, Result};
 use crate::upstream::ApiClient;
 use crate::upstream::resources::LEASES;
 
-/// A Lease that stood unchanged for this long may be taken.
-const DURATION: Duration = Duration::from_secs(15);
-/// A leader that could not renew for this long gives up.
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Pause between tries.
-const RETRY: Duration = Duration::from_secs(2);
-/// What the work gets to end after leadership was lost: with the renew deadline, less than [`DURATION`].
+pub use config_map::ConfigMapLock;
+
+/// What the work gets to end after leadership was lost: with the renew deadline, less than the Lease's duration.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// The times of an election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// A Lease that stood unchanged for this long may be taken.
+    pub duration: Duration,
+    /// A leader that could not renew for this long gives up.
+    pub renew_deadline: Duration,
+    /// Pause between tries.
+    pub retry: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { duration: seconds(15), renew_deadline: seconds(10), retry: seconds(2) }
+    }
+}
 
 /// Who stands for what.
 #[derive(Debug, Clone)]
@@ -36,6 +53,18 @@ pub struct Candidate {
     pub namespace: String,
     /// Unique per process: the pod's name.
     pub identity: String,
+    /// Name of a pod that can exist only once at a time (a StatefulSet's): a holder that begins with it and `-` or `_` is
+    /// an earlier process of that pod, which has ended. Empty: no such promise.
+    pub once: String,
+    /// How long everything takes.
+    pub timing: Timing,
+}
+
+impl Candidate {
+    fn is_former_self(&self, holder: &str) -> bool {
+        let rest = (!self.once.is_empty()).then(|| holder.strip_prefix(self.once.as_str())).flatten();
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']))
+    }
 }
 
 /// What is written in a Lease.
@@ -99,13 +128,13 @@ impl<S: LeaseStore> Election<S> {
     /// Returns when the Lease is ours.
     async fn win(&mut self) {
         loop {
-            match tokio::time::timeout(RENEW_DEADLINE, self.take_or_renew()).await {
+            match tokio::time::timeout(self.candidate.timing.renew_deadline, self.take_or_renew()).await {
                 Ok(Ok(true)) => return,
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => tracing::warn!(lease = self.candidate.lease, %error, "the Lease cannot be read"),
                 Err(_) => tracing::warn!(lease = self.candidate.lease, "the Lease cannot be read in time"),
             }
-            tokio::time::sleep(self.clock.jitter(RETRY)).await;
+            tokio::time::sleep(self.clock.jitter(self.candidate.timing.retry)).await;
         }
     }
 
@@ -124,7 +153,7 @@ impl<S: LeaseStore> Election<S> {
                 }
                 self.release().await;
                 tokio::select! {
-                    () = tokio::time::sleep(self.clock.jitter(RETRY)) => {}
+                    () = tokio::time::sleep(self.clock.jitter(self.candidate.timing.retry)) => {}
                     _ = drain.signaled() => {}
                 }
                 return;
@@ -144,16 +173,16 @@ impl<S: LeaseStore> Election<S> {
     /// Renews until it is lost or could not be renewed for too long.
     async fn renew(&mut self) {
         loop {
-            tokio::time::sleep(self.clock.jitter(RETRY)).await;
+            tokio::time::sleep(self.clock.jitter(self.candidate.timing.retry)).await;
             let Some((_, since)) = &self.own else { return };
-            let deadline = *since + RENEW_DEADLINE;
+            let deadline = *since + self.candidate.timing.renew_deadline;
             match tokio::time::timeout_at(deadline, self.take_or_renew()).await {
                 Ok(Ok(true)) => continue,
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => tracing::warn!(lease = self.candidate.lease, %error, "the Lease cannot be renewed"),
                 Err(_) => return,
             }
-            if self.clock.instant() + RETRY >= deadline {
+            if self.clock.instant() + self.candidate.timing.retry >= deadline {
                 tokio::time::sleep_until(deadline).await;
                 return;
             }
@@ -180,12 +209,15 @@ impl<S: LeaseStore> Election<S> {
 
     fn may_take(&mut self, found: Option<&Record>, now: Instant) -> bool {
         let Some(found) = found else { return true };
-        if found.holder.is_empty() || found.holder == self.candidate.identity {
+        if found.holder.is_empty()
+            || found.holder == self.candidate.identity
+            || self.candidate.is_former_self(&found.holder)
+        {
             return true;
         }
         match &self.seen {
             Some((seen, since)) if seen.holder == found.holder && seen.renewed == found.renewed => {
-                now.saturating_duration_since(*since) >= DURATION
+                now.saturating_duration_since(*since) >= self.candidate.timing.duration
             }
             _ => {
                 self.seen = Some((found.clone(), now));
@@ -246,7 +278,7 @@ impl LeaseStore for ApiClient {
             "metadata": {"name": candidate.lease, "namespace": candidate.namespace},
             "spec": {
                 "holderIdentity": record.holder,
-                "leaseDurationSeconds": DURATION.as_secs(),
+                "leaseDurationSeconds": candidate.timing.duration.as_secs(),
                 "acquireTime": optional(&record.acquired),
                 "renewTime": optional(&record.renewed),
                 "leaseTransitions": record.transitions,

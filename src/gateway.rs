@@ -110,6 +110,16 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<Bound> {
         .map_err(|e| Error::own(Kind::Unavailable, format!("cannot listen on {}", parts.config.listen)).because(e))?;
     let address =
         listener.local_addr().map_err(|e| Error::own(Kind::Internal, "a listener has no address").because(e))?;
+    Ok(start(parts, address, Some(listener), drain))
+}
+
+/// As [`run`], without the shared listener: only the tenants' own ports, on the address of `config.listen`.
+pub fn run_tenant_ports(parts: Parts, drain: Drain) -> Bound {
+    let address = SocketAddr::new(parts.config.listen.ip(), 0);
+    start(parts, address, None, drain)
+}
+
+fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain: Drain) -> Bound {
     let metrics = GatewayMetrics::new(parts.config.clone());
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn crate::telemetry::Source>);
     let gateway = Arc::new(Gateway {
@@ -123,10 +133,14 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<Bound> {
         metrics,
     });
     let (published, ports) = watch::channel(BTreeSet::new());
-    let shared = accept::shared(Arc::clone(&gateway), listener, drain.clone());
+    let mut tasks = Vec::with_capacity(2);
+    if let Some(listener) = listener {
+        let shared = accept::shared(Arc::clone(&gateway), listener, drain.clone());
+        tasks.push(task::spawn("gateway listener", shared));
+    }
     let tenants = accept::tenants(gateway, address.ip(), published, drain);
-    let tasks = vec![task::spawn("gateway listener", shared), task::spawn("gateway tenant listeners", tenants)];
-    Ok(Bound { address, ports, tasks })
+    tasks.push(task::spawn("gateway tenant listeners", tenants));
+    Bound { address, ports, tasks }
 }
 
 impl Bound {

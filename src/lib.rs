@@ -27,12 +27,14 @@ pub mod translate;
 
 pub mod election;
 pub mod registry;
+pub mod rights;
 pub mod upstream;
 
 pub mod admin;
 pub mod dns;
 pub mod gateway;
 pub mod operator;
+pub mod sidecar;
 pub mod syncer;
 
 pub mod app;

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::SyncerConfig;
 use crate::drain::Drain;
 use crate::registry::{Registry, Tenant};
+use crate::rights::Access;
 use crate::upstream::ApiClient;
 
 pub mod adopt;
@@ -24,6 +25,7 @@ pub mod host;
 pub mod kind;
 pub mod kinds;
 pub mod kubernetes_service;
+pub mod made_up;
 pub mod queue;
 pub mod references;
 pub mod source;
@@ -35,6 +37,7 @@ pub mod worker;
 
 pub use catalog::Catalog;
 pub use engine::{Running, Settings};
+pub use made_up::OwnPlace;
 pub use stats::{Snapshot, Stats};
 pub use tenant::Member;
 
@@ -52,14 +55,18 @@ pub struct Parts {
     pub clock: Clock,
     /// Counters, kept over runs.
     pub stats: Arc<Stats>,
+    /// What may be done on the host.
+    pub access: Access,
+    /// Where this process runs.
+    pub own_place: OwnPlace,
 }
 
 /// Syncs all tenants of the registry until the drain begins; then finishes the writes that run and returns. Dropping
 /// the future stops at once, which is safe too. Run it under the lease only.
 pub async fn run(parts: Parts, mut drain: Drain) {
-    let Parts { config, catalog, registry, host, clock, stats } = parts;
+    let Parts { config, catalog, registry, host, clock, stats, access, own_place } = parts;
     let mut changed = registry.subscribe();
-    let settings = Settings { config: config.clone(), catalog, host: Arc::new(host), clock, stats };
+    let settings = Settings { config: config.clone(), catalog, host: Arc::new(host), clock, stats, access, own_place };
     let running = Running::start(settings);
     loop {
         changed.mark_unchanged();

@@ -11,6 +11,7 @@ pub mod pool;
 pub mod resources;
 pub mod secret;
 pub mod service;
+pub mod service_range;
 pub mod target;
 pub mod watch;
 

@@ -63,12 +63,8 @@ func checkPKI(dir string) error {
 }
 
 func writeRuntimeFiles(o *options) (*runtimeFiles, error) {
-	dataDir, err := filepath.Abs(o.dataDir)
+	dir, err := makeRunFolder(o.dataDir)
 	if err != nil {
-		return nil, err
-	}
-	dir := filepath.Join(dataDir, "run")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	f := &runtimeFiles{
@@ -122,14 +118,31 @@ func servingName(path string) (string, error) {
 	return "", fmt.Errorf("%s: no subject alternative name", path)
 }
 
-func makeArguments(o *options, files *runtimeFiles) (*arguments, error) {
-	pki := func(name string) string { return filepath.Join(o.pkiDir, name) }
-	logging := map[string]string{"logging-format": quietFormat}
-	if o.verbosity > 0 {
-		logging = map[string]string{"v": strconv.Itoa(o.verbosity)}
+func makeArguments(o *options, files *runtimeFiles, s *store) (*arguments, error) {
+	server, err := serverFlags(o, files)
+	if err != nil {
+		return nil, err
 	}
+	controller := controllerFlags(o, files, s.shared)
+	logging := loggingFlags(o.verbosity)
+	var result arguments
+	var err2 error
+	result.apiServer, err = flagList(o.apiServerArgs, server, s.flags, logging)
+	result.controllerManager, err2 = flagList(o.controllerArgs, controller, logging)
+	return &result, errors.Join(err, err2)
+}
+
+func loggingFlags(verbosity int) map[string]string {
+	if verbosity > 0 {
+		return map[string]string{"v": strconv.Itoa(verbosity)}
+	}
+	return map[string]string{"logging-format": quietFormat}
+}
+
+func serverFlags(o *options, files *runtimeFiles) (map[string]string, error) {
+	pki := func(name string) string { return filepath.Join(o.pkiDir, name) }
 	server := map[string]string{
-		"etcd-servers":                       "unix://" + files.socket,
+		"etcd-prefix":                        o.store.etcdPrefix,
 		"secure-port":                        strconv.Itoa(o.securePort),
 		"tls-cert-file":                      pki("apiserver.crt"),
 		"tls-private-key-file":               pki("apiserver.key"),
@@ -159,10 +172,15 @@ func makeArguments(o *options, files *runtimeFiles) (*arguments, error) {
 		}
 		server["advertise-address"] = o.advertiseAddress
 	}
-	controller := map[string]string{
+	return server, nil
+}
+
+func controllerFlags(o *options, files *runtimeFiles, shared bool) map[string]string {
+	pki := func(name string) string { return filepath.Join(o.pkiDir, name) }
+	return map[string]string{
 		"kubeconfig":                       files.kubeconfig,
 		"secure-port":                      "0",
-		"leader-elect":                     "false",
+		"leader-elect":                     strconv.FormatBool(o.leaderElect.decide(shared)),
 		"controllers":                      "*,-" + strings.Join(disabledControllers, ",-"),
 		"use-service-account-credentials":  "true",
 		"root-ca-file":                     pki("server-ca.crt"),
@@ -171,11 +189,6 @@ func makeArguments(o *options, files *runtimeFiles) (*arguments, error) {
 		"cluster-signing-key-file":         pki("client-ca.key"),
 		"allocate-node-cidrs":              "false",
 	}
-	var result arguments
-	var err, err2 error
-	result.apiServer, err = flagList(o.apiServerArgs, server, logging)
-	result.controllerManager, err2 = flagList(o.controllerArgs, controller, logging)
-	return &result, errors.Join(err, err2)
 }
 
 // flagList lets an override replace our value: giving a list flag twice would add to it.

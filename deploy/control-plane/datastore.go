@@ -7,12 +7,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/k3s-io/kine/pkg/drivers"
+	"github.com/k3s-io/kine/pkg/drivers/mysql"
+	"github.com/k3s-io/kine/pkg/drivers/pgsql"
 	"github.com/k3s-io/kine/pkg/drivers/sqlite"
 	"github.com/k3s-io/kine/pkg/server"
+	"github.com/k3s-io/kine/pkg/tls"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
@@ -26,65 +30,151 @@ const (
 	compactMinRetain    = 1000
 	compactBatchSize    = 1000
 	pollBatchSize       = 500
+	// Percent of the interval, so that replicas that started together do not compact together.
+	compactJitter = 10
 
 	maxRequestBytes = 2 << 20
 	stopTimeout     = 2 * time.Second
+
+	// A database in a pod of its own often starts together with us.
+	databaseWait     = 2 * time.Minute
+	databaseMaxPause = 10 * time.Second
 )
 
-// datastore speaks the etcd protocol on a unix socket. It uses kine's SQLite driver directly instead of kine's
-// endpoint package, which would link the drivers of every other database.
-type datastore struct {
+// store is what the API server keeps its objects in.
+type store struct {
+	// Flags of kube-apiserver that lead there.
+	flags map[string]string
+	// More than one replica may use it, so controllers must elect a leader.
+	shared bool
+	close  func()
+}
+
+// openStore makes its files in the folder db and its socket at the given path.
+func openStore(ctx context.Context, o *storeOptions, e *endpoint, db, socket string) (*store, error) {
+	if e.kind == storeEtcd {
+		return etcdStore(o, e), nil
+	}
+	k, err := openKine(ctx, o, e, db, socket)
+	if err != nil {
+		return nil, err
+	}
+	return &store{flags: map[string]string{"etcd-servers": "unix://" + socket}, shared: e.shared(), close: k.close}, nil
+}
+
+// etcdStore: the API server speaks to etcd itself, and compacts it.
+func etcdStore(o *storeOptions, e *endpoint) *store {
+	flags := map[string]string{"etcd-servers": strings.Join(e.servers, ",")}
+	for flag, file := range map[string]string{"etcd-cafile": o.caFile, "etcd-certfile": o.certFile, "etcd-keyfile": o.keyFile} {
+		if file != "" {
+			flags[flag] = file
+		}
+	}
+	return &store{flags: flags, shared: true, close: func() {}}
+}
+
+// kine speaks the etcd protocol on a unix socket. Its drivers are used directly instead of its endpoint package, which
+// would link those of more databases.
+type kine struct {
 	grpc   *grpc.Server
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
 
-func openDatastore(o *options, socket string) (*datastore, error) {
-	dir := filepath.Join(o.dataDir, "db")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+func openKine(ctx context.Context, o *storeOptions, e *endpoint, db, socket string) (*kine, error) {
+	k := &kine{}
+	backend, err := k.openBackend(ctx, o, e, db)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	d := &datastore{cancel: cancel}
-	_, backend, err := sqlite.New(ctx, &d.wg, &drivers.Config{
-		Scheme:           "sqlite",
-		DataSourceName:   filepath.Join(dir, "state.db") + "?" + sqlite.DefaultParams,
-		CompactInterval:  o.compactInterval,
-		CompactTimeout:   compactTimeout,
-		CompactMinRetain: compactMinRetain,
-		CompactBatchSize: compactBatchSize,
-		PollInterval:     o.datastorePollPeriod,
-		PollBatchSize:    pollBatchSize,
-	})
 	if err != nil {
-		cancel()
-		return nil, err
-	}
-	if err := backend.Start(ctx); err != nil {
-		cancel()
-		return nil, err
+		return nil, e.secrets.error(err)
 	}
 	listener, err := listenPrivately(socket)
 	if err != nil {
-		cancel()
+		k.cancel()
 		return nil, err
 	}
-	d.grpc = grpc.NewServer(
+	k.grpc = grpc.NewServer(
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Hour, Timeout: 20 * time.Second}),
 		grpc.MaxConcurrentStreams(math.MaxUint32),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 	)
-	server.New(backend, "unix", notifyInterval, emulatedEtcdVersion).Register(d.grpc)
-	d.wg.Add(1)
+	server.New(backend, "unix", notifyInterval, emulatedEtcdVersion).Register(k.grpc)
+	k.wg.Add(1)
 	go func() {
-		defer d.wg.Done()
-		if err := d.grpc.Serve(listener); err != nil {
+		defer k.wg.Done()
+		if err := k.grpc.Serve(listener); err != nil {
 			logrus.Errorf("database server ended: %v", err)
 		}
 	}()
-	return d, nil
+	return k, nil
+}
+
+// openBackend tries for a while when the database is another process, which may start later than this one.
+func (k *kine) openBackend(ctx context.Context, o *storeOptions, e *endpoint, db string) (server.Backend, error) {
+	open, config := sqlite.New, kineConfig(o, e)
+	switch e.kind {
+	case storeMySQL:
+		open = mysql.New
+	case storePostgres:
+		open = pgsql.New
+	default:
+		if err := os.MkdirAll(db, 0o700); err != nil {
+			return nil, err
+		}
+		config.DataSourceName = filepath.Join(db, "state.db") + "?" + sqlite.DefaultParams
+	}
+	patience, cancel := context.WithTimeout(ctx, databaseWait)
+	defer cancel()
+	for pause := time.Second; ; pause = min(2*pause, databaseMaxPause) {
+		backend, err := k.tryOpen(patience, open, config)
+		if err == nil || !e.shared() {
+			return backend, err
+		}
+		select {
+		case <-patience.Done():
+			return nil, fmt.Errorf("gave up after %s: %w", databaseWait, err)
+		case <-time.After(pause):
+			logrus.Warnf("the database is not ready, trying again: %v", err)
+		}
+	}
+}
+
+// tryOpen: the context ends the wait for the database, but not the database: the API server writes until its own end.
+func (k *kine) tryOpen(ctx context.Context, open drivers.Constructor, config drivers.Config) (server.Backend, error) {
+	life, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, cancel)
+	defer stop()
+	_, backend, err := open(life, &k.wg, &config)
+	if err == nil {
+		err = backend.Start(life)
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	k.cancel = cancel
+	return backend, nil
+}
+
+func kineConfig(o *storeOptions, e *endpoint) drivers.Config {
+	config := drivers.Config{
+		DataSourceName:   e.dsn,
+		BackendTLSConfig: tls.Config{CAFile: o.caFile, CertFile: o.certFile, KeyFile: o.keyFile},
+		CompactInterval:  o.compactInterval,
+		CompactTimeout:   compactTimeout,
+		CompactMinRetain: compactMinRetain,
+		CompactBatchSize: compactBatchSize,
+		PollInterval:     o.datastorePollPeriod,
+		PollBatchSize:    pollBatchSize,
+	}
+	if e.shared() {
+		config.CompactIntervalJitter = compactJitter
+	}
+	return config
 }
 
 // listenPrivately replaces the socket of an earlier life. No other user may connect: there is no authentication behind it.
@@ -104,10 +194,10 @@ func listenPrivately(socket string) (net.Listener, error) {
 }
 
 // close ends the connections, then lets SQLite write its log back.
-func (d *datastore) close() {
-	timer := time.AfterFunc(stopTimeout, d.grpc.Stop)
-	d.grpc.GracefulStop()
+func (k *kine) close() {
+	timer := time.AfterFunc(stopTimeout, k.grpc.Stop)
+	k.grpc.GracefulStop()
 	timer.Stop()
-	d.cancel()
-	d.wg.Wait()
+	k.cancel()
+	k.wg.Wait()
 }

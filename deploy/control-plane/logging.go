@@ -15,10 +15,10 @@ import (
 // Kubernetes' text format without the informational lines, of which there are hundreds at each start.
 const quietFormat = "quiet"
 
-func setUpLogging(verbosity int) error {
+func setUpLogging(verbosity int, secrets redactor) error {
 	// Two commands in one process apply the same configuration.
 	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
-	logrus.SetOutput(os.Stderr)
+	logrus.SetOutput(secrets.writer(os.Stderr))
 	logrus.SetLevel(logrus.WarnLevel)
 	if verbosity > 0 {
 		logrus.SetLevel(logrus.InfoLevel)

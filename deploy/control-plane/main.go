@@ -1,6 +1,7 @@
-// The control plane of one virtual cluster in one process: kube-apiserver, kube-controller-manager and kine on SQLite.
+// The control plane of one virtual cluster in one process: kube-apiserver, kube-controller-manager and kine.
 //
 // One process needs two thirds of the memory of three. There is no scheduler and no node: pods run on the host cluster.
+// Called as k3s it is a stand-in for k3s in tests: see standin.go.
 package main
 
 import (
@@ -8,37 +9,36 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
+	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/component-base/version"
-	"k8s.io/klog/v2"
-	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
-	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 )
 
 type options struct {
-	dataDir             string
-	pkiDir              string
-	securePort          int
-	serviceCIDR         string
-	clusterDomain       string
-	advertiseAddress    string
-	frontProxyNames     []string
-	apiServerArgs       []string
-	controllerArgs      []string
-	verbosity           int
-	livenessWait        time.Duration
-	compactInterval     time.Duration
-	datastorePollPeriod time.Duration
+	dataDir          string
+	pkiDir           string
+	securePort       int
+	serviceCIDR      string
+	clusterDomain    string
+	advertiseAddress string
+	frontProxyNames  []string
+	apiServerArgs    []string
+	controllerArgs   []string
+	leaderElect      choice
+	verbosity        int
+	livenessWait     time.Duration
+	store            storeOptions
 }
 
 func main() {
+	if filepath.Base(os.Args[0]) == "k3s" {
+		os.Exit(standInMain(os.Args[1:]))
+	}
 	o, err := parse(os.Args[1:])
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
@@ -50,12 +50,7 @@ func main() {
 		fmt.Printf("control-plane, Kubernetes %s, kine %s\n", version.Get().GitVersion, moduleVersion("github.com/k3s-io/kine"))
 		return
 	}
-	err = run(o)
-	klog.Flush()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "control-plane: %v\n", err)
-		os.Exit(1)
-	}
+	os.Exit(untilSignal("control-plane", func(ctx context.Context) error { return run(ctx, o) }))
 }
 
 // parse returns nil options when only the version was asked for.
@@ -63,7 +58,7 @@ func parse(args []string) (*options, error) {
 	o := &options{}
 	f := pflag.NewFlagSet("control-plane", pflag.ContinueOnError)
 	f.SortFlags = false
-	f.StringVar(&o.dataDir, "data-dir", "/data", "folder of the database (db/state.db) and of run-time files; may be empty")
+	f.StringVar(&o.dataDir, "data-dir", "/data", "folder of the database (db/state.db, when it is SQLite) and of run-time files; may be empty")
 	f.StringVar(&o.pkiDir, "pki-dir", "/pki", "folder with "+strings.Join(pkiFiles, ", "))
 	f.IntVar(&o.securePort, "secure-port", 6443, "port of the API")
 	f.StringVar(&o.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of cluster IPs; must be that of the host cluster")
@@ -72,10 +67,14 @@ func parse(args []string) (*options, error) {
 	f.StringSliceVar(&o.frontProxyNames, "front-proxy-allowed-names", []string{"portico-gateway"}, "common names whose front-proxy certificate may set X-Remote headers")
 	f.StringArrayVar(&o.apiServerArgs, "apiserver-arg", nil, "NAME=VALUE of a kube-apiserver flag, instead of ours; repeatable")
 	f.StringArrayVar(&o.controllerArgs, "controller-manager-arg", nil, "NAME=VALUE of a kube-controller-manager flag, instead of ours; repeatable")
+	addStoreFlags(f, &o.store, "PORTICO_DATASTORE")
+	f.StringVar(&o.store.etcdPrefix, "etcd-prefix", defaultEtcdPrefix, "what the keys begin with; several virtual clusters in one etcd need different ones")
+	f.Var(&o.leaderElect, "leader-elect", "whether controllers wait for a lease, so that several replicas are safe (default: unless the database is SQLite)")
+	f.Lookup("leader-elect").NoOptDefVal = "true"
 	f.IntVar(&o.verbosity, "v", 0, "log level; at 0 only warnings and errors are logged")
 	f.DurationVar(&o.livenessWait, "liveness-timeout", 2*time.Minute, "give up when the API server is not live after this time")
-	f.DurationVar(&o.compactInterval, "compact-interval", 5*time.Minute, "how often old revisions are removed from the database")
-	f.DurationVar(&o.datastorePollPeriod, "datastore-poll-interval", time.Second, "how often the database is read for writes of others")
+	f.DurationVar(&o.store.compactInterval, "compact-interval", 5*time.Minute, "how often old revisions are removed from the database")
+	f.DurationVar(&o.store.datastorePollPeriod, "datastore-poll-interval", time.Second, "how often the database is read for writes of others")
 	showVersion := f.Bool("version", false, "print the version")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -89,74 +88,57 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
-// run returns nil only after a signal and an orderly end.
-func run(o *options) error {
+func run(ctx context.Context, o *options) error {
 	if err := checkPKI(o.pkiDir); err != nil {
 		return err
 	}
-	if err := setUpLogging(o.verbosity); err != nil {
+	if err := o.store.check(); err != nil {
 		return err
 	}
-	// The API server installs its own handler for the same signals and drains. This one is to tell an end from a failure.
-	signalled, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-
+	endpoint, err := parseEndpoint(o.store.endpoint)
+	if err != nil {
+		return err
+	}
+	if err := setUpLogging(o.verbosity, endpoint.secrets); err != nil {
+		return err
+	}
 	files, err := writeRuntimeFiles(o)
 	if err != nil {
 		return err
 	}
-	store, err := openDatastore(o, files.socket)
+	s, err := openStore(ctx, &o.store, endpoint, filepath.Join(o.dataDir, "db"), files.socket)
 	if err != nil {
 		return fmt.Errorf("database: %w", err)
 	}
 	// Closed last: the API server writes until its end.
-	defer store.close()
+	defer s.close()
 
-	args, err := makeArguments(o, files)
+	args, err := makeArguments(o, files, s)
 	if err != nil {
 		return err
 	}
-	// In this order: making the controller manager changes a feature gate, which must not be on a flag set yet.
-	controllerManager := controllers.NewControllerManagerCommand()
-	controllerManager.SetArgs(args.controllerManager)
-	server := apiserver.NewAPIServerCommand()
-	server.SetArgs(args.apiServer)
-	server.SilenceErrors, controllerManager.SilenceErrors = true, true
-
-	ended := make(chan error, 2)
-	var serverDone sync.WaitGroup
-	serverDone.Add(1)
-	go func() {
-		defer serverDone.Done()
-		ended <- describe("kube-apiserver", server.Execute())
-	}()
-	if err := awaitLive(signalled, o, files, ended); err != nil {
-		if signalled.Err() != nil {
-			serverDone.Wait()
-			return nil
-		}
-		return err
-	}
-	// Its command takes no context: it ends with the process.
-	go func() { ended <- describe("kube-controller-manager", controllerManager.Execute()) }()
-
-	select {
-	case err := <-ended:
-		if signalled.Err() == nil {
-			return err
-		}
-	case <-signalled.Done():
-	}
-	serverDone.Wait()
-	return nil
+	return serve(ctx, &plane{arguments: *args, probe: &prober{
+		port: o.securePort, caFile: filepath.Join(o.pkiDir, "server-ca.crt"), serverName: files.serverName, patience: o.livenessWait,
+	}})
 }
 
-// describe makes an error of every end, since none of the parts may end by itself.
-func describe(part string, err error) error {
-	if err == nil {
-		return fmt.Errorf("%s ended", part)
+// choice is a flag that may be left open.
+type choice string
+
+func (c *choice) Set(text string) error {
+	value, err := strconv.ParseBool(text)
+	*c = choice(strconv.FormatBool(value))
+	return err
+}
+
+func (c *choice) String() string { return string(*c) }
+func (c *choice) Type() string   { return "bool" }
+
+func (c choice) decide(unset bool) bool {
+	if c == "" {
+		return unset
 	}
-	return fmt.Errorf("%s: %w", part, err)
+	return c == "true"
 }
 
 func moduleVersion(path string) string {

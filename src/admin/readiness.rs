@@ -8,6 +8,9 @@ use parking_lot::Mutex;
 /// A condition that may come and go; says what is wrong, `None` while all is well.
 type Check = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
+/// What a person should know although all is well.
+type Notes = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// What the process waits for before it wants requests. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<State>>);
@@ -18,6 +21,7 @@ struct State {
     awaited: BTreeMap<u64, (&'static str, String)>,
     reached: Vec<&'static str>,
     checks: Vec<(&'static str, Check)>,
+    notes: Vec<Notes>,
 }
 
 /// Held until something is done; dropped, that is ready.
@@ -41,6 +45,17 @@ impl Readiness {
     /// Adds a condition that is asked at every probe; it must not block.
     pub fn check(&self, name: &'static str, check: impl Fn() -> Option<String> + Send + Sync + 'static) {
         self.0.lock().checks.push((name, Arc::new(check)));
+    }
+
+    /// Adds lines for `/readyz?verbose` that say nothing of readiness; must not block.
+    pub fn note(&self, notes: impl Fn() -> Vec<String> + Send + Sync + 'static) {
+        self.0.lock().notes.push(Arc::new(notes));
+    }
+
+    /// The notes of now.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let notes = self.0.lock().notes.clone();
+        notes.into_iter().flat_map(|notes| notes()).collect()
     }
 
     /// Whether nothing is awaited and no check complains.

@@ -1,7 +1,8 @@
 //! `portico connect`: a kubeconfig for a virtual cluster, from the Secret that Portico keeps beside it.
 //!
 //! Which server it names, first that holds: `--server`; the gateway's public address in the Secret; a port that this
-//! command forwards itself, to the gateway or, without rights there, to the control plane's own pod.
+//! command forwards itself, to the gateway or, without rights there, to the control plane's own pod. A cluster of the
+//! sidecar form (`portico syncer`) has no VirtualCluster: its Secret alone tells, and its own pod is the gateway.
 
 mod file;
 mod forward;
@@ -19,6 +20,7 @@ use super::failure::{Failure, Outcome};
 use super::host::{Host, HostArgs};
 use super::output;
 use crate::crd::{VirtualCluster, VirtualClusterStatus};
+use crate::names::keys;
 use forward::Forward;
 use kubeconfig::Access;
 
@@ -52,7 +54,7 @@ pub(super) struct Args {
 pub(super) async fn run(host_args: &HostArgs, args: Args) -> Outcome<u8> {
     let host = host_args.connect().await?;
     let status = status(&host, &args.name).await?;
-    let access = read_secret(&host, &args.name, &status).await?;
+    let access = read_secret(&host, &args.name, status).await?;
     let (access, forward) = choose_server(&host, &args, access).await?;
     let context = format!("portico_{}_{}", args.name, host.namespace);
     let document = access.kubeconfig(&context);
@@ -67,47 +69,81 @@ pub(super) async fn run(host_args: &HostArgs, args: Args) -> Outcome<u8> {
     Ok(0)
 }
 
-/// The status, when the user may read it: it explains a missing Secret.
-async fn status(host: &Host, name: &str) -> Outcome<VirtualClusterStatus> {
+/// The status, when the user may read it: it explains a missing Secret. `Err` inside: there is no VirtualCluster.
+async fn status(host: &Host, name: &str) -> Outcome<Result<VirtualClusterStatus, Failure>> {
     let api: Api<VirtualCluster> = Api::namespaced(host.client.clone(), &host.namespace);
     match api.get(name).await {
-        Ok(found) => Ok(found.status.unwrap_or_default()),
-        Err(error) if is_code(&error, 403) => Ok(VirtualClusterStatus::default()),
+        Ok(found) => Ok(Ok(found.status.unwrap_or_default())),
+        Err(error) if is_code(&error, 403) => Ok(Ok(VirtualClusterStatus::default())),
         Err(error) => {
             let failure = Failure::api(&format!("read virtual cluster {name}"), &error);
-            Err(if failure.is_not_found() { cluster::missing(&host.namespace, name) } else { failure })
+            match () {
+                () if failure.is_not_found() => Ok(Err(cluster::missing(&host.namespace, name))),
+                () if is_code(&error, 404) => Ok(Err(Failure::not_found(
+                    format!(
+                        "there is no virtual cluster {name} in namespace {}: neither Secret vc-{name} nor {name} is a \
+                         kubeconfig, and this host cluster has no VirtualClusters",
+                        host.namespace
+                    ),
+                    "name its namespace with -n; an admin installs VirtualClusters once: docs/operations/install.md",
+                ))),
+                () => Err(failure),
+            }
         }
     }
 }
 
-async fn read_secret(host: &Host, name: &str, status: &VirtualClusterStatus) -> Outcome<Access> {
-    let secret_name =
-        if status.kubeconfig_secret.is_empty() { format!("vc-{name}") } else { status.kubeconfig_secret.clone() };
+/// The kubeconfig Secret: the one that the status names, else `vc-NAME`, else (sidecar form) one of the cluster's name.
+async fn read_secret(host: &Host, name: &str, status: Result<VirtualClusterStatus, Failure>) -> Outcome<Access> {
+    let named = status.as_ref().map(|s| s.kubeconfig_secret.clone()).unwrap_or_default();
+    let candidates = if named.is_empty() { vec![format!("vc-{name}"), name.to_owned()] } else { vec![named] };
     let api: Api<Secret> = Api::namespaced(host.client.clone(), &host.namespace);
-    let secret = match api.get_opt(&secret_name).await {
-        Ok(Some(secret)) => secret,
-        Ok(None) => {
-            let why = if status.message.is_empty() { String::new() } else { format!(" ({})", status.message) };
-            return Err(Failure::not_found(
-                format!("Secret {secret_name} is not in namespace {}{why}", host.namespace),
-                format!("the cluster may not be ready yet: portico describe {name} -n {}", host.namespace),
-            ));
+    for secret_name in &candidates {
+        let found = api.get_opt(secret_name).await;
+        let found = found.map_err(|error| {
+            Failure::api(&format!("read Secret {secret_name} in namespace {}", host.namespace), &error)
+        })?;
+        if let Some(secret) = found.filter(|secret| secret_name != name || is_kubeconfig_secret(secret)) {
+            return access(secret, secret_name, &host.namespace);
         }
-        Err(error) => {
-            return Err(Failure::api(&format!("read Secret {secret_name} in namespace {}", host.namespace), &error));
-        }
-    };
+    }
+    let status = status?;
+    let why = if status.message.is_empty() { String::new() } else { format!(" ({})", status.message) };
+    let secret_name = candidates.first().map(String::as_str).unwrap_or_default();
+    Err(Failure::not_found(
+        format!("Secret {secret_name} is not in namespace {}{why}", host.namespace),
+        format!("the cluster may not be ready yet: portico describe {name} -n {}", host.namespace),
+    ))
+}
+
+/// A Secret of the cluster's name may be anybody's.
+fn is_kubeconfig_secret(secret: &Secret) -> bool {
+    secret.data.as_ref().is_some_and(|data| data.contains_key("config"))
+}
+
+fn access(secret: Secret, name: &str, namespace: &str) -> Outcome<Access> {
+    let names = secret.metadata.annotations.unwrap_or_default().remove(keys::CERTIFICATE_NAMES);
     let config = secret.data.and_then(|mut d| d.remove("config")).map(|b| b.0).unwrap_or_default();
-    Access::parse(&String::from_utf8_lossy(&config)).map_err(|why| {
+    let access = Access::parse(&String::from_utf8_lossy(&config)).map_err(|why| {
         Failure::new(
-            format!("Secret {secret_name} in namespace {} holds no kubeconfig: {why}", host.namespace),
+            format!("Secret {name} in namespace {namespace} holds no kubeconfig: {why}"),
             "delete it and Portico writes it again",
         )
+    })?;
+    Ok(match names {
+        Some(names) => access.of_sidecar(names.split(',').map(str::to_owned).collect()),
+        None => access,
     })
 }
 
 async fn choose_server(host: &Host, args: &Args, access: Access) -> Outcome<(Access, Option<Forward>)> {
     if let Some(server) = &args.server {
+        if access.is_unnamed(server) {
+            output::note(&format!(
+                "note: {server} is not in the cluster's certificate, so it is verified by the Service's name; for clients \
+                 that cannot do that, add the address to the syncer's --tls-san",
+            ));
+        }
         let found = access.at(server).ok_or_else(|| {
             Failure::new(
                 format!("Secret vc-{} does not say how to verify {server}", args.name),

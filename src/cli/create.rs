@@ -14,7 +14,10 @@ use super::failure::{Failure, Outcome};
 use super::host::HostArgs;
 use super::output;
 use super::progress::{self, POLL, Progress};
-use crate::crd::{Distro, ExternalBackend, PodSecurity, SecretKey, VirtualCluster, VirtualClusterSpec, VolumeClaim};
+use crate::crd::{
+    DatastoreSecret, Distro, ExternalBackend, MAX_REPLICAS, PodSecurity, SecretKey, VirtualCluster, VirtualClusterSpec,
+    VolumeClaim,
+};
 use crate::names::ClusterName;
 
 /// Arguments of `portico create`.
@@ -58,12 +61,25 @@ struct SpecArgs {
     /// StorageClass of that volume.
     #[arg(long, value_name = "NAME", requires = "storage")]
     storage_class: Option<String>,
+    /// Cluster IP of the API: for a cluster that moves here with pods that know its address.
+    #[arg(long, value_name = "IP")]
+    service_ip: Option<std::net::IpAddr>,
     /// Pod Security Standard that pods must meet.
     #[arg(long, value_name = "LEVEL", value_parser = pod_security)]
     pod_security: Option<PodSecurity>,
-    /// Control plane: k8s (made by Portico) or external (an API server that already runs).
+    /// Secret with the database of the control plane: its address under the key `endpoint`; for TLS `ca.crt`, and
+    /// `tls.crt` with `tls.key`.
+    #[arg(long, value_name = "SECRET", conflicts_with = "storage")]
+    datastore_secret: Option<String>,
+    /// Control planes that run at once; more than one need a database.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=i64::from(MAX_REPLICAS)))]
+    replicas: Option<i32>,
+    /// Control plane: k8s (made by Portico), k3s or external (an API server that already runs).
     #[arg(long, value_name = "DISTRO", value_parser = distro)]
     distro: Option<Distro>,
+    /// Version of k3s: its image's tag, for instance v1.34.4-k3s1.
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
     /// Secret with a kubeconfig of the external API server (key `config`).
     #[arg(long, value_name = "SECRET")]
     backend_secret: Option<String>,
@@ -201,6 +217,14 @@ impl SpecArgs {
             let class = self.storage_class.clone().unwrap_or_default();
             spec.storage.volume_claim = Some(VolumeClaim { size: size.clone(), class });
         }
+        if let Some(name) = &self.datastore_secret {
+            let secret = DatastoreSecret { secret_name: name.clone(), ..DatastoreSecret::default() };
+            spec.storage.datastore_endpoint = Some(secret);
+        }
+        spec.replicas = self.replicas.unwrap_or(spec.replicas);
+        if let Some(address) = self.service_ip {
+            spec.network.service_ip = address.to_string();
+        }
         if let Some(level) = self.pod_security {
             spec.policy.pod_security = level;
         }
@@ -210,22 +234,48 @@ impl SpecArgs {
         if let Some(image) = &self.image {
             spec.image.clone_from(image);
         }
+        if let Some(version) = &self.version {
+            spec.version.clone_from(version);
+        }
         if let Some(name) = &self.backend_secret {
             spec.distro = self.distro.unwrap_or(Distro::External);
             spec.backend =
                 Some(ExternalBackend { kubeconfig_secret: SecretKey { name: name.clone(), ..SecretKey::default() } });
         }
-        match (spec.distro, spec.backend.is_some()) {
-            (Distro::External, false) => Err(Failure::new(
+        check(&spec)?;
+        Ok(spec)
+    }
+}
+
+/// What the API server would refuse anyway, before anything is made.
+fn check(spec: &VirtualClusterSpec) -> Outcome<()> {
+    let refuse = |what: &str, hint: &str| Err(Failure::new(what, hint));
+    let has_database = spec.storage.datastore_endpoint.is_some();
+    match (spec.distro, spec.backend.is_some()) {
+        (Distro::External, false) => {
+            return refuse(
                 "an external virtual cluster needs the kubeconfig of its API server",
                 "put it in a Secret (kubectl create secret generic NAME --from-file=config=FILE) and give --backend-secret NAME",
-            )),
-            (Distro::K8s, true) => {
-                Err(Failure::new("--backend-secret is for --distro external only", "leave one of them out"))
-            }
-            _ => Ok(spec),
+            );
         }
+        (Distro::K8s | Distro::K3s, true) => {
+            return refuse("--backend-secret is for --distro external only", "leave one of them out");
+        }
+        _ => {}
     }
+    if spec.distro == Distro::External && has_database {
+        return refuse("an external virtual cluster keeps its own data", "leave --datastore-secret out");
+    }
+    if spec.replicas > 1 && !has_database {
+        return refuse(
+            "more than one replica need a database that they share",
+            "put its address in a Secret (kubectl create secret generic NAME --from-literal=endpoint=ADDRESS) and give --datastore-secret NAME",
+        );
+    }
+    if spec.distro != Distro::K3s && !spec.version.is_empty() {
+        return refuse("--version is for --distro k3s only", "choose the control plane of --distro k8s by --image");
+    }
+    Ok(())
 }
 
 fn read_document(path: &Path) -> Outcome<String> {
@@ -254,12 +304,12 @@ fn parse_document(path: &Path, text: &str) -> Outcome<VirtualClusterSpec> {
     serde_json::from_value(spec).map_err(|e| unreadable(&e))
 }
 
-fn pod_security(text: &str) -> Result<PodSecurity, String> {
+pub(super) fn pod_security(text: &str) -> Result<PodSecurity, String> {
     parse_lowercase(text, "baseline, restricted or privileged")
 }
 
 fn distro(text: &str) -> Result<Distro, String> {
-    parse_lowercase(text, "k8s or external")
+    parse_lowercase(text, "k8s, k3s or external")
 }
 
 fn parse_lowercase<T: serde::de::DeserializeOwned>(text: &str, choices: &str) -> Result<T, String> {
@@ -306,5 +356,18 @@ mod tests {
         assert_eq!(build(&secret, "").expect("valid").distro, Distro::External);
         let wrong = SpecArgs { backend_secret: Some("s".into()), distro: Some(Distro::K8s), ..SpecArgs::default() };
         assert!(build(&wrong, "").is_err());
+    }
+
+    #[test]
+    fn replicas_a_database_and_a_version_where_they_fit() {
+        let args = SpecArgs { distro: Some(Distro::K3s), replicas: Some(2), ..SpecArgs::default() };
+        assert!(build(&args, "").is_err(), "nothing to share");
+        let args = SpecArgs { datastore_secret: Some("db".into()), version: Some("v1.33.1-k3s1".into()), ..args };
+        let spec = build(&args, "").expect("valid");
+        assert_eq!((spec.replicas, spec.version.as_str()), (2, "v1.33.1-k3s1"));
+        let secret = spec.storage.datastore_endpoint.expect("a database");
+        assert_eq!((secret.secret_name.as_str(), secret.key.as_str()), ("db", "endpoint"));
+        assert!(build(&SpecArgs { distro: Some(Distro::K8s), ..args }, "").is_err(), "a version of what?");
+        assert_eq!(build(&SpecArgs::default(), "").expect("valid").replicas, 1);
     }
 }

@@ -33,6 +33,11 @@ impl HostArgs {
         Ok(Host { client, namespace })
     }
 
+    /// The kubeconfig file that was named.
+    pub(super) fn named_kubeconfig(&self) -> Option<&std::path::Path> {
+        self.host_kubeconfig.as_deref()
+    }
+
     /// The namespace as far as it is known without a kubeconfig.
     pub(super) fn named_namespace(&self) -> Option<&str> {
         self.namespace.as_deref()

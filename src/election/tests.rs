@@ -77,8 +77,13 @@ impl Drop for Working {
 
 fn stand(store: &Fake, name: &str, seed: u64, drain: Drain, gauge: &Arc<Gauge>) -> crate::task::Task<Result<()>> {
     let now = "2026-01-01T00:00:00Z".parse().expect("time");
-    let candidate =
-        Candidate { lease: "operator".to_owned(), namespace: "portico".to_owned(), identity: name.to_owned() };
+    let candidate = Candidate {
+        lease: "operator".to_owned(),
+        namespace: "portico".to_owned(),
+        identity: name.to_owned(),
+        once: String::new(),
+        timing: Timing::default(),
+    };
     let (store, gauge) = (store.clone(), Arc::clone(gauge));
     let clock = Clock::seeded(now, seed);
     crate::task::spawn("candidate", async move {
@@ -167,4 +172,25 @@ async fn a_restarted_process_takes_its_own_lease_back_without_waiting() {
     pass(1).await;
     assert_eq!(gauge.starts.load(Ordering::SeqCst), 1);
     assert_eq!(fake.lease.lock().as_ref().expect("lease").transitions, 0);
+}
+
+#[test]
+fn only_an_earlier_process_of_the_same_pod_is_succeeded_at_once() {
+    let mut candidate = Candidate {
+        lease: "l".to_owned(),
+        namespace: "n".to_owned(),
+        identity: "dev-cluster-0-11".to_owned(),
+        once: "dev-cluster-0".to_owned(),
+        timing: Timing::default(),
+    };
+    for (holder, former) in [
+        ("dev-cluster-0", true),
+        ("dev-cluster-0-22", true),
+        ("dev-cluster-0_uuid", true),
+        ("dev-cluster-01-22", false),
+    ] {
+        assert_eq!(candidate.is_former_self(holder), former, "{holder}");
+    }
+    candidate.once = String::new();
+    assert!(!candidate.is_former_self("dev-cluster-0-22"));
 }

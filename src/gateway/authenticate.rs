@@ -10,13 +10,18 @@ use tokio::time::Instant;
 
 use super::context::{Caller, Who};
 use crate::clock::Clock;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Side};
 use crate::identity::{self, Cleaned, Credentials, Identity};
 use crate::names::TenantId;
 use crate::registry::{Assertion, Tenant};
+use crate::status::Status;
 
 /// How long a verdict holds within one generation: a certificate may expire while its connection lives.
 const VERDICT_LIFE: Duration = Duration::from_secs(30);
+
+/// For whoever comes with a certificate through an ingress that ends TLS: kubectl shows this text.
+const NO_CERTIFICATE_PASSES: &str = "no credentials arrived: this address is behind a proxy that ends TLS, and client \
+    certificates do not pass it; use a token (kubectl create token ACCOUNT), or an address with TLS passthrough";
 
 /// The client certificates of one connection.
 #[derive(Debug)]
@@ -104,6 +109,10 @@ pub(super) fn authenticate(
         (Outcome::None, Credentials::None) if tenant.anonymous => Who::Anonymous,
         (Outcome::Refused, Credentials::None) => {
             return Err(Error::client(Kind::Unauthorized, "the client certificate is not valid for this cluster"));
+        }
+        (Outcome::None, Credentials::None) if cleaned.forwarded => {
+            let status = Status::failure(401, "Unauthorized", NO_CERTIFICATE_PASSES);
+            return Err(Error::from_status(Side::Client, status));
         }
         (Outcome::None, Credentials::None) => return Err(Error::client(Kind::Unauthorized, "no credentials")),
     };

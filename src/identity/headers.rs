@@ -18,6 +18,8 @@ pub struct Cleaned {
     pub upgrade: Option<HeaderValue>,
     /// The client's `Impersonate-*` headers; for the backend to judge, never for the host.
     pub impersonate: HeaderMap,
+    /// Whether something before us says that it forwarded the request: it may have ended the client's TLS.
+    pub forwarded: bool,
 }
 
 /// What a caller shows besides its certificate.
@@ -37,7 +39,9 @@ impl std::fmt::Debug for Credentials {
 
 /// Removes hop-by-hop and reserved headers from a request.
 pub fn clean(headers: &mut HeaderMap) -> Result<Cleaned> {
-    let mut cleaned = Cleaned { upgrade: wanted_upgrade(headers), ..Cleaned::default() };
+    let forwarded = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "via"];
+    let forwarded = forwarded.iter().any(|name| headers.contains_key(*name));
+    let mut cleaned = Cleaned { upgrade: wanted_upgrade(headers), forwarded, ..Cleaned::default() };
     remove_hop_by_hop(headers);
     let mut doomed: Vec<HeaderName> = Vec::new();
     for name in headers.keys() {

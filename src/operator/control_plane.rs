@@ -1,11 +1,23 @@
-//! Phase 6: the control plane of `distro: k8s` in the host namespace: ServiceAccount, two Services, one StatefulSet.
+//! Phase 6: the control plane of `distro: k8s` and `k3s` in the host namespace: ServiceAccount, two Services, one
+//! StatefulSet.
 
+mod datastore;
+mod k3s;
+mod k8s;
 mod manifests;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 
+use crate::crd::Distro;
+use crate::error::Result;
+use crate::names::keys;
 use crate::operator::apply::{self, Mark};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::host::name_of;
+use crate::operator::pki;
+use crate::operator::secret::Data;
 use crate::upstream::resources::{CLAIMS, PODS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS};
 
 /// Waits until nothing of a deleted namesake's control plane is left. The garbage collector takes its pod and volume last:
@@ -17,17 +29,28 @@ pub(crate) async fn outlive_predecessor(context: &Context, cluster: &Cluster) ->
     if let Some(set) = set {
         return apply::check_ours(&STATEFUL_SETS, &set, Mark::Owner(&cluster.uid)).during(condition::SERVICES);
     }
-    let name = format!("{}-0", cluster.name());
-    for (resource, name) in [(&PODS, name.clone()), (&CLAIMS, format!("data-{name}"))] {
-        let found = host.get(resource, namespace, &name).await.during(condition::SERVICES)?;
-        // A claim without an owner is one that somebody put there to be used.
-        let is_leaving = found.is_some_and(|o| !o["metadata"]["deletionTimestamp"].is_null() || is_of_a_set(&o));
-        if is_leaving {
-            let message = format!("{} {name:?} of an earlier virtual cluster is still being deleted", resource.kind);
-            return Err(Halt::waiting(condition::SERVICES, "Waiting", message));
-        }
+    for pod in pods(context, cluster).await.during(condition::SERVICES)? {
+        wait_out(PODS.kind, &pod)?;
+    }
+    let name = format!("data-{}-0", cluster.name());
+    if let Some(claim) = host.get(&CLAIMS, namespace, &name).await.during(condition::SERVICES)? {
+        wait_out(CLAIMS.kind, &claim)?;
     }
     Ok(())
+}
+
+fn wait_out(kind: &str, object: &Value) -> Result<(), Halt> {
+    // One without an owner is one that somebody put there to be used.
+    if object["metadata"]["deletionTimestamp"].is_null() && !is_of_a_set(object) {
+        return Ok(());
+    }
+    let message = format!("{kind} {:?} of an earlier virtual cluster is still being deleted", name_of(object));
+    Err(Halt::waiting(condition::SERVICES, "Waiting", message))
+}
+
+async fn pods(context: &Context, cluster: &Cluster) -> Result<Vec<Value>> {
+    let labels = format!("{}={}", keys::CONTROL_PLANE, cluster.name());
+    context.host.list(&PODS, cluster.namespace(), &labels).await
 }
 
 fn is_of_a_set(object: &Value) -> bool {
@@ -51,41 +74,66 @@ pub(crate) async fn ensure_services(context: &Context, cluster: &Cluster) -> Res
     }
 }
 
-/// Makes the ServiceAccount and StatefulSet and waits for the pod.
+/// Makes the ServiceAccount and StatefulSet and waits for a pod. Of several replicas one suffices: more are for the case
+/// that it goes.
 pub(crate) async fn ensure(
     context: &Context,
     cluster: &Cluster,
     service_cidr: &str,
-    pki_digest: &str,
+    service_ip: &str,
+    data: &Data,
 ) -> Result<(), Halt> {
     let mark = Mark::Owner(&cluster.uid);
     let (host, namespace) = (&*context.host, cluster.namespace());
+    let datastore = datastore::find(context, cluster, data).await?;
     apply::ensure(host, &SERVICE_ACCOUNTS, namespace, manifests::service_account(cluster), mark)
         .await
         .during(condition::CONTROL_PLANE)?;
-    let image =
-        if cluster.spec.image.is_empty() { &context.config.operator.control_plane_image } else { &cluster.spec.image };
-    let desired = manifests::stateful_set(cluster, image, service_cidr, pki_digest);
+    let (image, pki_digest) = (image(context, cluster), pki::digest(data));
+    let plan = manifests::Plan { cluster, image: &image, service_cidr, service_ip, pki_digest: &pki_digest, datastore };
+    let desired = manifests::stateful_set(&plan);
     let set = apply::ensure(host, &STATEFUL_SETS, namespace, desired, mark).await.during(condition::CONTROL_PLANE)?;
     if is_ready(&set) {
         return Ok(());
     }
-    let pod = host.get(&PODS, namespace, &format!("{}-0", cluster.name())).await.during(condition::CONTROL_PLANE)?;
-    let (reason, message) = explain(pod.as_ref());
+    let (reason, message) = explain(&pods(context, cluster).await.during(condition::CONTROL_PLANE)?);
     Err(Halt::waiting(condition::CONTROL_PLANE, reason, message))
 }
 
-/// Ready in the newest generation.
+fn image(context: &Context, cluster: &Cluster) -> String {
+    let (config, spec) = (&context.config.operator, &cluster.spec);
+    match spec.distro {
+        _ if !spec.image.is_empty() => spec.image.clone(),
+        Distro::K3s => format!("{}:{}", config.k3s_image, k3s::tag(&spec.version)),
+        Distro::K8s | Distro::External => config.control_plane_image.clone(),
+    }
+}
+
+/// Ready in the newest generation, by pods that are of it: an older one would name an older version.
 fn is_ready(set: &Value) -> bool {
     let number = |value: &Value| value.as_i64().unwrap_or_default();
     let status = &set["status"];
     number(&status["observedGeneration"]) >= number(&set["metadata"]["generation"])
         && number(&status["readyReplicas"]) >= 1
+        && status["currentRevision"] == status["updateRevision"]
 }
 
-/// What the control plane's pod waits for.
-fn explain(pod: Option<&Value>) -> (&'static str, String) {
-    let Some(pod) = pod else { return ("NoPod", "the control plane's pod is not created yet".to_owned()) };
+/// What is being waited for, by the first pod that is not ready.
+fn explain(pods: &[Value]) -> (&'static str, String) {
+    if pods.is_empty() {
+        return ("NoPod", "the control plane's pod is not created yet".to_owned());
+    }
+    let is_ready = |pod: &&Value| {
+        let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    };
+    match pods.iter().find(|pod| !is_ready(pod)) {
+        Some(pod) => explain_pod(pod),
+        None => ("Updating", "the control plane's pods are being replaced by those of the new spec".to_owned()),
+    }
+}
+
+fn explain_pod(pod: &Value) -> (&'static str, String) {
     let status = &pod["status"];
     for condition in status["conditions"].as_array().into_iter().flatten() {
         if condition["type"] == "PodScheduled" && condition["status"] == "False" {
@@ -93,7 +141,10 @@ fn explain(pod: Option<&Value>) -> (&'static str, String) {
             return ("Unschedulable", format!("the control plane's pod is not scheduled: {message}"));
         }
     }
-    let container = &status["containerStatuses"][0];
+    // Until all of them have ended the container itself only waits for them.
+    let init = status["initContainerStatuses"].as_array().into_iter().flatten();
+    let unfinished = init.filter(|container| container["ready"] == false).find(|c| !c["state"]["waiting"].is_null());
+    let container = unfinished.unwrap_or(&status["containerStatuses"][0]);
     let waiting = &container["state"]["waiting"];
     if let Some(reason) = waiting["reason"].as_str().filter(|r| *r != "ContainerCreating" && *r != "PodInitializing") {
         let detail = waiting["message"].as_str().map(|m| format!(": {m}")).unwrap_or_default();
@@ -103,29 +154,4 @@ fn explain(pod: Option<&Value>) -> (&'static str, String) {
         return ("Starting", "the control plane's container runs and is not ready yet".to_owned());
     }
     ("Creating", "the control plane's pod is being created".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn ready_only_in_the_newest_generation() {
-        let set = |observed: i64, ready: i64| json!({"metadata": {"generation": 2}, "status": {"observedGeneration": observed, "readyReplicas": ready}});
-        assert!(is_ready(&set(2, 1)));
-        assert!(!is_ready(&set(1, 1)));
-        assert!(!is_ready(&set(2, 0)));
-        assert!(!is_ready(&json!({"metadata": {"generation": 1}})));
-    }
-
-    #[test]
-    fn the_owner_reads_why_the_pod_does_not_start() {
-        let pod = json!({"status": {"containerStatuses": [{"state": {"waiting": {
-            "reason": "ErrImagePull", "message": "no such image"}}}]}});
-        let (reason, message) = explain(Some(&pod));
-        assert_eq!(reason, "PodFailing");
-        assert!(message.contains("ErrImagePull: no such image"));
-        assert_eq!(explain(None).0, "NoPod");
-    }
 }

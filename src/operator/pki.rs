@@ -50,13 +50,29 @@ pub(crate) fn plan(old: Option<&Data>, wishes: &Wishes<'_>, now: Timestamp) -> R
     authority(&mut data, fresh, "client", wishes, (pki::CLIENT_CA, pki::CLIENT_CA_KEY), now)?;
     let gateway = server_leaf("portico-gateway", &wishes.gateway_names);
     refresh(&mut data, (pki::GATEWAY, pki::GATEWAY_KEY), &server_ca, &gateway, now)?;
-    if wishes.distro == Distro::K8s {
-        control_plane(&mut data, fresh, wishes, &server_ca, now)?;
+    match wishes.distro {
+        Distro::K8s => {
+            control_plane(&mut data, fresh, wishes, pki::FRONT_PROXY_NAME, now)?;
+            leaves(&mut data, wishes, &server_ca, now)?;
+        }
+        // k3s signs its leaves itself.
+        Distro::K3s => {
+            control_plane(&mut data, fresh, wishes, pki::K3S_FRONT_PROXY_NAME, now)?;
+            token(&mut data, fresh)?;
+        }
+        Distro::External => {}
     }
     Ok(data)
 }
 
-fn control_plane(data: &mut Data, fresh: bool, wishes: &Wishes<'_>, server_ca: &Pair, now: Timestamp) -> Result<()> {
+/// What every control plane of ours shares with the gateway: the front proxy's CA and identity, the token key.
+fn control_plane(
+    data: &mut Data,
+    fresh: bool,
+    wishes: &Wishes<'_>,
+    front_proxy_name: &str,
+    now: Timestamp,
+) -> Result<()> {
     let keys = (pki::FRONT_PROXY_CA, pki::FRONT_PROXY_CA_KEY);
     let front_proxy_ca = authority(data, fresh, "front-proxy", wishes, keys, now)?;
     if fresh {
@@ -66,6 +82,12 @@ fn control_plane(data: &mut Data, fresh: bool, wishes: &Wishes<'_>, server_ca: &
     } else if !data.contains_key(pki::SERVICE_ACCOUNT_KEY) || !data.contains_key(pki::SERVICE_ACCOUNT_PUBLIC) {
         return Err(damaged("service-account key"));
     }
+    let proxy = client_leaf(front_proxy_name);
+    refresh(data, (pki::FRONT_PROXY, pki::FRONT_PROXY_KEY), &front_proxy_ca, &proxy, now)
+}
+
+/// The leaves of `distro: k8s`, which holds no key of the server CA.
+fn leaves(data: &mut Data, wishes: &Wishes<'_>, server_ca: &Pair, now: Timestamp) -> Result<()> {
     let client_ca = Pair {
         certificate: data.get(pki::CLIENT_CA).cloned().unwrap_or_default(),
         key: data.get(pki::CLIENT_CA_KEY).cloned().unwrap_or_default(),
@@ -73,9 +95,19 @@ fn control_plane(data: &mut Data, fresh: bool, wishes: &Wishes<'_>, server_ca: &
     let backend = server_leaf("kube-apiserver", &wishes.backend_names);
     refresh(data, (pki::API_SERVER, pki::API_SERVER_KEY), server_ca, &backend, now)?;
     let controllers = client_leaf("system:kube-controller-manager");
-    refresh(data, (pki::CONTROLLER_MANAGER, pki::CONTROLLER_MANAGER_KEY), &client_ca, &controllers, now)?;
-    let proxy = client_leaf(pki::FRONT_PROXY_NAME);
-    refresh(data, (pki::FRONT_PROXY, pki::FRONT_PROXY_KEY), &front_proxy_ca, &proxy, now)
+    refresh(data, (pki::CONTROLLER_MANAGER, pki::CONTROLLER_MANAGER_KEY), &client_ca, &controllers, now)
+}
+
+/// k3s' server token: all replicas need the same, and it is never changed, since k3s' copy of the CAs in the datastore
+/// is encrypted with it.
+fn token(data: &mut Data, fresh: bool) -> Result<()> {
+    if !fresh {
+        return if data.contains_key(pki::K3S_TOKEN) { Ok(()) } else { Err(damaged("k3s token")) };
+    }
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|e| Error::own(Kind::Internal, "no randomness").because(e))?;
+    data.insert(pki::K3S_TOKEN.to_owned(), bytes.iter().map(|b| format!("{b:02x}")).collect());
+    Ok(())
 }
 
 /// Names under which the gateway serves a tenant.
@@ -142,8 +174,9 @@ fn authority(
         data.insert(keys.1.to_owned(), pair.key.clone());
         return Ok(pair);
     }
-    let pair = pair(data, keys).ok_or_else(|| damaged(purpose))?;
-    if certificates::is_usable_ca(&pair, now) { Ok(pair) } else { Err(damaged(purpose)) }
+    let damaged = || damaged(&format!("{purpose} CA or key"));
+    let pair = pair(data, keys).ok_or_else(damaged)?;
+    if certificates::is_usable_ca(&pair, now) { Ok(pair) } else { Err(damaged()) }
 }
 
 fn refresh(data: &mut Data, keys: (&str, &str), ca: &Pair, leaf: &Leaf, now: Timestamp) -> Result<()> {
@@ -182,10 +215,10 @@ fn client_leaf(common_name: &str) -> Leaf {
 
 fn damaged(what: &str) -> Error {
     let message = format!(
-        "the {what} CA or key in the PKI Secret is missing, damaged or expired; restore the Secret, or delete it to \
-         get a new PKI (all kubeconfigs and pods of the tenant must then be renewed)"
+        "the {what} in the PKI Secret is missing, damaged or expired; restore the Secret, or delete it to get a new PKI \
+         (all kubeconfigs and pods of the tenant must then be renewed, and k3s does not start on its old data)"
     );
-    Error::own(Kind::Invalid, message.replace("service-account key CA or key", "service-account key"))
+    Error::own(Kind::Invalid, message)
 }
 
 #[cfg(test)]
@@ -240,6 +273,26 @@ mod tests {
         let data = plan(None, &wishes, at("2026-01-01T00:00:00Z")).expect("plan");
         assert!(!data.contains_key(pki::API_SERVER_KEY) && !data.contains_key(pki::SERVICE_ACCOUNT_KEY));
         assert!(data.contains_key(pki::GATEWAY) && data.contains_key(pki::CLIENT_CA));
+    }
+
+    #[test]
+    fn k3s_gets_a_token_and_its_front_proxy_name_and_signs_its_own_leaves() {
+        let id = TenantId::parse("ns", "a").expect("id");
+        let now = at("2026-01-01T00:00:00Z");
+        let wishes = Wishes { distro: Distro::K3s, ..wishes(&id, "10.0.0.1") };
+        let first = plan(None, &wishes, now).expect("plan");
+        assert!(!first.contains_key(pki::API_SERVER_KEY) && !first.contains_key(pki::CONTROLLER_MANAGER_KEY));
+        let text = |key: &str| first.get(key).cloned().unwrap_or_default();
+        let ca = Pair { certificate: text(pki::FRONT_PROXY_CA), key: text(pki::FRONT_PROXY_CA_KEY) };
+        let proxy = Pair { certificate: text(pki::FRONT_PROXY), key: text(pki::FRONT_PROXY_KEY) };
+        assert!(certificates::is_current(&proxy, &ca, &client_leaf("system:auth-proxy"), now));
+        assert_eq!(text(pki::K3S_TOKEN).len(), 64);
+        assert_ne!(plan(None, &wishes, now).expect("another").get(pki::K3S_TOKEN), first.get(pki::K3S_TOKEN));
+        assert_eq!(plan(Some(&first), &wishes, at("2026-06-01T00:00:00Z")).expect("plan"), first);
+        let mut damaged = first;
+        damaged.remove(pki::K3S_TOKEN);
+        let refusal = plan(Some(&damaged), &wishes, now).expect_err("never a new one");
+        assert!(refusal.message().contains("k3s token"), "{refusal}");
     }
 
     #[test]

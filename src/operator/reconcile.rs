@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue};
 use rustls::pki_types::ServerName;
 use serde_json::json;
 
-use crate::crd::{BackendStatus, Distro, VirtualClusterStatus, pki as keys};
+use crate::crd::{BackendStatus, VirtualClusterStatus, pki as keys};
 use crate::error::{Error, Kind, Result, Side};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
 use crate::operator::secret::{self, Data};
@@ -58,7 +58,8 @@ pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32
 
 async fn phases(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) -> Result<(), Halt> {
     rights::check(context, cluster).await?;
-    if cluster.spec.distro == Distro::K8s && cluster.status.backend.is_none() {
+    let is_ours = cluster.spec.distro.is_ours();
+    if is_ours && cluster.status.backend.is_none() {
         control_plane::outlive_predecessor(context, cluster).await?;
     }
     let port = ports::ensure(context, cluster).await?;
@@ -68,26 +69,20 @@ async fn phases(context: &Context, cluster: &Cluster, next: &mut VirtualClusterS
     next.dns_service_ip.clone_from(&addresses.dns);
     next.service_cidr = cidr::find(context, cluster).await?;
 
-    let service_ip = match cluster.spec.distro {
-        Distro::K8s => control_plane::ensure_services(context, cluster).await?,
-        Distro::External => String::new(),
-    };
+    let service_ip = if is_ours { control_plane::ensure_services(context, cluster).await? } else { String::new() };
     let data = certificates(context, cluster, &addresses.api, &service_ip, next).await?;
-    let target = match cluster.spec.distro {
-        Distro::K8s => {
-            // The address, not a name: Portico does not depend on the host's cluster DNS.
-            let address =
-                if service_ip.contains(':') { format!("[{service_ip}]:443") } else { format!("{service_ip}:443") };
-            next.backend = Some(BackendStatus { address, server_name: cluster.server_name() });
-            control_plane::ensure(context, cluster, &next.service_cidr, &pki::digest(&data)).await?;
-            own_target(cluster, &service_ip, &data).during(condition::CONTROL_PLANE)?
-        }
-        Distro::External => {
-            let target = external_target(context, cluster).await?;
-            let address = format!("{}:{}", target.host, target.port);
-            next.backend = Some(BackendStatus { address, server_name: target.server_name.to_str().into_owned() });
-            target
-        }
+    let target = if is_ours {
+        // The address, not a name: Portico does not depend on the host's cluster DNS.
+        let address =
+            if service_ip.contains(':') { format!("[{service_ip}]:443") } else { format!("{service_ip}:443") };
+        next.backend = Some(BackendStatus { address, server_name: cluster.server_name() });
+        control_plane::ensure(context, cluster, &next.service_cidr, &service_ip, &data).await?;
+        own_target(cluster, &service_ip, &data).during(condition::CONTROL_PLANE)?
+    } else {
+        let target = external_target(context, cluster).await?;
+        let address = format!("{}:{}", target.host, target.port);
+        next.backend = Some(BackendStatus { address, server_name: target.server_name.to_str().into_owned() });
+        target
     };
     version(context, cluster, target, next).await
 }
@@ -133,12 +128,12 @@ async fn version(
     let is_known = !old.version.is_empty()
         && status::is_true(old, condition::CONTROL_PLANE)
         && old.observed_generation == cluster.generation;
-    if is_known && cluster.spec.distro == Distro::K8s {
+    if is_known && cluster.spec.distro.is_ours() {
         return Ok(());
     }
     // Without an identity our control planes answer only probes; external ones take the kubeconfig's credential.
     let mut identity = HeaderMap::new();
-    if cluster.spec.distro == Distro::K8s {
+    if cluster.spec.distro.is_ours() {
         identity.insert("x-remote-user", HeaderValue::from_static("system:portico"));
         identity.insert("x-remote-group", HeaderValue::from_static("system:masters"));
     }

@@ -2,33 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::operator::apply::{self, Mark};
 use crate::operator::host::{Host, name_of};
 use crate::upstream::resources::SECRETS;
+use crate::upstream::secret::{decoded, encoded};
 
 /// Decoded data; keys that are no text are left out.
 pub(crate) type Data = BTreeMap<String, String>;
 
 /// The data of a Secret object.
 pub(crate) fn data(secret: &Value) -> Data {
-    let Some(map) = secret["data"].as_object() else { return Data::new() };
-    map.iter()
-        .filter_map(|(key, value)| {
-            let bytes = STANDARD.decode(value.as_str()?).ok()?;
-            Some((key.clone(), String::from_utf8(bytes).ok()?))
-        })
-        .collect()
+    decoded(&secret["data"])
 }
 
 /// A Secret object.
 pub(crate) fn object(metadata: &Value, kind: &str, data: &Data) -> Value {
-    let data: BTreeMap<&String, String> = data.iter().map(|(key, value)| (key, STANDARD.encode(value))).collect();
-    json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data})
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": encoded(data)})
 }
 
 /// What is there, after a check that it is ours.

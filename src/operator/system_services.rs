@@ -44,17 +44,27 @@ pub(crate) async fn ensure(context: &Context, cluster: &Cluster, port: u16) -> R
 }
 
 fn api(context: &Context, cluster: &Cluster, port: u16) -> Value {
-    let ports = json!([{"name": "https", "port": 443, "targetPort": port, "protocol": "TCP"}]);
-    service(context, cluster, "api", &ports)
+    let mut ports = vec![json!({"name": "https", "port": 443, "targetPort": port, "protocol": "TCP"})];
+    let wanted = &cluster.spec.network.service_ip;
+    if wanted.is_empty() {
+        return service(context, cluster, "api", &json!(ports));
+    }
+    // Pods that ran before the cluster came here ask for names at the same address.
+    ports.extend(dns_ports(port));
+    let mut api = service(context, cluster, "api", &json!(ports));
+    api["spec"]["clusterIP"] = json!(wanted);
+    api
 }
 
 fn dns(context: &Context, cluster: &Cluster, port: u16) -> Value {
-    let port = port + 1;
-    let ports = json!([
-        {"name": "dns", "port": 53, "targetPort": port, "protocol": "UDP"},
-        {"name": "dns-tcp", "port": 53, "targetPort": port, "protocol": "TCP"},
-    ]);
-    service(context, cluster, "dns", &ports)
+    service(context, cluster, "dns", &json!(dns_ports(port)))
+}
+
+/// DNS is served at the port after the API's.
+fn dns_ports(port: u16) -> [Value; 2] {
+    let dns =
+        |name: &str, protocol: &str| json!({"name": name, "port": 53, "targetPort": port + 1, "protocol": protocol});
+    [dns("dns", "UDP"), dns("dns-tcp", "TCP")]
 }
 
 fn service(context: &Context, cluster: &Cluster, purpose: &str, ports: &Value) -> Value {

@@ -1,6 +1,7 @@
 //! Rounds against a host in memory: what is made, what survives a second round, and what a hostile or broken
 //! neighbour can do (nothing).
 
+mod distros;
 mod fake;
 
 use std::collections::HashMap;
@@ -169,11 +170,12 @@ async fn objects_of_others_are_not_taken_over() {
 async fn pod_and_volume_of_a_deleted_namesake_are_waited_out() {
     let world = World::new();
     let owner = json!([{"kind": "StatefulSet", "name": "dev", "uid": "earlier"}]);
-    let left_behind = |name: &str| json!({"metadata": {"name": name, "ownerReferences": owner}});
-    world.host.put(&PODS, "team-a", left_behind("dev-0"));
+    let labels = json!({"portico.dev/control-plane": "dev"});
+    let left_behind = |name: &str| json!({"metadata": {"name": name, "labels": labels, "ownerReferences": owner}});
+    world.host.put(&PODS, "team-a", left_behind("dev-1"));
     world.host.put(&CLAIMS, "team-a", left_behind("data-dev-0"));
     world.add("team-a", "dev", json!({"storage": {"volumeClaim": {"size": "1Gi"}}}));
-    for (left, name) in [(&PODS, "dev-0"), (&CLAIMS, "data-dev-0")] {
+    for (left, name) in [(&PODS, "dev-1"), (&CLAIMS, "data-dev-0")] {
         let (pause, status) = world.round("team-a", "dev").await;
         assert!(pause <= Duration::from_secs(1), "somebody waits: {pause:?}");
         assert!(status["message"].as_str().is_some_and(|m| m.contains(name)), "{status}");

@@ -87,6 +87,7 @@ impl<'a> Execution<'a> {
         if self.engine.queue.is_closed() {
             return Err(Stop::Closed);
         }
+        self.check_right(&action)?;
         match action {
             Action::ApplyHost { resource, object } => self.apply_host(&resource, object).await?,
             Action::CreateHost { resource, object } => self.create_host(&resource, &object).await?,
@@ -139,6 +140,24 @@ impl<'a> Execution<'a> {
         }
         self.engine.stats.count_write(self.item.kind);
         Ok(())
+    }
+
+    /// What the host would refuse is not tried.
+    fn check_right(&self, action: &Action) -> Result<(), Stop> {
+        let (verb, resource, subresource) = match action {
+            Action::ApplyHost { resource, .. } => ("patch", resource, ""),
+            Action::CreateHost { resource, .. } => ("create", resource, ""),
+            Action::PatchHost { resource, subresource, .. } => ("patch", resource, *subresource),
+            Action::DeleteHost { resource, .. } => ("delete", resource, ""),
+            Action::EnsureTokens { .. } => ("patch", &SECRETS, ""),
+            _ => return Ok(()),
+        };
+        if self.engine.access.allow(verb, resource, subresource) {
+            return Ok(());
+        }
+        let what = if subresource.is_empty() { String::new() } else { format!("/{subresource}") };
+        let message = format!("Portico has no right to {verb} {}{what} there", resource.plural);
+        Err(Stop::Failed(Error::host(Kind::Forbidden, message)))
     }
 
     fn host_namespace(&self, resource: &Resource) -> Option<&'a str> {

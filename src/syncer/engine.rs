@@ -14,13 +14,15 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::config::SyncerConfig;
 use crate::names::{TenantId, keys};
+use crate::rights::Access;
 use crate::syncer::cache::SourceState;
 use crate::syncer::catalog::Catalog;
 use crate::syncer::cluster::SharedCluster;
-use crate::syncer::host::{Affected, HostStore, Place, pack_host};
+use crate::syncer::host::{Affected, HostStore, Place, Witness, pack_host};
 use crate::syncer::kind::{HostScope, ObjectKey};
+use crate::syncer::made_up::{MadeUp, OwnPlace};
 use crate::syncer::queue::{Item, Queue, TenantNumber, Urgency};
-use crate::syncer::source::{Feed, Incoming, Source};
+use crate::syncer::source::{Feed, Incoming, Source, StandIn};
 use crate::syncer::stats::{Snapshot, Stats};
 use crate::syncer::tenant::{Member, Origin, TenantState, Touched, pack_virtual};
 use crate::syncer::{adopt, drift, kubernetes_service, worker};
@@ -39,6 +41,10 @@ pub struct Settings {
     pub clock: Clock,
     /// Counters.
     pub stats: Arc<Stats>,
+    /// What may be done on the host.
+    pub access: Access,
+    /// Where this process runs, for what is made up when the host may not be read.
+    pub own_place: OwnPlace,
 }
 
 /// One run of the syncer.
@@ -53,8 +59,12 @@ pub struct Engine {
     pub clock: Clock,
     /// Counters.
     pub stats: Arc<Stats>,
+    /// What may be done on the host.
+    pub access: Access,
+    own_place: OwnPlace,
     /// What is to be looked at.
     pub queue: Arc<Queue>,
+    made_up: Mutex<Vec<Arc<MadeUp>>>,
     tenants: RwLock<BTreeMap<TenantNumber, Arc<TenantState>>>,
     places: Mutex<BTreeMap<Place, Arc<HostStore>>>,
     numbers: AtomicU64,
@@ -68,6 +78,7 @@ pub struct Running {
     pub engine: Arc<Engine>,
     workers: Vec<Task>,
     _drift: Task,
+    _rights: Task,
 }
 
 /// A lost event is repaired by a fresh list; every so many drift intervals.
@@ -76,7 +87,7 @@ const RELIST_INTERVALS: u32 = 6;
 impl Running {
     /// Starts workers; there are no tenants yet.
     pub fn start(settings: Settings) -> Self {
-        let Settings { config, catalog, host, clock, stats } = settings;
+        let Settings { config, catalog, host, clock, stats, access, own_place } = settings;
         let queue = Queue::new(clock.clone(), config.workers_per_tenant);
         let engine = Arc::new(Engine {
             config,
@@ -84,7 +95,10 @@ impl Running {
             host,
             clock,
             stats,
+            access,
+            own_place,
             queue,
+            made_up: Mutex::default(),
             tenants: RwLock::default(),
             places: Mutex::default(),
             numbers: AtomicU64::new(1),
@@ -95,7 +109,8 @@ impl Running {
             .map(|_| task::spawn("sync-worker", worker::run(Arc::clone(&engine))))
             .collect();
         let drift = task::spawn("sync-drift", drift::run(Arc::clone(&engine)));
-        Self { engine, workers, _drift: drift }
+        let rights = task::spawn("sync-rights", follow_rights(Arc::clone(&engine)));
+        Self { engine, workers, _drift: drift, _rights: rights }
     }
 
     /// Finishes the writes that run, begins no other, and stops.
@@ -175,6 +190,7 @@ impl Engine {
         for host in tenant.kinds.iter().filter_map(|k| k.host.as_ref()) {
             host.attach(&self.catalog, &tenant);
         }
+        self.connect_made_up(&tenant);
         let engine = Arc::clone(self);
         let owned = Arc::clone(&tenant);
         tenant.own(task::spawn("sync-tenant", async move {
@@ -222,13 +238,17 @@ impl Engine {
         }
         let owner = place.namespace.as_ref().map_or_else(|| "host".to_owned(), |n| format!("host namespace {n}"));
         let host = Arc::clone(&self.host);
+        let feed: Arc<dyn Feed> = Arc::new(HostFeed { engine: Arc::clone(self), store: Arc::clone(&store) });
+        let stand_in = self.make_up(&syncer.resource(), &feed);
         let source = Source {
             resource: syncer.resource(),
             namespace: place.namespace.map(|n| n.to_string()),
             options,
-            feed: Arc::new(HostFeed { engine: Arc::clone(self), store: Arc::clone(&store) }),
+            feed,
             cluster: Box::new(move || Arc::clone(&host)),
             swapped: self.host_swapped.subscribe(),
+            access: self.access.clone(),
+            stand_in,
             identity: None,
             clock: self.clock.clone(),
             relist_after: self.config.drift_interval.0 * RELIST_INTERVALS,
@@ -236,6 +256,25 @@ impl Engine {
         };
         store.own(task::spawn("sync-host-source", source.run()));
         store
+    }
+
+    /// What stands in for a kind of the host's own scope where rights may be missing.
+    fn make_up(&self, resource: &Resource, feed: &Arc<dyn Feed>) -> Option<Arc<dyn StandIn>> {
+        if !self.access.is_limited() {
+            return None;
+        }
+        let made_up = Arc::new(MadeUp::new(resource, Arc::clone(feed), &self.own_place)?);
+        self.made_up.lock().push(Arc::clone(&made_up));
+        Some(made_up)
+    }
+
+    fn connect_made_up(&self, tenant: &TenantState) {
+        for made_up in self.made_up.lock().iter() {
+            let from = self.catalog.index(made_up.made_from()).and_then(|kind| tenant.kind(kind).host.as_ref());
+            if let Some(store) = from {
+                store.show_to(&(Arc::clone(made_up) as Arc<dyn Witness>));
+            }
+        }
     }
 
     fn start_sources(self: &Arc<Self>, tenant: &Arc<TenantState>) {
@@ -248,6 +287,8 @@ impl Engine {
                 feed: Arc::new(VirtualFeed { engine: Arc::clone(self), tenant: Arc::clone(tenant), kind }),
                 cluster: Box::new(move || Arc::clone(&bound.bound().api)),
                 swapped: tenant.swapped.subscribe(),
+                access: Access::granted(),
+                stand_in: None,
                 identity: Some(Arc::clone(&tenant.identity)),
                 clock: self.clock.clone(),
                 relist_after: self.config.drift_interval.0 * RELIST_INTERVALS,
@@ -355,6 +396,17 @@ impl Engine {
                 let namespace = place.namespace.as_ref().map(ToString::to_string).unwrap_or_default();
                 snapshot.off.push((self.catalog.kind(place.kind).resource().kind, namespace));
             }
+        }
+    }
+}
+
+/// What was left undone for want of a right is planned again when rights change.
+async fn follow_rights(engine: Arc<Engine>) {
+    let mut access = engine.access.clone();
+    loop {
+        access.changed().await;
+        for tenant in engine.tenants() {
+            engine.push_all(&tenant);
         }
     }
 }

@@ -35,9 +35,16 @@ pub struct HostStore {
     /// Whether they are all known.
     pub state: SharedState,
     members: RwLock<Vec<Arc<TenantState>>>,
+    witnesses: RwLock<Vec<Arc<dyn Witness>>>,
     /// Changes reach the members' indices in the order in which they reached the store.
     order: Mutex<()>,
     task: Mutex<Option<Task>>,
+}
+
+/// Learns of every object of a place.
+pub trait Witness: Send + Sync {
+    /// The object of this name is now this, or gone.
+    fn saw(&self, name: &str, now: Option<&Value>);
 }
 
 /// Work that a change leads to.
@@ -51,6 +58,7 @@ impl HostStore {
             objects: RwLock::default(),
             state: SharedState::new(SourceState::Starting),
             members: RwLock::default(),
+            witnesses: RwLock::default(),
             order: Mutex::default(),
             task: Mutex::default(),
         }
@@ -61,9 +69,23 @@ impl HostStore {
         *self.task.lock() = Some(task);
     }
 
+    /// Shows what is there, and every change from now on; once to each.
+    pub fn show_to(&self, witness: &Arc<dyn Witness>) {
+        let _order = self.order.lock();
+        let mut witnesses = self.witnesses.write();
+        if witnesses.iter().any(|known| Arc::ptr_eq(known, witness)) {
+            return;
+        }
+        for (name, entry) in self.objects.read().iter() {
+            witness.saw(name, Some(&entry.object()));
+        }
+        witnesses.push(Arc::clone(witness));
+    }
+
     /// Ends its source.
     pub fn close(&self) {
         self.task.lock().take();
+        self.witnesses.write().clear();
         self.members.write().clear();
     }
 
@@ -140,6 +162,9 @@ impl HostStore {
 
     /// Tells every member whose object it is or was.
     fn route(&self, catalog: &Catalog, name: &str, now: Option<&Value>, last: Option<&Value>) -> Affected {
+        for witness in self.witnesses.read().iter() {
+            witness.saw(name, now);
+        }
         let kind = self.place.kind;
         let syncer = catalog.kind(kind);
         let mut affected = Vec::new();

@@ -52,6 +52,11 @@ pub trait Lookup {
         let _ = (kind, name);
         None
     }
+    /// Whether a verb may be used on the host on a resource or a subresource of it.
+    fn may(&self, verb: &str, resource: &Resource, subresource: &str) -> bool {
+        let _ = (verb, resource, subresource);
+        true
+    }
     /// Calendar time in seconds since 1970, for the few decisions that need an age. 0: unknown, nothing ever grows old.
     fn now_unix(&self) -> i64 {
         0

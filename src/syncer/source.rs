@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
+use crate::rights::Access;
 use crate::syncer::cache::{Entry, SourceState, text};
 use crate::syncer::cluster::{Cluster, Events, SharedCluster};
 use crate::syncer::kind::ObjectKey;
@@ -47,6 +48,14 @@ pub trait Feed: Send + Sync + 'static {
     fn state(&self, state: SourceState);
 }
 
+/// Stands in for a source whose kind may not be read.
+pub trait StandIn: Send + Sync + 'static {
+    /// The kind may not be read: objects are made up from now on.
+    fn begin(&self);
+    /// It may: the real ones follow.
+    fn end(&self);
+}
+
 /// Which server it is: learned from a uid that lives as long as its data.
 #[derive(Debug, Default)]
 pub struct Identity {
@@ -68,6 +77,10 @@ pub struct Source {
     pub cluster: Box<dyn Fn() -> SharedCluster + Send + Sync>,
     /// Wakes when the client was swapped: the watch goes on over the new one.
     pub swapped: tokio::sync::watch::Receiver<u64>,
+    /// Whether the kind may be read there.
+    pub access: Access,
+    /// What there is while it may not; None: the kind rests.
+    pub stand_in: Option<Arc<dyn StandIn>>,
     /// Notices that the server lost its data; None for the host.
     pub identity: Option<Arc<Identity>>,
     /// Time and jitter.
@@ -118,6 +131,7 @@ impl Source {
         let mut failures = 0_u32;
         let mut off = false;
         loop {
+            self.await_right(&mut progress).await;
             let began = self.clock.instant();
             let outcome = self.follow(&mut progress).await;
             let wait = match outcome {
@@ -139,6 +153,23 @@ impl Source {
             if !wait.is_zero() {
                 tokio::time::sleep(self.clock.jitter(wait)).await;
             }
+        }
+    }
+
+    /// Until the kind may be read, it rests or is made up; no request is tried in vain.
+    async fn await_right(&mut self, progress: &mut Progress) {
+        if self.access.read(&self.resource) {
+            return;
+        }
+        progress.version = None;
+        match &self.stand_in {
+            Some(stand_in) => stand_in.begin(),
+            None => self.feed.state(SourceState::Off),
+        }
+        self.access.until_read(&self.resource, true).await;
+        tracing::info!(owner = %self.owner, kind = self.resource.kind, "may be read now");
+        if let Some(stand_in) = &self.stand_in {
+            stand_in.end();
         }
     }
 
@@ -194,6 +225,7 @@ impl Source {
             let event = tokio::select! {
                 biased;
                 _ = self.swapped.changed() => return Ok(()),
+                () = self.access.until_read(&self.resource, false) => return Ok(()),
                 () = &mut relist => return Ok(()),
                 event = tokio::time::timeout(SILENCE, events.next()) => event,
             };

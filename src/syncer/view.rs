@@ -2,11 +2,13 @@
 
 use serde_json::Value;
 
+use crate::rights::Access;
 use crate::syncer::cache::Entry;
 use crate::syncer::catalog::Catalog;
 use crate::syncer::kind::{HostScope, Lookup, ObjectKey};
 use crate::syncer::queue::Item;
 use crate::syncer::tenant::{TenantState, identify};
+use crate::upstream::Resource;
 
 /// One tenant's caches. Bodies of kinds that are fetched on demand are not in them.
 pub struct Caches<'a> {
@@ -14,6 +16,8 @@ pub struct Caches<'a> {
     pub catalog: &'a Catalog,
     /// Whose.
     pub tenant: &'a TenantState,
+    /// What may be done on the host.
+    pub access: &'a Access,
     /// Seconds since 1970.
     pub now_unix: i64,
 }
@@ -60,6 +64,10 @@ impl Lookup for Caches<'_> {
         let host = self.tenant.kind(index).host.as_ref()?;
         let object = host.objects.read().get(&name.to_owned()).map(Entry::object)?;
         identify(syncer, &object, &self.tenant.bound().view).map(|_| object)
+    }
+
+    fn may(&self, verb: &str, resource: &Resource, subresource: &str) -> bool {
+        self.access.allow(verb, resource, subresource)
     }
 
     fn now_unix(&self) -> i64 {

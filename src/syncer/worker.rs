@@ -135,7 +135,8 @@ async fn load(engine: &Engine, tenant: &TenantState, member: &Member, item: &Ite
 }
 
 fn plan(engine: &Engine, tenant: &TenantState, member: &Member, item: &Item, pair: &Pair) -> Plan {
-    let lookup = Caches { catalog: &engine.catalog, tenant, now_unix: engine.clock.now().as_second() };
+    let lookup =
+        Caches { catalog: &engine.catalog, tenant, access: &engine.access, now_unix: engine.clock.now().as_second() };
     let syncer = engine.catalog.kind(item.kind);
     syncer.plan(&item.key, pair.virtual_object.as_ref(), pair.host.as_ref(), &member.view, &lookup)
 }

@@ -113,6 +113,9 @@ pub fn to_host(pod: &Value, around: &Around, view: &View) -> Option<Value> {
     if !around.priority_class {
         spec.remove("priorityClassName");
     }
+    if !view.placement.service_account.is_empty() {
+        spec.insert("serviceAccountName".to_owned(), json!(view.placement.service_account));
+    }
     spec.insert("automountServiceAccountToken".to_owned(), json!(false));
     spec.insert("enableServiceLinks".to_owned(), json!(false));
     spec.insert("hostname".to_owned(), json!(hostname(pod)));

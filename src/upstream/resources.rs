@@ -66,3 +66,6 @@ pub const SUBJECT_REVIEWS: Resource =
 /// What the caller may do.
 pub const SELF_SUBJECT_REVIEWS: Resource =
     grouped("authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview", false);
+/// All that the caller may do in a namespace.
+pub const SELF_SUBJECT_RULES: Resource =
+    grouped("authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview", false);

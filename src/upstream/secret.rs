@@ -1,12 +1,30 @@
 //! A Secret as read from an API server: its values decoded, an error that names it when one is missing.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Kind, Result};
 use crate::upstream::ApiClient;
 use crate::upstream::resources::SECRETS;
+
+/// The `data` of a Secret as text; values that are no text are left out.
+pub fn decoded(data: &Value) -> BTreeMap<String, String> {
+    let entries = data.as_object().into_iter().flatten();
+    entries
+        .filter_map(|(key, value)| {
+            let bytes = STANDARD.decode(value.as_str()?).ok()?;
+            Some((key.clone(), String::from_utf8(bytes).ok()?))
+        })
+        .collect()
+}
+
+/// Text as the `data` of a Secret.
+pub fn encoded(data: &BTreeMap<String, String>) -> Value {
+    data.iter().map(|(key, value)| (key.clone(), Value::String(STANDARD.encode(value)))).collect::<Map<_, _>>().into()
+}
 
 /// A Secret. Its values reach no log: there is no `Debug`.
 pub struct Secret {

@@ -117,6 +117,28 @@ fn a_dry_run_prints_everything_that_would_be_made() {
 }
 
 #[test]
+fn control_planes_of_k3s_and_with_a_database() {
+    let create = ["create", "dev", "-n", "team-a", "--dry-run"];
+    let plan = |flags: &[&str]| portico(&[&create[..], flags].concat());
+    let output = plan(&["--distro", "k3s", "--version", "v1.33.1-k3s1", "--datastore-secret", "db", "--replicas", "2"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    for part in ["distro: k3s", "version: v1.33.1-k3s1", "secretName: db", "replicas: 2"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    for (flags, code) in [
+        (&["--replicas", "2"][..], 1),
+        (&["--version", "v1.33.1-k3s1"], 1),
+        (&["--replicas", "0"], 2),
+        (&["--replicas", "9"], 2),
+        (&["--storage", "1Gi", "--datastore-secret", "db"], 2),
+    ] {
+        let output = plan(flags);
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
 fn what_is_generated_is_what_is_committed() {
     for (command, file) in [("crd", "config/crd/virtualcluster.yaml"), ("docs", "docs/config.md")] {
         let output = portico(&[command]);

@@ -2,6 +2,7 @@
 
 mod program;
 mod raw;
+pub(crate) mod sidecar;
 mod tenant;
 
 use std::path::{Path, PathBuf};

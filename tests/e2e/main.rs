@@ -7,13 +7,17 @@
 #![allow(clippy::disallowed_methods)]
 
 mod crash;
+mod datastores;
 mod dns;
 mod external;
 mod gateway;
 mod harness;
 mod helm;
+mod k3s;
 mod lifecycle;
+mod moving;
 mod outage;
 mod recreate;
+mod sidecar;
 mod streams;
 mod sync;

@@ -112,6 +112,44 @@ async fn only_kubernetes_paths_pass() {
     assert!(a.api.seen().is_empty());
 }
 
+/// k3s' port serves more than Kubernetes, with every CA key of the tenant for whom it believes: none of it is reached,
+/// whoever asks.
+#[tokio::test]
+async fn the_supervisor_of_k3s_is_not_reached() {
+    let world = World::start().await;
+    let a = &world.a;
+    for is_http2 in [false, true] {
+        for user in [a.user("mallory"), a.user("system:admin")] {
+            let mut named = world.by_name(a).user(user.clone()).http(is_http2).await;
+            let mut ported = world.by_port(a).user(user.clone()).http(is_http2).await;
+            let mut pathed = world.by_path().user(user).http(is_http2).await;
+            for path in [
+                "/cacerts",
+                "/ping",
+                "/static/charts/x.tgz",
+                "/db/info",
+                "/v1-k3s/server-bootstrap",
+                "/v1-k3s/token",
+                "/v1-k3s/config",
+                "/v1-k3s/connect",
+                "/v1-k3s/encrypt/config",
+                "/v1-k3s/client-kubelet.crt",
+            ] {
+                assert_eq!(status(named.get(path).await).await.0, 404, "{path}");
+                assert_eq!(status(ported.get(path).await).await.0, 404, "{path}");
+                let prefixed = format!("/clusters/team/{}{path}", a.name);
+                assert_eq!(status(pathed.get(&prefixed).await).await.0, 404, "{prefixed}");
+            }
+        }
+        // Its way to nodes, and with the rights of system:masters to anything else.
+        for authority in ["127.0.0.1:6444", "alpha.example.com:443"] {
+            let mut client = world.by_name(a).user(a.user("system:admin")).http(is_http2).await;
+            assert_eq!(client.connect(authority).await, 405, "{authority}");
+        }
+    }
+    assert!(a.api.seen().is_empty());
+}
+
 /// RUSTSEC-2024-0399: a split ClientHello must neither panic nor be misread.
 #[tokio::test]
 async fn a_client_hello_in_single_bytes_is_understood() {

@@ -281,6 +281,23 @@ impl Client {
         tokio::time::timeout(PATIENCE, answer).await.expect("in time").expect("answer")
     }
 
+    /// A CONNECT; yields its code.
+    pub async fn connect(&mut self, authority: &str) -> u16 {
+        let mut request = Request::connect(authority);
+        if matches!(self.sender, Sender::Http1(_)) {
+            request = request.header("host", authority);
+        }
+        let request = request.body(Empty::new()).expect("request");
+        let answer = async {
+            match &mut self.sender {
+                Sender::Http1(sender) => sender.send_request(request).await,
+                Sender::Http2(sender) => sender.send_request(request).await,
+            }
+        };
+        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("in time");
+        answer.expect("answer").status().as_u16()
+    }
+
     /// Waits until the server closes the connection.
     pub async fn closed(self) {
         drop(self.sender);

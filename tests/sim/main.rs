@@ -92,6 +92,8 @@ impl World {
             host: Arc::new(self.host.clone()),
             clock: Clock::seeded("2026-01-01T00:00:00Z".parse().unwrap(), self.random.random()),
             stats: Arc::clone(&self.stats),
+            access: portico::rights::Access::granted(),
+            own_place: portico::syncer::OwnPlace::default(),
         });
         let members = self.tenants.iter().map(|tenant| Member {
             view: tenant.view.clone(),

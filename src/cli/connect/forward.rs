@@ -34,6 +34,8 @@ pub(super) struct Target {
 /// How the pod is found; asked again for each connection, since pods come and go.
 enum Selection {
     Gateway,
+    /// The pod beside k3s, by name.
+    Sidecar(String),
     ControlPlane(String),
 }
 
@@ -45,6 +47,14 @@ pub(super) async fn choose(
     portico_namespace: &str,
     access: &Access,
 ) -> Outcome<Target> {
+    if access.is_sidecar() {
+        return Ok(Target {
+            pods: Api::namespaced(client.clone(), namespace),
+            namespace: namespace.to_owned(),
+            selection: Selection::Sidecar(format!("{name}-0")),
+            port: GATEWAY_PORT,
+        });
+    }
     let gateway = Target {
         pods: Api::namespaced(client.clone(), portico_namespace),
         namespace: portico_namespace.to_owned(),
@@ -93,6 +103,7 @@ impl Target {
     fn describe(&self) -> String {
         match &self.selection {
             Selection::Gateway => "the gateway".to_owned(),
+            Selection::Sidecar(pod) => pod.clone(),
             Selection::ControlPlane(name) => format!("{name}-0"),
         }
     }
@@ -137,7 +148,7 @@ impl Forward {
     }
 
     pub(super) fn to_gateway(&self) -> bool {
-        matches!(self.target.selection, Selection::Gateway)
+        matches!(self.target.selection, Selection::Gateway | Selection::Sidecar(_))
     }
 
     pub(super) fn target(&self) -> String {

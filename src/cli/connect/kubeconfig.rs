@@ -12,6 +12,8 @@ pub(super) struct Access {
     by_path: Option<Value>,
     user: Value,
     namespace: Option<String>,
+    /// Names and IPs in the serving certificate, when the pod beside k3s is the gateway.
+    sidecar: Option<Vec<String>>,
 }
 
 impl Access {
@@ -30,7 +32,22 @@ impl Access {
         let by_path = clusters.iter().find(|c| has_tenant_path(server(c))).map(|c| (*c).clone());
         let by_name = clusters.iter().find(|c| sni(c).is_some()).map(|c| (*c).clone());
         let namespace = context.get("namespace").and_then(Value::as_str).map(str::to_owned);
-        Ok(Self { cluster, by_name, by_path, user, namespace })
+        Ok(Self { cluster, by_name, by_path, user, namespace, sidecar: None })
+    }
+
+    /// Of the sidecar form, whose certificate has these names.
+    pub(super) fn of_sidecar(self, names: Vec<String>) -> Self {
+        Self { sidecar: Some(names), ..self }
+    }
+
+    /// Whether the pod beside k3s is the gateway.
+    pub(super) fn is_sidecar(&self) -> bool {
+        self.sidecar.is_some()
+    }
+
+    /// Whether a sidecar's certificate lacks the host of this URL.
+    pub(super) fn is_unnamed(&self, url: &str) -> bool {
+        self.sidecar.as_ref().is_some_and(|names| !host(url).is_some_and(|host| names.contains(&host)))
     }
 
     /// Whether the tenant can be named to the gateway by SNI.
@@ -47,6 +64,10 @@ impl Access {
     /// Reaches the tenant at `url`: by its path when the URL has one, else by its SNI name. `None` when the Secret does
     /// not tell how to prove that way.
     pub(super) fn at(mut self, url: &str) -> Option<Self> {
+        if self.is_sidecar() && !self.is_unnamed(url) {
+            self.set_server(url, None);
+            return Some(self);
+        }
         if has_tenant_path(url) {
             self.cluster = self.by_path.clone()?;
             self.set_server(url, None);
@@ -60,6 +81,10 @@ impl Access {
 
     /// Reaches the tenant through a forwarded port, at the gateway or at the control plane itself.
     pub(super) fn forwarded(mut self, port: u16, gateway: bool) -> Self {
+        if self.is_sidecar() {
+            self.set_server(&format!("https://localhost:{port}"), None);
+            return self;
+        }
         if let Some(by_name) = &self.by_name {
             self.cluster = by_name.clone();
         }
@@ -200,6 +225,34 @@ contexts: [{name: vc1, context: {cluster: vc1, user: admin}}]
         assert_eq!(found.get("tls-server-name"), None);
         assert_eq!(found["certificate-authority-data"], "U0hBUkVE");
         assert!(access(SECRET).at(url).is_none(), "the tenant's own authority does not sign the shared name");
+    }
+
+    #[test]
+    fn a_sidecar_is_verified_by_the_address_itself_where_its_certificate_has_it() {
+        let text = "
+kind: Config
+current-context: dev
+clusters:
+- {name: dev, cluster: {server: 'https://localhost:8443', certificate-authority-data: Q0E=}}
+- {name: dev-verified-by-name, cluster: {server: 'https://localhost:8443', certificate-authority-data: Q0E=, tls-server-name: dev.ns.svc}}
+users: [{name: admin, user: {client-certificate-data: Qw==, client-key-data: Sw==}}]
+contexts: [{name: dev, context: {cluster: dev, user: admin}}]
+";
+        let sidecar = || access(text).of_sidecar(vec!["localhost".to_owned(), "192.168.199.77".to_owned()]);
+        let known = cluster(&sidecar().at("https://192.168.199.77:31234").expect("known"));
+        assert_eq!(
+            (known["server"].as_str(), known.get("tls-server-name")),
+            (Some("https://192.168.199.77:31234"), None)
+        );
+        assert!(sidecar().is_unnamed("https://10.88.0.1:31234"));
+        let other = cluster(&sidecar().at("https://10.88.0.1:31234").expect("known"));
+        assert_eq!(other["tls-server-name"], "dev.ns.svc");
+        let forwarded = cluster(&sidecar().forwarded(5000, true));
+        assert_eq!(
+            (forwarded["server"].as_str(), forwarded.get("tls-server-name")),
+            (Some("https://localhost:5000"), None)
+        );
+        assert!(!sidecar().has_public_server());
     }
 
     #[test]

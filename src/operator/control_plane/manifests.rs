@@ -3,28 +3,38 @@
 
 use serde_json::{Value, json};
 
-use crate::crd::pki;
+use crate::crd::Distro;
 use crate::names::keys;
 use crate::operator::cluster::Cluster;
+use crate::operator::control_plane::datastore::Datastore;
+use crate::operator::control_plane::{k3s, k8s};
 
-/// User and group of the control-plane image.
+/// User and group of the control-plane image, and of k3s, which needs no root without an agent.
 const USER: u32 = 65_532;
-const PORT: u16 = 6443;
+/// Port of the API.
+pub(super) const PORT: u16 = 6443;
 /// Annotation on the pod template: a change of CAs or of the token key restarts the pod.
 const PKI_DIGEST: &str = "portico.dev/pki";
-/// What the control plane needs. Keys of the server and front-proxy CAs, and Portico's own identities, stay out.
-const MOUNTED: [&str; 10] = [
-    pki::SERVER_CA,
-    pki::CLIENT_CA,
-    pki::CLIENT_CA_KEY,
-    pki::FRONT_PROXY_CA,
-    pki::SERVICE_ACCOUNT_KEY,
-    pki::SERVICE_ACCOUNT_PUBLIC,
-    pki::API_SERVER,
-    pki::API_SERVER_KEY,
-    pki::CONTROLLER_MANAGER,
-    pki::CONTROLLER_MANAGER_KEY,
-];
+/// Annotation on the pod template: another database, or another password of it, restarts the pod.
+const DATASTORE_DIGEST: &str = "portico.dev/datastore";
+
+/// What is rendered.
+pub(super) struct Plan<'a> {
+    pub cluster: &'a Cluster,
+    pub image: &'a str,
+    pub service_cidr: &'a str,
+    /// ClusterIP of the Service in front of the backend.
+    pub service_ip: &'a str,
+    pub pki_digest: &'a str,
+    pub datastore: Option<Datastore>,
+}
+
+/// What a distribution puts into the pod.
+pub(super) struct Parts {
+    pub init_containers: Vec<Value>,
+    pub container: Value,
+    pub volumes: Vec<Value>,
+}
 
 /// The Service in front of the backend.
 pub(super) fn service(cluster: &Cluster) -> Value {
@@ -67,13 +77,18 @@ pub(super) fn service_account(cluster: &Cluster) -> Value {
 }
 
 /// The control plane itself.
-pub(super) fn stateful_set(cluster: &Cluster, image: &str, service_cidr: &str, pki_digest: &str) -> Value {
+pub(super) fn stateful_set(plan: &Plan<'_>) -> Value {
+    let cluster = plan.cluster;
+    let mut annotations = json!({PKI_DIGEST: plan.pki_digest});
+    if let Some(datastore) = &plan.datastore {
+        annotations[DATASTORE_DIGEST] = datastore.digest.as_str().into();
+    }
     let mut set = json!({
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
         "metadata": cluster.metadata(cluster.name()),
         "spec": {
-            "replicas": 1,
+            "replicas": cluster.spec.replicas,
             "serviceName": headless_name(cluster),
             "selector": {"matchLabels": {keys::CONTROL_PLANE: cluster.name()}},
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"},
@@ -85,12 +100,16 @@ pub(super) fn stateful_set(cluster: &Cluster, image: &str, service_cidr: &str, p
                         "app.kubernetes.io/instance": cluster.name(),
                         "app.kubernetes.io/component": "control-plane",
                     },
-                    "annotations": {PKI_DIGEST: pki_digest},
+                    "annotations": annotations,
                 },
-                "spec": pod_spec(cluster, image, service_cidr),
+                "spec": pod_spec(plan),
             },
         },
     });
+    if plan.datastore.is_some() {
+        // Replicas do not wait for each other. Not only with two of them, since it cannot be changed later.
+        set["spec"]["podManagementPolicy"] = "Parallel".into();
+    }
     if let Some(claim) = &cluster.spec.storage.volume_claim {
         let mut spec = json!({
             "accessModes": ["ReadWriteOnce"],
@@ -110,16 +129,17 @@ pub(super) fn stateful_set(cluster: &Cluster, image: &str, service_cidr: &str, p
     set
 }
 
-fn pod_spec(cluster: &Cluster, image: &str, service_cidr: &str) -> Value {
-    let items: Vec<Value> = MOUNTED.iter().map(|key| json!({"key": key, "path": key})).collect();
-    let mut volumes = vec![
-        json!({"name": "pki", "secret": {"secretName": cluster.pki_secret(), "defaultMode": 0o440, "items": items}}),
-        json!({"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
-    ];
+fn pod_spec(plan: &Plan<'_>) -> Value {
+    let cluster = plan.cluster;
+    let mut parts = match cluster.spec.distro {
+        Distro::K3s => k3s::parts(plan),
+        Distro::K8s | Distro::External => k8s::parts(plan),
+    };
     if cluster.spec.storage.volume_claim.is_none() {
-        volumes.push(json!({"name": "data", "emptyDir": {}}));
+        parts.volumes.push(json!({"name": "data", "emptyDir": {}}));
     }
-    json!({
+    parts.volumes.extend(plan.datastore.as_ref().and_then(Datastore::volume));
+    let mut spec = json!({
         "serviceAccountName": account_name(cluster),
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
@@ -132,49 +152,35 @@ fn pod_spec(cluster: &Cluster, image: &str, service_cidr: &str) -> Value {
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [container(cluster, image, service_cidr)],
-        "volumes": volumes,
-    })
-}
-
-fn container(cluster: &Cluster, image: &str, service_cidr: &str) -> Value {
-    let requests = with_defaults(&cluster.spec.resources.requests, &[("cpu", "50m"), ("memory", "256Mi")]);
-    let mut resources = json!({"requests": requests});
-    if !cluster.spec.resources.limits.is_empty() {
-        resources["limits"] = json!(cluster.spec.resources.limits);
+        "containers": [parts.container],
+        "volumes": parts.volumes,
+    });
+    if !parts.init_containers.is_empty() {
+        spec["initContainers"] = parts.init_containers.into();
     }
+    if cluster.spec.replicas > 1 {
+        let term = json!({
+            "labelSelector": {"matchLabels": {keys::CONTROL_PLANE: cluster.name()}},
+            "topologyKey": "kubernetes.io/hostname",
+        });
+        // A wish only: where there is one node, two replicas on it still survive the end of one.
+        spec["affinity"] = json!({"podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}],
+        }});
+    }
+    spec
+}
+
+/// What no container of ours needs is taken from it.
+pub(super) fn confined() -> Value {
     json!({
-        "name": "control-plane",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "args": [
-            "--data-dir=/data",
-            "--pki-dir=/pki",
-            format!("--secure-port={PORT}"),
-            format!("--service-cidr={service_cidr}"),
-            format!("--cluster-domain={}", cluster.spec.network.cluster_domain),
-        ],
-        "env": [{"name": "GOGC", "value": "50"}],
-        "ports": [{"name": "https", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": resources,
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        // Startup is watched closely, since somebody waits for it; afterwards seldom, since a probe costs CPU per tenant.
-        "startupProbe": probe("/readyz", 1, 180),
-        "readinessProbe": probe("/readyz", 10, 3),
-        "livenessProbe": probe("/livez", 20, 6),
-        "volumeMounts": [
-            {"name": "data", "mountPath": "/data"},
-            {"name": "pki", "mountPath": "/pki", "readOnly": true},
-            {"name": "tmp", "mountPath": "/tmp"},
-        ],
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"]},
     })
 }
 
-fn probe(path: &str, period: u32, failures: u32) -> Value {
+pub(super) fn probe(path: &str, period: u32, failures: u32) -> Value {
     json!({
         "httpGet": {"path": path, "port": PORT, "scheme": "HTTPS"},
         "periodSeconds": period,
@@ -185,12 +191,17 @@ fn probe(path: &str, period: u32, failures: u32) -> Value {
 
 /// The user's resources, or the default where the user says nothing; a limit below a default request is the user's to
 /// solve by naming a request.
-fn with_defaults(given: &std::collections::BTreeMap<String, String>, defaults: &[(&str, &str)]) -> Value {
-    let mut all = json!(given);
+pub(super) fn resources(plan: &Plan<'_>, defaults: &[(&str, &str)]) -> Value {
+    let given = &plan.cluster.spec.resources;
+    let mut requests = json!(given.requests);
     for (resource, quantity) in defaults {
-        if !given.contains_key(*resource) {
-            all[*resource] = (*quantity).into();
+        if !given.requests.contains_key(*resource) {
+            requests[*resource] = (*quantity).into();
         }
+    }
+    let mut all = json!({"requests": requests});
+    if !given.limits.is_empty() {
+        all["limits"] = json!(given.limits);
     }
     all
 }
@@ -201,59 +212,4 @@ fn headless_name(cluster: &Cluster) -> String {
 
 fn account_name(cluster: &Cluster) -> String {
     format!("vc-{}", cluster.name())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crd::{VirtualClusterSpec, VirtualClusterStatus, VolumeClaim};
-    use crate::names::TenantId;
-
-    fn cluster() -> Cluster {
-        let id = TenantId::parse("team-a", "dev").expect("id");
-        let spec = VirtualClusterSpec::default();
-        Cluster { id, uid: "uid-1".to_owned(), generation: 1, spec, status: VirtualClusterStatus::default() }
-    }
-
-    fn golden(file: &str, objects: &[Value]) {
-        let path = format!("{}/src/operator/control_plane/golden/{file}", env!("CARGO_MANIFEST_DIR"));
-        let text: String =
-            objects.iter().map(|o| format!("---\n{}", serde_saphyr::to_string(o).expect("yaml"))).collect();
-        if std::env::var_os("PORTICO_BLESS").is_some() {
-            std::fs::write(&path, &text).expect("written");
-        }
-        let wanted = std::fs::read_to_string(&path).expect("golden file");
-        assert!(wanted == text, "{file} differs; look at the change, then run with PORTICO_BLESS=1:\n{text}");
-    }
-
-    #[test]
-    fn ephemeral() {
-        let cluster = cluster();
-        golden(
-            "ephemeral.yaml",
-            &[
-                service_account(&cluster),
-                service(&cluster),
-                headless_service(&cluster),
-                stateful_set(&cluster, "example.com/control-plane:1", "10.96.0.0/16", "abc"),
-            ],
-        );
-    }
-
-    #[test]
-    fn with_a_claim_and_resources() {
-        let mut cluster = cluster();
-        cluster.spec.storage.volume_claim = Some(VolumeClaim { size: "2Gi".to_owned(), class: "fast".to_owned() });
-        cluster.spec.resources.requests = [("memory".to_owned(), "1Gi".to_owned())].into();
-        cluster.spec.resources.limits = [("memory".to_owned(), "2Gi".to_owned())].into();
-        golden("claim.yaml", &[stateful_set(&cluster, "example.com/control-plane:1", "10.96.0.0/16", "abc")]);
-    }
-
-    #[test]
-    fn keys_that_the_control_plane_does_not_need_are_not_mounted() {
-        let text = stateful_set(&cluster(), "i", "10.96.0.0/16", "d").to_string();
-        for key in [pki::SERVER_CA_KEY, pki::FRONT_PROXY_CA_KEY, pki::FRONT_PROXY_KEY, pki::GATEWAY_KEY] {
-            assert!(!text.contains(key), "{key}");
-        }
-    }
 }

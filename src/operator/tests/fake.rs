@@ -130,7 +130,10 @@ impl Host for FakeHost {
                 .iter()
                 .filter(|((plural, within, _), _)| *plural == resource.plural && within == namespace)
                 .map(|(_, object)| object.clone())
-                .filter(|object| labels.is_empty() || !object["metadata"]["labels"][labels].is_null())
+                .filter(|object| match labels.split_once('=') {
+                    Some((key, value)) => object["metadata"]["labels"][key] == value,
+                    None => labels.is_empty() || !object["metadata"]["labels"][labels].is_null(),
+                })
                 .collect())
         })
     }

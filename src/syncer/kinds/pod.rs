@@ -226,16 +226,31 @@ fn changes_down(object: &Value, host: &Value, view: &TenantView, lookup: &dyn Lo
         patch,
     };
     let mut actions = Vec::new();
+    let optional = |subresource, what: &str, action: Action| {
+        if lookup.may("patch", &PODS, subresource) {
+            return action;
+        }
+        let message = format!("{what}: Portico has no right to patch pods/{subresource} on the host");
+        explain(&PODS, object, "SyncLimited", message)
+    };
     actions.extend(update::patch(object, host, view).map(|p| patch("", p)));
-    actions.extend(status::down(object, host).map(|p| patch("status", p)));
+    let gates =
+        status::down(object, host).map(|p| optional("status", "conditions do not reach it", patch("status", p)));
+    actions.extend(gates);
     let over = matches!(json::text(host, "/status/phase"), "Succeeded" | "Failed");
     if over {
         return actions;
     }
-    actions.extend(ephemeral_containers(object, host, view, lookup, patch));
+    let debug = ephemeral_containers(object, host, view, lookup, patch);
+    actions.extend(debug.into_iter().map(|action| match action {
+        Action::PatchHost { .. } => optional("ephemeralcontainers", "ephemeral containers cannot be added", action),
+        other => other,
+    }));
     if let Some((resize, record)) = update::resize(object, host, view) {
-        actions.push(patch("resize", resize));
-        actions.push(patch("", record));
+        let resize = optional("resize", "it cannot be resized in place", patch("resize", resize));
+        let may = matches!(resize, Action::PatchHost { .. });
+        actions.push(resize);
+        actions.extend(may.then(|| patch("", record)));
     }
     // No write while they are good: the engine knows when they must be refreshed. A pod that vcluster made mounts others.
     if identity::annotation(host, legacy::ADOPTED).is_empty() {

@@ -21,16 +21,25 @@ pub(crate) struct Tenant {
 /// The well-behaved one.
 pub(crate) fn alpha() -> &'static Tenant {
     static ALPHA: OnceLock<Tenant> = OnceLock::new();
-    ALPHA.get_or_init(|| Tenant::create("alpha", "e2e-a", &["--host", "alpha.e2e.test"]))
+    ALPHA.get_or_init(|| Tenant::of_form("alpha", "a", &["--host", "alpha.e2e.test"]))
 }
 
 /// The hostile one.
 pub(crate) fn beta() -> &'static Tenant {
     static BETA: OnceLock<Tenant> = OnceLock::new();
-    BETA.get_or_init(|| Tenant::create("beta", "e2e-b", &[]))
+    BETA.get_or_init(|| Tenant::of_form("beta", "b", &[]))
 }
 
 impl Tenant {
+    /// In the form that is tested in this run: `PORTICO_E2E_FORM`, `shared` by default.
+    fn of_form(name: &str, place: &str, flags: &[&str]) -> Self {
+        match std::env::var("PORTICO_E2E_FORM").as_deref() {
+            Ok("sidecar") => Self::sidecar(name, &format!("e2e-sidecar-{place}")),
+            Ok("shared") | Err(_) => Self::create(name, &format!("e2e-{place}"), flags),
+            Ok(other) => panic!("PORTICO_E2E_FORM={other}: shared or sidecar"),
+        }
+    }
+
     /// Creates it, or takes the one that is there.
     pub(crate) fn create(name: &str, namespace: &str, flags: &[&str]) -> Self {
         portico(&[&["create", name, "-n", namespace], flags].concat()).ok();

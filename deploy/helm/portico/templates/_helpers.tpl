@@ -17,7 +17,8 @@ portico.dev/component: portico
 
 {{- define "portico.config" -}}
 {{- $config := deepCopy .Values.config -}}
-{{- $operator := merge (dict) ($config.operator | default dict) (dict "controlPlaneImage" .Values.controlPlaneImage) -}}
+{{- $images := dict "controlPlaneImage" .Values.controlPlaneImage "k3sImage" .Values.k3sImage -}}
+{{- $operator := merge (dict) ($config.operator | default dict) $images -}}
 {{- $_ := set $config "operator" $operator -}}
 {{- toYaml $config -}}
 {{- end }}

@@ -1,0 +1,321 @@
+//! Wiring of `portico syncer`: one virtual cluster beside its k3s, from the same planes as `portico serve`.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::HeaderMap;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::{process, runtime, stopped, syncer_metrics, tenant_dns};
+use crate::admin::{self, Readiness};
+use crate::clock::Clock;
+use crate::config::{AdminConfig, DnsConfig, GatewayConfig, HostConfig, LogConfig, Span, SyncerConfig};
+use crate::crd::PodSecurity;
+use crate::dns;
+use crate::drain::{self, Drain};
+use crate::election::{self, Candidate, ConfigMapLock, Timing};
+use crate::gateway::{self, SharedCertificate};
+use crate::names::TenantId;
+use crate::registry::Registry;
+use crate::rights::{Access, Question, Rules};
+use crate::sidecar::{self, OwnPod, Settings, State};
+use crate::syncer::catalog::Catalog;
+use crate::syncer::kinds::{self, Switches};
+use crate::syncer::stats::Stats;
+use crate::syncer::{self, OwnPlace};
+use crate::task::{self, Task};
+use crate::telemetry::{self, Metrics};
+use crate::translate::identity;
+use crate::upstream::{self, ApiClient, Pool};
+
+/// Less than the ten seconds that the original manifest gives a pod to end.
+const DRAIN: Duration = Duration::from_secs(8);
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the flags say, parsed.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Kubeconfig of the host; empty: the pod's ServiceAccount.
+    pub host_kubeconfig: String,
+    /// Namespace of the synced objects; empty: this pod's.
+    pub target_namespace: String,
+    /// Last part of every host name.
+    pub suffix: String,
+    /// See [`Settings`].
+    pub service: String,
+    /// See [`Settings`].
+    pub owning_stateful_set: String,
+    /// See [`Settings`].
+    pub kubeconfig_secret: String,
+    /// See [`Settings`].
+    pub tls_sans: Vec<String>,
+    /// See [`Settings`].
+    pub files: sidecar::Files,
+    /// See [`Settings`].
+    pub cluster_domain: String,
+    /// See [`Settings`].
+    pub service_account: String,
+    /// See [`Settings`].
+    pub pod_security: PodSecurity,
+    /// Address and port of the API.
+    pub listen: (IpAddr, u16),
+    /// Health and metrics.
+    pub admin: SocketAddr,
+    /// Kinds that are not synced.
+    pub disabled: BTreeSet<String>,
+    /// See [`SyncerConfig`].
+    pub syncer: SyncerConfig,
+    /// Of the lock.
+    pub timing: Timing,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+/// Runs until SIGTERM or SIGINT; returns after the drain.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    runtime()?.block_on(serve(options))
+}
+
+struct Common {
+    options: Options,
+    settings: Settings,
+    clock: Clock,
+    host: ApiClient,
+    registry: Arc<Registry>,
+    metrics: Metrics,
+    own_pod: Option<OwnPod>,
+    access: Access,
+    state: State,
+}
+
+async fn serve(options: Options) -> anyhow::Result<()> {
+    telemetry::init(&options.log)?;
+    let clock = Clock::system();
+    let settings = settings(&options)?;
+    let host_config = HostConfig { kubeconfig: options.host_kubeconfig.clone(), ..HostConfig::default() };
+    let pool = Arc::new(Pool::new(upstream::host::target(&host_config)?, clock.clone()));
+    let host = ApiClient::new(pool, HeaderMap::new());
+    let (readiness, metrics) = (Readiness::default(), Metrics::default());
+    let (trigger, drain) = drain::channel();
+    let admin_config = AdminConfig { listen: options.admin };
+    let admin = admin::run(&admin_config, readiness.clone(), metrics.clone(), drain.clone()).await?;
+    let rights = readiness.await_for("host", "the host API server did not answer yet");
+    let question = Question {
+        host: host.clone(),
+        namespace: settings.id.namespace().to_string(),
+        cluster: sidecar::cluster_resources(),
+    };
+    let asked = tokio::select! {
+        asked = ask_host(&question, &settings, &clock) => asked,
+        stopped = stopped() => return stopped,
+    };
+    let (rules, own_pod, version) = asked;
+    drop(rights);
+    let (sender, rules) = watch::channel(Arc::new(rules));
+    let access = Access::followed(rules);
+    let state = State::default();
+    let common = Common {
+        options,
+        settings,
+        clock,
+        host,
+        registry: Arc::new(Registry::default()),
+        metrics,
+        own_pod,
+        access,
+        state,
+    };
+    show(&readiness, &common);
+    let mut tasks = vec![
+        task::spawn("rights", question.follow(sender, common.clock.clone(), drain.clone())),
+        task::spawn("rights log", log_rights(common.access.clone(), drain.clone())),
+        task::spawn("sidecar", sidecar::run(parts(&common), drain.clone())),
+    ];
+    tasks.extend(gateway(&common, &drain));
+    tasks.push(syncer(&common, version, drain));
+    tracing::info!(admin = %admin.address, id = %common.settings.id, "serving");
+    stopped().await?;
+    tracing::info!("draining");
+    if !trigger.drain(DRAIN).await {
+        tracing::warn!("some streams did not end in time");
+    }
+    drop(tasks);
+    Ok(())
+}
+
+fn settings(options: &Options) -> anyhow::Result<Settings> {
+    let namespace = process::namespace().context(
+        "the namespace of this pod is not known: set the variable NAMESPACE, or run in a pod with a ServiceAccount",
+    )?;
+    let target = if options.target_namespace.is_empty() { &namespace } else { &options.target_namespace };
+    let id = TenantId::parse(target, &options.suffix).context("--suffix or --target-namespace cannot be used")?;
+    Ok(Settings {
+        id,
+        namespace: namespace.clone(),
+        service: options.service.clone(),
+        owning_stateful_set: options.owning_stateful_set.clone(),
+        kubeconfig_secret: options.kubeconfig_secret.clone(),
+        tls_sans: options.tls_sans.clone(),
+        port: options.listen.1,
+        files: options.files.clone(),
+        cluster_domain: options.cluster_domain.clone(),
+        service_account: options.service_account.clone(),
+        pod_security: options.pod_security,
+    })
+}
+
+/// What must be known before anything begins: rights, the own pod, the host's version.
+async fn ask_host(question: &Question, settings: &Settings, clock: &Clock) -> (Rules, Option<OwnPod>, String) {
+    loop {
+        let asked = async {
+            let rules = question.ask().await?;
+            let own = match process::pod_name() {
+                Some(name) => sidecar::own_pod(&question.host, &settings.namespace, &name).await?,
+                None => None,
+            };
+            let version = question.host.get_path("/version", Duration::from_secs(10)).await?;
+            let version: Value = serde_json::from_slice(&version).unwrap_or_default();
+            Ok::<_, crate::error::Error>((rules, own, version["gitVersion"].as_str().unwrap_or_default().to_owned()))
+        };
+        match asked.await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                tracing::warn!(%error, "the host API server does not answer yet");
+                tokio::time::sleep(clock.jitter(ASK_AGAIN)).await;
+            }
+        }
+    }
+}
+
+fn show(readiness: &Readiness, common: &Common) {
+    let state = common.state.clone();
+    readiness.check("tenant", move || state.problem());
+    let (access, state) = (common.access.clone(), common.state.clone());
+    let lock = lock_name(&common.settings);
+    readiness.note(move || {
+        let mut lines = sidecar::missing_rights(&access);
+        lines.push(format!("lock: ConfigMap {lock}"));
+        lines.extend(state.notes());
+        lines
+    });
+}
+
+/// Each missing right once, and again when that changed.
+async fn log_rights(access: Access, mut drain: Drain) {
+    let mut known: Option<Vec<String>> = None;
+    loop {
+        let now = sidecar::missing_rights(&access);
+        let before = known.unwrap_or_default();
+        for line in now.iter().filter(|line| !before.contains(line)) {
+            tracing::info!("{line}");
+        }
+        for line in before.iter().filter(|line| !now.contains(line)) {
+            tracing::info!("no longer: {line}");
+        }
+        known = Some(now);
+        tokio::select! {
+            () = tokio::time::sleep(ASK_AGAIN * 5) => {}
+            _ = drain.signaled() => return,
+        }
+    }
+}
+
+fn parts(common: &Common) -> sidecar::Parts {
+    sidecar::Parts {
+        settings: common.settings.clone(),
+        host: common.host.clone(),
+        registry: Arc::clone(&common.registry),
+        own_pod: common.own_pod.clone(),
+        state: common.state.clone(),
+        clock: common.clock.clone(),
+    }
+}
+
+/// The tenant's own port only: whatever address or name leads here means this tenant.
+fn gateway(common: &Common, drain: &Drain) -> Vec<Task> {
+    let (address, port) = common.options.listen;
+    let config = GatewayConfig {
+        listen: SocketAddr::new(address, port),
+        drain_timeout: Span(DRAIN),
+        ..GatewayConfig::default()
+    };
+    let parts = gateway::Parts {
+        config,
+        registry: Arc::clone(&common.registry),
+        shared: SharedCertificate::default(),
+        host: common.host.clone(),
+        metrics: common.metrics.clone(),
+        clock: common.clock.clone(),
+    };
+    let bound = gateway::run_tenant_ports(parts, drain.clone());
+    let dns = dns::Parts {
+        config: DnsConfig::default(),
+        registry: Arc::clone(&common.registry),
+        clock: common.clock.clone(),
+        address,
+    };
+    vec![task::spawn("gateway", async move { bound.join().await }), tenant_dns(dns, drain.clone())]
+}
+
+/// The lock of vcluster's own syncer, so that the two never write at the same time. It is a ConfigMap whatever the rights
+/// are: replicas that saw a right at different moments must not hold different locks.
+fn lock_name(settings: &Settings) -> String {
+    format!("vcluster-{}-controller", settings.id.name())
+}
+
+fn syncer(common: &Common, version: String, drain: Drain) -> Task {
+    let switches = Switches { disabled: common.options.disabled.clone() };
+    let stats = Arc::new(Stats::new(&Catalog::new(kinds::all(&switches))));
+    common.metrics.register(Arc::new(syncer_metrics::SyncerMetrics(Arc::clone(&stats))));
+    let own = common.own_pod.clone().unwrap_or_default();
+    let own_place = OwnPlace { node: own.node, node_ip: own.node_ip, version };
+    let pod = process::pod_name().unwrap_or_default();
+    let candidate = Candidate {
+        lease: lock_name(&common.settings),
+        namespace: common.settings.namespace.clone(),
+        identity: process::identity(&common.clock),
+        once: pod,
+        timing: common.options.timing,
+    };
+    let (registry, host, clock, access) =
+        (Arc::clone(&common.registry), common.host.clone(), common.clock.clone(), common.access.clone());
+    let config = common.options.syncer.clone();
+    let work = move |drain| {
+        let parts = syncer::Parts {
+            config: config.clone(),
+            catalog: Catalog::new(kinds::all(&switches)),
+            registry: Arc::clone(&registry),
+            host: host.clone(),
+            clock: clock.clone(),
+            stats: Arc::clone(&stats),
+            access: access.clone(),
+            own_place: own_place.clone(),
+        };
+        async move {
+            syncer::run(parts, drain).await;
+            Ok(())
+        }
+    };
+    let (host, registry, clock) = (common.host.clone(), Arc::clone(&common.registry), common.clock.clone());
+    let mut changed = registry.subscribe();
+    task::spawn("syncer", async move {
+        // Who owns the lock is known with the tenant.
+        let owner = loop {
+            if let Some(tenant) = registry.load().tenants().next() {
+                break tenant.owner.clone();
+            }
+            if changed.changed().await.is_err() {
+                return;
+            }
+        };
+        let owners = owner.iter().map(identity::owner_reference).collect();
+        let lock = ConfigMapLock { host, owners };
+        if let Err(error) = election::run(lock, candidate, clock, drain, work).await {
+            tracing::error!(%error, "the election stopped");
+        }
+    })
+}

@@ -1,0 +1,45 @@
+//! Rules over more than one field of a VirtualCluster, in CEL; the API server checks them.
+
+/// `(path of the property, rule, message)`.
+pub(super) const RULES: &[(&str, &str, &str)] = &[
+    (
+        "",
+        "size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "the name must begin with a letter, hold only lower-case letters, digits and '-', and have at most 40 characters",
+    ),
+    (
+        "spec",
+        "self.distro != 'external' || (has(self.backend) && has(self.backend.kubeconfigSecret) && size(self.backend.kubeconfigSecret.name) > 0)",
+        "distro external needs backend.kubeconfigSecret.name",
+    ),
+    ("spec", "self.distro == oldSelf.distro", "distro cannot be changed"),
+    (
+        "spec",
+        "oldSelf.network.serviceCIDR == '' || self.network.serviceCIDR == oldSelf.network.serviceCIDR",
+        "network.serviceCIDR cannot be changed once it is set",
+    ),
+    ("spec", "self.network.clusterDomain == oldSelf.network.clusterDomain", "network.clusterDomain cannot be changed"),
+    ("spec", "self.network.serviceIP == oldSelf.network.serviceIP", "network.serviceIP cannot be changed"),
+    ("spec", "self.distro == 'k3s' || self.version == ''", "version is for distro k3s; distro k8s takes an image"),
+    (
+        "spec",
+        "self.replicas == 1 || has(self.storage.datastoreEndpoint)",
+        "more than one replica needs storage.datastoreEndpoint: SQLite and the embedded etcd belong to one pod",
+    ),
+    (
+        "spec",
+        "!has(self.storage.datastoreEndpoint) || size(self.storage.datastoreEndpoint.secretName) > 0",
+        "storage.datastoreEndpoint needs secretName",
+    ),
+    (
+        "spec",
+        "!has(self.storage.datastoreEndpoint) || (self.distro != 'external' && !has(self.storage.volumeClaim) && !self.storage.embeddedEtcd)",
+        "storage.datastoreEndpoint excludes storage.volumeClaim, storage.embeddedEtcd and distro external",
+    ),
+    ("spec", "self.distro == 'k3s' || !self.storage.embeddedEtcd", "storage.embeddedEtcd is for distro k3s"),
+    (
+        "spec",
+        "has(self.storage.datastoreEndpoint) == has(oldSelf.storage.datastoreEndpoint) && self.storage.embeddedEtcd == oldSelf.storage.embeddedEtcd",
+        "storage.datastoreEndpoint and storage.embeddedEtcd cannot be added or taken away later: the data would stay behind",
+    ),
+];

@@ -1,0 +1,225 @@
+//! The original form: one virtual cluster, from the files of the k3s in the same pod and the Service in front of it, with
+//! the rights of one namespace.
+//!
+//! A round reads both, makes the serving certificate, puts the tenant into the registry and keeps its kubeconfig Secret;
+//! the other planes then serve it like any tenant. Promises: nothing is written but this Secret and the DNS ports of the
+//! own Service; what changes (k3s' certificates, addresses of the Service) is in force without a restart; a round that
+//! fails says why in `/readyz` and leaves the last tenant in force. Must not know how requests or objects are served.
+
+mod certificate;
+mod fallbacks;
+mod files;
+mod host;
+mod kubeconfig;
+mod range;
+mod tenant;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use self::fallbacks::{cluster_resources, missing_rights};
+pub use self::host::{OwnPod, own_pod};
+use crate::certificates::Pair;
+use crate::clock::Clock;
+use crate::crd::PodSecurity;
+use crate::drain::Drain;
+use crate::error::{Error, Kind, Result};
+use crate::names::TenantId;
+use crate::registry::{Registry, Tenant};
+use crate::upstream::ApiClient;
+
+/// How often everything is looked at again.
+const REFRESH: Duration = Duration::from_secs(30);
+/// How soon again while something is missing.
+const RETRY: Duration = Duration::from_millis(500);
+/// How soon again while k3s does not answer.
+const UNANSWERED: Duration = Duration::from_secs(2);
+
+/// What the flags of `portico syncer` say.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Host namespace of the synced objects, and the suffix of their names.
+    pub id: TenantId,
+    /// Namespace of this pod, its Service and its Secret; usually that of the synced objects.
+    pub namespace: String,
+    /// The Service in front of this pod.
+    pub service: String,
+    /// The StatefulSet that owns everything; empty: nobody does.
+    pub owning_stateful_set: String,
+    /// Secret for the kubeconfig; empty: none is written.
+    pub kubeconfig_secret: String,
+    /// Further names and IPs in the serving certificate.
+    pub tls_sans: Vec<String>,
+    /// Port of the API; DNS is served on the next one.
+    pub port: u16,
+    /// Files of k3s.
+    pub files: Files,
+    /// Such as `cluster.local`.
+    pub cluster_domain: String,
+    /// Host ServiceAccount of the tenant's pods; empty: the namespace's default.
+    pub service_account: String,
+    /// What pods may be.
+    pub pod_security: PodSecurity,
+}
+
+/// Files of k3s, by path.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Admin kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// CA of serving certificates.
+    pub server_ca: PathBuf,
+    /// Its key.
+    pub server_ca_key: PathBuf,
+    /// CA of client certificates; its key beside it, with the ending `.key`.
+    pub client_ca: PathBuf,
+    /// CA of front proxies; `client-auth-proxy.{crt,key}` beside it.
+    pub request_header_ca: PathBuf,
+}
+
+/// What the sidecar is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// The flags.
+    pub settings: Settings,
+    /// The host API server.
+    pub host: ApiClient,
+    /// What is filled, with one tenant.
+    pub registry: Arc<Registry>,
+    /// The pod of this process, if it could be found.
+    pub own_pod: Option<OwnPod>,
+    /// What is shown to people.
+    pub state: State,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// What people may know of it. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct State(Arc<Mutex<Shown>>);
+
+#[derive(Debug, Default)]
+struct Shown {
+    problem: Option<String>,
+    served: bool,
+    notes: Vec<String>,
+}
+
+impl State {
+    /// What is waited for or wrong; None while all is well.
+    pub fn problem(&self) -> Option<String> {
+        let shown = self.0.lock();
+        match &shown.problem {
+            Some(problem) => Some(problem.clone()),
+            None if shown.served => None,
+            None => Some("k3s' files are not read yet".to_owned()),
+        }
+    }
+
+    /// Facts that are no problem of readiness.
+    pub fn notes(&self) -> Vec<String> {
+        self.0.lock().notes.clone()
+    }
+
+    fn settle(&self, outcome: &Result<()>) {
+        let mut shown = self.0.lock();
+        let problem = outcome.as_ref().err().map(ToString::to_string);
+        if problem != shown.problem {
+            match &problem {
+                Some(problem) => tracing::info!(%problem, "waiting"),
+                None => tracing::info!("served"),
+            }
+        }
+        shown.served |= outcome.is_ok();
+        shown.problem = problem;
+    }
+
+    fn note(&self, about: &str, text: String) {
+        let line = format!("{about}: {text}");
+        let mut shown = self.0.lock();
+        if shown.notes.contains(&line) {
+            return;
+        }
+        tracing::info!("{line}");
+        let prefix = format!("{about}: ");
+        shown.notes.retain(|note| !note.starts_with(&prefix));
+        shown.notes.push(line);
+    }
+}
+
+/// Keeps the tenant until the drain begins.
+pub async fn run(parts: Parts, mut drain: Drain) {
+    let mut sidecar = Sidecar { parts, serving: None, generation: 0, range: range::Check::default() };
+    loop {
+        let outcome = tokio::select! {
+            outcome = sidecar.round() => outcome,
+            _ = drain.signaled() => return,
+        };
+        sidecar.parts.state.settle(&outcome);
+        let wait = match outcome {
+            Ok(()) if sidecar.range.is_done() => REFRESH,
+            Ok(()) => UNANSWERED,
+            Err(_) => RETRY,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(sidecar.parts.clock.jitter(wait)) => {}
+            _ = drain.signaled() => return,
+        }
+    }
+}
+
+struct Sidecar {
+    parts: Parts,
+    /// The serving certificate, in memory only: every replica makes its own.
+    serving: Option<Pair>,
+    generation: u64,
+    range: range::Check,
+}
+
+impl Sidecar {
+    /// Files, host, certificate, tenant, Secret: in this order, each once.
+    async fn round(&mut self) -> Result<()> {
+        let parts = &self.parts;
+        let (settings, now) = (&parts.settings, parts.clock.now());
+        let material = files::read(&settings.files).await?;
+        let surroundings = host::look(&parts.host, settings, parts.own_pod.as_ref()).await?;
+        host::ensure_dns_ports(&parts.host, settings, &surroundings).await?;
+        let names = certificate::names(settings, &surroundings);
+        let serving = certificate::serving(self.serving.take(), &material.server_ca, &names, now)?;
+        self.serving = Some(serving.clone());
+        let inputs = tenant::Inputs { settings, material: &material, surroundings: &surroundings, serving: &serving };
+        let fingerprint = inputs.fingerprint();
+        let snapshot = parts.registry.load();
+        let old = snapshot.by_id(&settings.id).cloned();
+        let tenant = match old {
+            Some(tenant) if tenant.fingerprint == fingerprint => tenant,
+            old => {
+                self.generation += 1;
+                let tenant = Arc::new(inputs.build(fingerprint, self.generation, &parts.clock)?);
+                swap(&parts.registry, old.as_deref(), &tenant);
+                tenant
+            }
+        };
+        if !settings.kubeconfig_secret.is_empty() {
+            kubeconfig::ensure(&parts.host, settings, &surroundings, &material, &names, now).await?;
+        }
+        self.range.run(&parts.host, &settings.namespace, &tenant, &parts.state).await;
+        Ok(())
+    }
+}
+
+fn swap(registry: &Registry, old: Option<&Tenant>, tenant: &Arc<Tenant>) {
+    registry.put(tenant);
+    if let Some(old) = old {
+        old.backend.pool.close();
+    }
+    tracing::info!(tenant = %tenant.id, generation = tenant.generation, "tenant in force");
+}
+
+/// Something is not there yet that others are about to make.
+fn missing(what: impl Into<String>) -> Error {
+    Error::own(Kind::Unavailable, what)
+}

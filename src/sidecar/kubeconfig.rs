@@ -1,0 +1,117 @@
+//! The kubeconfig Secret: a cluster admin's certificate, signed by k3s' client CA and renewed in time, owned by the
+//! StatefulSet so that it goes with it.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Settings;
+use super::files::Material;
+use super::host::Surroundings;
+use crate::error::{Error, Kind, Result};
+use crate::kubeconfig::{self, Way};
+use crate::names::keys;
+use crate::translate::identity;
+use crate::upstream::ApiClient;
+use crate::upstream::resources::SECRETS;
+use crate::upstream::secret::{decoded, encoded};
+
+/// As k3s' own admin.
+const ADMIN: &str = "system:admin";
+
+/// Writes the Secret when it is missing or not what it should be. Another replica's is as good as ours.
+pub(super) async fn ensure(
+    host: &ApiClient,
+    settings: &Settings,
+    around: &Surroundings,
+    material: &Material,
+    names: &[String],
+    now: Timestamp,
+) -> Result<()> {
+    let (namespace, name) = (settings.namespace.as_str(), settings.kubeconfig_secret.as_str());
+    let found = host.get(&SECRETS, Some(namespace), name).await?;
+    if let Some(found) = &found {
+        check_ours(found, settings, around)?;
+    }
+    let old = found.as_ref().map(|secret| decoded(&secret["data"]));
+    let data = kubeconfig::plan(old.as_ref(), &material.client_ca, ADMIN, &ways(settings, material), now)?;
+    let metadata = metadata(settings, around, names);
+    let is_right = |secret: &Value| {
+        old.as_ref() == Some(&data)
+            && secret["metadata"]["annotations"][keys::CERTIFICATE_NAMES]
+                == metadata["annotations"][keys::CERTIFICATE_NAMES]
+            && secret["metadata"]["labels"][keys::CONTROL_PLANE] == metadata["labels"][keys::CONTROL_PLANE]
+    };
+    if found.as_ref().is_some_and(is_right) {
+        return Ok(());
+    }
+    let mut secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata, "data": encoded(&data)});
+    let written = match found {
+        None => host.create(&SECRETS, Some(namespace), &secret).await,
+        Some(found) => {
+            secret["type"] = found["type"].clone();
+            secret["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"].clone();
+            host.replace(&SECRETS, Some(namespace), name, "", &secret).await
+        }
+    };
+    match written {
+        Ok(_) => {
+            tracing::info!(secret = name, "the kubeconfig is written");
+            Ok(())
+        }
+        // Another replica was faster; the next round reads its Secret.
+        Err(error) if matches!(error.kind(), Kind::Conflict | Kind::AlreadyExists) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn metadata(settings: &Settings, around: &Surroundings, names: &[String]) -> Value {
+    let mut metadata = json!({
+        "name": settings.kubeconfig_secret,
+        "namespace": settings.namespace,
+        "labels": {
+            keys::CONTROL_PLANE: settings.id.name().as_str(),
+            "app": "portico",
+            "vcluster-name": settings.id.name().as_str(),
+        },
+        // `portico connect` reads there which addresses can be verified.
+        "annotations": {keys::CERTIFICATE_NAMES: names.join(",")},
+    });
+    if let Some(owner) = &around.owner {
+        metadata["ownerReferences"] = json!([identity::owner_reference(owner)]);
+    }
+    metadata
+}
+
+/// A Secret that vcluster wrote belongs to the same StatefulSet and has nothing else in it.
+fn check_ours(secret: &Value, settings: &Settings, around: &Surroundings) -> Result<()> {
+    let metadata = &secret["metadata"];
+    let owners = metadata["ownerReferences"].as_array();
+    let is_owned = around.owner.as_ref().is_some_and(|owner| {
+        owners.is_some_and(|owners| owners.iter().any(|found| found["uid"] == owner.uid.as_str()))
+    });
+    if is_owned || metadata["labels"][keys::CONTROL_PLANE] == settings.id.name().as_str() {
+        return Ok(());
+    }
+    Err(Error::own(
+        Kind::AlreadyExists,
+        format!(
+            "Secret {:?} exists and is not this cluster's: delete it, or choose another with --out-kube-config-secret",
+            settings.kubeconfig_secret
+        ),
+    ))
+}
+
+/// The first as vcluster wrote it: through a forwarded port. The second verifies by a name that the certificate always
+/// has, for addresses that it has not.
+fn ways(settings: &Settings, material: &Material) -> Vec<Way> {
+    let name = settings.id.name();
+    let way = |context: String, tls_server_name| Way {
+        context,
+        server: "https://localhost:8443".to_owned(),
+        tls_server_name,
+        authority: material.server_ca.certificate.clone(),
+    };
+    let verified = format!("{}.{}.svc", settings.service, settings.namespace);
+    vec![way(name.to_string(), None), way(format!("{name}-verified-by-name"), Some(verified))]
+}

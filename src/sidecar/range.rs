@@ -1,0 +1,70 @@
+//! Whether k3s takes the cluster IPs of the host: they are shared, so its `--service-cidr` must hold the host's range.
+
+use crate::registry::Tenant;
+use crate::sidecar::State;
+use crate::upstream::resources::SERVICES;
+use crate::upstream::{ApiClient, service_range};
+
+/// Done once for each generation of the tenant that answers.
+#[derive(Debug, Default)]
+pub(super) struct Check {
+    range: Option<String>,
+    compared: Option<u64>,
+    /// Whether the last run had its answer.
+    done: bool,
+}
+
+impl Check {
+    /// Says what is wrong in the notes; a server that does not answer yet is asked again in a later round.
+    pub(super) async fn run(&mut self, host: &ApiClient, namespace: &str, tenant: &Tenant, state: &State) {
+        self.compare(host, namespace, tenant, state).await;
+        self.done = self.compared == Some(tenant.generation);
+    }
+
+    /// Whether both sides have answered.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    async fn compare(&mut self, host: &ApiClient, namespace: &str, tenant: &Tenant, state: &State) {
+        if self.compared == Some(tenant.generation) {
+            return;
+        }
+        if self.range.is_none() {
+            match service_range::find(|probe| async move { host.try_create(&SERVICES, Some(namespace), &probe).await })
+                .await
+            {
+                Ok(range) => self.range = Some(range),
+                Err(error) => {
+                    tracing::debug!(%error, "the host's service range is not known");
+                    return;
+                }
+            }
+        }
+        let Some((range, (first, last))) = self.range.as_ref().and_then(|r| Some((r, service_range::ends(r)?))) else {
+            return;
+        };
+        let api = &tenant.api;
+        let mut ask = |probe| async move { api.try_create(&SERVICES, Some("default"), &probe).await };
+        for address in [first, last] {
+            match service_range::contains(&mut ask, address).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let text = format!(
+                        "k3s does not take {address}: start it with --service-cidr={range}, the host's range, or Services \
+                         get no addresses that pods can use"
+                    );
+                    state.note("service range", text);
+                    self.compared = Some(tenant.generation);
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the tenant's service range is not known");
+                    return;
+                }
+            }
+        }
+        state.note("service range", format!("{range} on the host, and k3s takes it"));
+        self.compared = Some(tenant.generation);
+    }
+}

@@ -1,0 +1,81 @@
+//! The tenant that the other planes serve, out of what a round found.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+
+use super::Settings;
+use super::files::Material;
+use super::host::Surroundings;
+use crate::certificates::Pair;
+use crate::clock::Clock;
+use crate::error::Result;
+use crate::registry::{Assertion, Backend, Tenant};
+use crate::tls::{ClientTrust, ServerTls};
+use crate::translate::Placement;
+use crate::upstream::{ApiClient, Pool};
+
+/// Everything one generation is made of.
+pub(super) struct Inputs<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) material: &'a Material,
+    pub(super) surroundings: &'a Surroundings,
+    pub(super) serving: &'a Pair,
+}
+
+impl Inputs<'_> {
+    /// Equal fingerprints mean that there is nothing to swap.
+    pub(super) fn fingerprint(&self) -> String {
+        let around = self.surroundings;
+        let mut sha = Sha256::new();
+        for part in [
+            &self.material.digest,
+            &self.serving.certificate,
+            &around.address.to_string(),
+            &around.owner.as_ref().map(|o| o.uid.clone()).unwrap_or_default(),
+            &format!("{:?}", around.selected_by),
+        ] {
+            sha.update(part.len().to_be_bytes());
+            sha.update(part.as_bytes());
+        }
+        sha.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    pub(super) fn build(&self, fingerprint: String, generation: u64, clock: &Clock) -> Result<Tenant> {
+        let (settings, material, around) = (self.settings, self.material, self.surroundings);
+        let pool = Arc::new(Pool::new(material.target.clone(), clock.clone()));
+        let mut identity = HeaderMap::new();
+        if material.is_front_proxy {
+            identity.insert("x-remote-user", HeaderValue::from_static("system:portico"));
+            identity.insert("x-remote-group", HeaderValue::from_static("system:masters"));
+        }
+        let assertion = if material.is_front_proxy { Assertion::FrontProxy } else { Assertion::Impersonate };
+        let owner_uid = around.owner.as_ref().map(|owner| owner.uid.clone());
+        Ok(Tenant {
+            id: settings.id.clone(),
+            uid: owner_uid.unwrap_or_else(|| around.service_uid.clone()),
+            owner: around.owner.clone(),
+            placement: Placement {
+                guarded_labels: Arc::new(around.selected_by.clone()),
+                service_account: settings.service_account.clone(),
+                ..Placement::default()
+            },
+            generation,
+            hosts: Vec::new(),
+            port: settings.port,
+            server_tls: ServerTls::from_pem(self.serving.certificate.as_bytes(), self.serving.key.as_bytes())?,
+            client_trust: ClientTrust::from_pem(material.client_ca.certificate.as_bytes())?,
+            server_ca_pem: material.server_ca.certificate.clone(),
+            api: ApiClient::new(Arc::clone(&pool), identity),
+            backend: Backend { pool, assertion },
+            // As k3s itself: `anonymous-auth=false`.
+            anonymous: false,
+            api_service_ip: around.address,
+            dns_service_ip: around.address,
+            cluster_domain: settings.cluster_domain.clone(),
+            pod_security: settings.pod_security,
+            fingerprint,
+        })
+    }
+}
