@@ -59,7 +59,11 @@ pub async fn settle(engine: &Engine, tenant: &TenantState) {
         return;
     }
     let mut tally = Tally::default();
-    for resource in KINDS.iter().filter(|resource| engine.catalog.index_of(resource).is_some()) {
+    // Without a right to a kind its source rests as well. Should the right come later: a name that is taken is reported, and
+    // taken over by the next start.
+    let may = |resource: &&Resource| engine.access.read(resource) && engine.access.allow("patch", resource, "");
+    let synced = |resource: &&Resource| engine.catalog.index_of(resource).is_some();
+    for resource in KINDS.iter().filter(synced).filter(may) {
         let mut failures = 0_u32;
         while let Err(error) = adopt_kind(engine, tenant, resource, &mut tally).await {
             failures += 1;

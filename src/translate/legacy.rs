@@ -33,6 +33,9 @@ pub const ADOPTED: &str = "portico.dev/adopted";
 /// Annotation on an adopted pod: `Kind/host name` of what it uses and its virtual pod does not name, comma-separated.
 pub const ALSO_USES: &str = "portico.dev/also-uses";
 
+/// Labels, inside a tenant, of nodes and volumes that vcluster made up.
+const MADE_UP: &[&str] = &["vcluster.loft.sh/fake-node", "vcluster.loft.sh/fake-pv"];
+
 /// A virtual object's namespace and name.
 pub type Key = (String, String);
 
@@ -113,6 +116,11 @@ pub fn judge(kind: &str, host: &Value, candidates: &[&Value], around: Around<'_>
         }
         (None, _) => left_over(kind, host, around, view),
     }
+}
+
+/// Whether vcluster made up this node or volume inside a tenant.
+pub fn is_made_up(virtual_object: &Value) -> bool {
+    MADE_UP.iter().any(|label| identity::label(virtual_object, label) == "true")
 }
 
 /// Keeps what an adopted pod reads of its own labels as vcluster kept it: hashed keys, and all of them as one annotation.

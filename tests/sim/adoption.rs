@@ -12,8 +12,9 @@ use portico::clock::Clock;
 use portico::config::{Span, SyncerConfig};
 use portico::error::Side;
 use portico::names::keys;
+use portico::rights::Access;
 use portico::syncer::kinds::{self, Switches};
-use portico::syncer::{Catalog, Member, Running, Settings, Stats};
+use portico::syncer::{Catalog, Member, OwnPlace, Running, Settings, Stats};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -109,6 +110,8 @@ impl World {
             host: Arc::new(self.host.clone()),
             clock: Clock::seeded("2026-01-01T00:00:00Z".parse().unwrap(), self.random.random()),
             stats: Arc::clone(&self.stats),
+            access: Access::granted(),
+            own_place: OwnPlace::default(),
         });
         running.engine.set_members(self.members(""));
         self.running = Some(running);

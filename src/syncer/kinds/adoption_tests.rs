@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 
 use super::super::kind::{Direction, ResourceSyncer};
-use super::claim::ClaimKind;
+use super::claim::{ClaimKind, VolumeKind};
+use super::cluster::NodeKind;
 use super::config::ConfigKind;
 use super::endpoints::EndpointsKind;
 use super::ingress::IngressKind;
@@ -306,4 +307,36 @@ fn what_refers_to_a_long_old_name_uses_it() {
     let made = world.host("Pod", "other-x-default-x-vc1").expect("made");
     assert_eq!(made["spec"]["containers"][0]["envFrom"][0]["configMapRef"]["name"], host_name);
     assert_eq!(identity::label(&made, keys::CLUSTER), "vc1");
+}
+
+#[test]
+fn nodes_and_volumes_that_were_made_up_go_when_nothing_needs_them() {
+    let mut world = world();
+    let node = json!({"metadata": {"name": "n1", "uid": "v-n1", "labels": {"vcluster.loft.sh/fake-node": "true"}}});
+    world.put_virtual("Node", node.clone());
+    world.put_host("Node", json!({"metadata": {"name": "n1"}}));
+    world.settle(&NodeKind, "", "n1");
+    let taken_over = world.virtual_one("Node", "", "n1").expect("kept");
+    assert!(identity::is_from_host(&taken_over));
+    world.put_virtual("Node", node);
+    world.remove_host("Node", "n1");
+    world.settle(&NodeKind, "", "n1");
+    assert!(world.virtual_one("Node", "", "n1").is_none());
+
+    let volume = json!({"metadata": {"name": "pv-1", "uid": "v-pv", "labels": {"vcluster.loft.sh/fake-pv": "true"}},
+        "spec": {"flexVolume": {"driver": "fake"}}, "status": {"phase": "Bound"}});
+    world.put_virtual("PersistentVolume", volume.clone());
+    let claim = object("data", &json!({"spec": {"volumeName": "pv-1"}, "status": {"phase": "Bound"}}));
+    put(&mut world, "PersistentVolumeClaim", &claim, old().copy(&claim));
+    let uid = json::uid(&world.host("PersistentVolumeClaim", "data-x-default-x-vc1").expect("kept")).to_owned();
+    let reference = json!({"namespace": "team-a", "name": "data-x-default-x-vc1", "uid": uid});
+    world.put_host(
+        "PersistentVolume",
+        json!({"metadata": {"name": "pv-1"}, "spec": {"claimRef": reference}, "status": {"phase": "Bound"}}),
+    );
+    world.settle(&VolumeKind, "", "pv-1");
+    assert_eq!(world.virtual_one("PersistentVolume", "", "pv-1"), Some(volume), "its source could not be changed");
+    world.remove_host("PersistentVolume", "pv-1");
+    world.settle(&VolumeKind, "", "pv-1");
+    assert!(world.virtual_one("PersistentVolume", "", "pv-1").is_none());
 }

@@ -12,7 +12,7 @@ use super::{
     strip_last_applied, strip_metadata,
 };
 use crate::names::Limit;
-use crate::translate::{diff, identity, json};
+use crate::translate::{diff, identity, json, legacy};
 use crate::upstream::resources::{CLAIMS, VOLUMES};
 use crate::upstream::{PatchKind, Resource};
 
@@ -250,6 +250,8 @@ impl ResourceSyncer for VolumeKind {
     ) -> Plan {
         let claim = host.and_then(|host| claim_of(host, view, lookup));
         match (virtual_object, host.zip(claim)) {
+            // Its source cannot change, so it stays as vcluster made it up, until its claim goes.
+            (Some(object), None) if legacy::is_made_up(object) => volume_gone(object),
             (Some(object), _) if !identity::is_from_host(object) => Plan::default(),
             (object, Some((host, claim))) => volume_up(object, host, &claim),
             (Some(object), None) => volume_gone(object),
