@@ -17,7 +17,7 @@ E2E_THREADS ?= 4
 TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
 
 PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntrack socat iproute2 kmod procps \
-            busybox-static openssl gcc libc6-dev binutils make python3 ca-certificates
+            busybox-static openssl gcc libc6-dev binutils make python3 python3-venv ca-certificates
 # What end-to-end tests start as databases of control planes.
 DATABASES := mariadb-server postgresql
 
@@ -31,7 +31,7 @@ export CARGO_TARGET_DIR
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: up image ## From a fresh machine to a running system with two virtual clusters, explained step by step
@@ -54,7 +54,7 @@ down: ## Stop the local Kubernetes and remove everything it left on the machine
 .PHONY: image
 image: packages binary ## Build the images (PROFILE=release: optimized) and put them into the running cluster
 	@$(CLUSTER)/build control-plane
-	@$(CLUSTER)/images pause busybox agnhost portico syncer control-plane
+	@$(CLUSTER)/images pause busybox agnhost portico syncer control-plane k3s-stand-in
 
 ##@ Develop
 
@@ -70,10 +70,14 @@ unit: ## Unit, component and architecture tests
 	cargo test --locked --lib --bins $(addprefix --test ,$(filter-out e2e,$(TESTS)))
 
 .PHONY: e2e
-e2e: up image databases manifests-check ## End-to-end tests against the local Kubernetes
+e2e: up image databases go-test manifests-check ## End-to-end tests against the local Kubernetes
 	@if [ -x tests/e2e/run ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig E2E_THREADS=$(E2E_THREADS) tests/e2e/run; \
 	elif [ -f tests/e2e.rs ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig cargo test --locked --test e2e -- --test-threads=$(E2E_THREADS); \
 	else echo "no end-to-end tests yet"; fi
+
+.PHONY: e2e-forms
+e2e-forms: up image databases ## The tests of the tenant's side in every form and with every datastore (half an hour)
+	@tests/e2e/run --forms
 
 .PHONY: bench
 bench: up image ## Measure against the real proxies and direct calls (docs/performance.md)
@@ -140,6 +144,11 @@ manifests-check:
 .PHONY: packages
 packages: ## Install the operating system's packages that are missing (Debian, Ubuntu)
 	@$(CLUSTER)/packages $(PACKAGES)
+
+# With the flags of tests/cluster/build, so that nothing is compiled twice.
+.PHONY: go-test
+go-test: ## Unit tests of the control plane
+	cd deploy/control-plane && CGO_ENABLED=1 GOFLAGS=-buildvcs=false go test -trimpath -tags "sqlite_omit_load_extension netgo osusergo" .
 
 .PHONY: databases
 databases: ## Install the databases that end-to-end tests use (Debian, Ubuntu); none is started

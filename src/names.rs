@@ -27,6 +27,8 @@ pub mod keys {
     pub const OBJECT_KIND: &str = "portico.dev/object-kind";
     /// Annotation on a host Service made by the gateway before the virtual one exists: RFC 3339 time of the attempt.
     pub const PENDING: &str = "portico.dev/pending-since";
+    /// Label on the kubeconfig Secret of the sidecar form: the cluster's name.
+    pub const SIDECAR: &str = "portico.dev/sidecar";
     /// Annotation on a kubeconfig Secret of the sidecar form: names and IPs in the serving certificate, comma-separated.
     pub const CERTIFICATE_NAMES: &str = "portico.dev/certificate-names";
     /// Field manager of all server-side applies.

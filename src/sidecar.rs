@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub use self::fallbacks::{cluster_resources, missing_rights};
+pub use self::fallbacks::{cluster_resources, lacks_essentials, missing_rights};
 pub use self::host::{OwnPod, own_pod};
 use crate::certificates::Pair;
 use crate::clock::Clock;
@@ -28,7 +28,8 @@ use crate::crd::PodSecurity;
 use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
 use crate::names::TenantId;
-use crate::registry::{Registry, Tenant};
+use crate::registry::Registry;
+use crate::rights::Access;
 use crate::upstream::ApiClient;
 
 /// How often everything is looked at again.
@@ -89,6 +90,8 @@ pub struct Parts {
     pub host: ApiClient,
     /// What is filled, with one tenant.
     pub registry: Arc<Registry>,
+    /// What may be done on the host.
+    pub access: Access,
     /// The pod of this process, if it could be found.
     pub own_pod: Option<OwnPod>,
     /// What is shown to people.
@@ -152,7 +155,8 @@ impl State {
 
 /// Keeps the tenant until the drain begins.
 pub async fn run(parts: Parts, mut drain: Drain) {
-    let mut sidecar = Sidecar { parts, serving: None, generation: 0, range: range::Check::default() };
+    let mut sidecar =
+        Sidecar { parts, serving: None, generation: 0, digest: String::new(), range: range::Check::default() };
     loop {
         let outcome = tokio::select! {
             outcome = sidecar.round() => outcome,
@@ -176,6 +180,8 @@ struct Sidecar {
     /// The serving certificate, in memory only: every replica makes its own.
     serving: Option<Pair>,
     generation: u64,
+    /// Of the files that the tenant in force was made from.
+    digest: String,
     range: range::Check,
 }
 
@@ -198,25 +204,24 @@ impl Sidecar {
             Some(tenant) if tenant.fingerprint == fingerprint => tenant,
             old => {
                 self.generation += 1;
-                let tenant = Arc::new(inputs.build(fingerprint, self.generation, &parts.clock)?);
-                swap(&parts.registry, old.as_deref(), &tenant);
+                // While k3s' files are the same, so are the connections: nothing that runs notices a change of names.
+                let same = old.as_deref().filter(|_| self.digest == material.digest);
+                let tenant = Arc::new(inputs.build(fingerprint, self.generation, same, &parts.clock)?);
+                parts.registry.put(&tenant);
+                if let Some(old) = old.filter(|_| self.digest != material.digest) {
+                    old.backend.pool.close();
+                }
+                self.digest.clone_from(&material.digest);
+                tracing::info!(tenant = %tenant.id, generation = tenant.generation, "tenant in force");
                 tenant
             }
         };
         if !settings.kubeconfig_secret.is_empty() {
             kubeconfig::ensure(&parts.host, settings, &surroundings, &material, &names, now).await?;
         }
-        self.range.run(&parts.host, &settings.namespace, &tenant, &parts.state).await;
+        self.range.run(parts, &tenant).await;
         Ok(())
     }
-}
-
-fn swap(registry: &Registry, old: Option<&Tenant>, tenant: &Arc<Tenant>) {
-    registry.put(tenant);
-    if let Some(old) = old {
-        old.backend.pool.close();
-    }
-    tracing::info!(tenant = %tenant.id, generation = tenant.generation, "tenant in force");
 }
 
 /// Something is not there yet that others are about to make.

@@ -194,6 +194,8 @@ async fn ask_host(question: &Question, settings: &Settings, clock: &Clock) -> (R
 fn show(readiness: &Readiness, common: &Common) {
     let state = common.state.clone();
     readiness.check("tenant", move || state.problem());
+    let access = common.access.clone();
+    readiness.check("rights", move || sidecar::lacks_essentials(&access));
     let (access, state) = (common.access.clone(), common.state.clone());
     let lock = lock_name(&common.settings);
     readiness.note(move || {
@@ -229,6 +231,7 @@ fn parts(common: &Common) -> sidecar::Parts {
         settings: common.settings.clone(),
         host: common.host.clone(),
         registry: Arc::clone(&common.registry),
+        access: common.access.clone(),
         own_pod: common.own_pod.clone(),
         state: common.state.clone(),
         clock: common.clock.clone(),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 
 use super::access::{PorticoArgs, is_code};
 use super::cluster;
@@ -107,6 +107,14 @@ async fn read_secret(host: &Host, name: &str, status: Result<VirtualClusterStatu
             return access(secret, secret_name, &host.namespace);
         }
     }
+    // A sidecar's Secret may have any name; its label says whose it is.
+    let labelled = ListParams::default().labels(&format!("{}={name}", keys::SIDECAR));
+    if let Ok(found) = api.list(&labelled).await
+        && let Some(secret) = found.items.into_iter().next()
+    {
+        let secret_name = secret.metadata.name.clone().unwrap_or_default();
+        return access(secret, &secret_name, &host.namespace);
+    }
     let status = status?;
     let why = if status.message.is_empty() { String::new() } else { format!(" ({})", status.message) };
     let secret_name = candidates.first().map(String::as_str).unwrap_or_default();
@@ -146,7 +154,7 @@ async fn choose_server(host: &Host, args: &Args, access: Access) -> Outcome<(Acc
         }
         let found = access.at(server).ok_or_else(|| {
             Failure::new(
-                format!("Secret vc-{} does not say how to verify {server}", args.name),
+                format!("the kubeconfig Secret of {} does not say how to verify {server}", args.name),
                 "give the other form of the URL: with the path /clusters/NAMESPACE/NAME, or without",
             )
         })?;

@@ -77,7 +77,7 @@ struct FileArgs {
     /// CA of client certificates; its key lies beside it.
     #[arg(long, default_value = "/data/server/tls/client-ca.crt", value_name = "FILE")]
     client_ca_cert: PathBuf,
-    /// CA of front proxies; client-auth-proxy.crt and .key lie beside it.
+    /// CA of front proxies. Its folder counts: client-auth-proxy.crt and .key lie there.
     #[arg(long, default_value = "/data/server/tls/request-header-ca.crt", value_name = "FILE")]
     request_header_ca_cert: PathBuf,
 }
@@ -95,7 +95,7 @@ struct SyncArgs {
     /// Only host nodes with these labels are shown and used: `a=b,c=d`.
     #[arg(long, value_delimiter = ',', value_name = "LABELS", value_parser = pair)]
     node_selector: Vec<(String, String)>,
-    /// Whether pods are held to --node-selector.
+    /// `false`: as if --node-selector were not given.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     enforce_node_selector: bool,
     /// Host ServiceAccount of the synced pods; its token is never mounted.

@@ -3,8 +3,8 @@
 use crate::rights::Access;
 use crate::upstream::Resource;
 use crate::upstream::resources::{
-    ENDPOINT_SLICES, EVENTS, INGRESS_CLASSES, INGRESSES, NODES, PODS, PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICE_CIDRS,
-    STORAGE_CLASSES, VOLUMES,
+    CLAIMS, CONFIG_MAPS, ENDPOINT_SLICES, EVENTS, INGRESS_CLASSES, INGRESSES, NODES, PODS, PRIORITY_CLASSES,
+    RUNTIME_CLASSES, SECRETS, SERVICE_CIDRS, SERVICES, STORAGE_CLASSES, VOLUMES,
 };
 
 /// A right and what is done without it.
@@ -23,7 +23,12 @@ const fn patch(subresource: &'static str, instead: &'static str) -> Fallback {
     Fallback { resource: PODS, patched: subresource, instead }
 }
 
-const FALLBACKS: [Fallback; 13] = [
+const FALLBACKS: [Fallback; 18] = [
+    read(PODS, NOT_SYNCED),
+    read(SERVICES, NOT_SYNCED),
+    read(CONFIG_MAPS, NOT_SYNCED),
+    read(SECRETS, NOT_SYNCED),
+    read(CLAIMS, NOT_SYNCED),
     read(NODES, "nodes are made up from the pods that run on them"),
     read(VOLUMES, "volumes are made up from the claims that are bound to them"),
     read(STORAGE_CLASSES, "no StorageClass is shown; a claim's class is passed on as it is"),
@@ -38,6 +43,14 @@ const FALLBACKS: [Fallback; 13] = [
     patch("ephemeralcontainers", "kubectl debug cannot add containers to a pod"),
     patch("resize", "pods cannot be resized in place"),
 ];
+
+const NOT_SYNCED: &str = "they stay in the virtual cluster, and nothing that needs them runs";
+
+/// What makes the whole useless: without pods and Services on the host there is nothing to be ready for.
+pub fn lacks_essentials(access: &Access) -> Option<String> {
+    let lacking = FALLBACKS.iter().take(2).find(|fallback| !fallback.is_granted(access))?;
+    Some(format!("{}; see the Role in deploy/sidecar/dev-cluster.yaml", lacking.line()))
+}
 
 /// Cluster-scoped resources whose rights are asked for.
 pub fn cluster_resources() -> Vec<Resource> {
@@ -77,6 +90,7 @@ mod tests {
         let (_sender, rules) = tokio::sync::watch::channel(Arc::new(Rules::default()));
         let lines = missing_rights(&Access::followed(rules));
         assert_eq!(lines.len(), FALLBACKS.len());
+        assert!(lacks_essentials(&Access::granted()).is_none());
         assert!(lines.iter().any(|l| l.contains("nodes") && l.contains("made up")));
         assert!(missing_rights(&Access::granted()).is_empty());
         assert_eq!(cluster_resources().len(), 7);

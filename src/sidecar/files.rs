@@ -27,7 +27,7 @@ pub(super) async fn read(files: &Files) -> Result<Material> {
     let client_ca = pair(&files.client_ca, &files.client_ca.with_extension("key")).await?;
     let kubeconfig = text(&files.kubeconfig).await?;
     let folder = files.kubeconfig.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    let mut target = kubeconfig::target(&kubeconfig, Side::Backend, &Named::Below(folder))?;
+    let mut target = kubeconfig::target(&kubeconfig, Side::Backend, &Named::Below(folder.clone()))?;
     let proxy = front_proxy(files).await?;
     if let Some(proxy) = &proxy {
         let identity = (proxy.certificate.as_bytes(), proxy.key.as_bytes());
@@ -35,8 +35,12 @@ pub(super) async fn read(files: &Files) -> Result<Material> {
         target.tls_without_identity = tls::client_config(server_ca.certificate.as_bytes(), None)?;
         target.credential = Credential::Certificate;
     }
-    let proxy_text = proxy.as_ref().map(|p| p.certificate.clone()).unwrap_or_default();
-    let parts = [&server_ca.certificate, &server_ca.key, &client_ca.certificate, &kubeconfig, &proxy_text];
+    // Without a front proxy the identity is in files that the kubeconfig names: they may be renewed under the same names.
+    let identity = match &proxy {
+        Some(proxy) => proxy.certificate.clone(),
+        None => named_files(&kubeconfig, &folder).await,
+    };
+    let parts = [&server_ca.certificate, &server_ca.key, &client_ca.certificate, &kubeconfig, &identity];
     let digest = parts.map(String::as_str).join("\n");
     Ok(Material { server_ca, client_ca, target, is_front_proxy: proxy.is_some(), digest })
 }
@@ -49,6 +53,24 @@ async fn front_proxy(files: &Files) -> Result<Option<Pair>> {
         return Ok(None);
     }
     pair(&certificate, &key).await.map(Some)
+}
+
+/// The text of every file that a kubeconfig names.
+async fn named_files(kubeconfig: &str, folder: &Path) -> String {
+    const KEYS: [&str; 4] = ["client-certificate:", "client-key:", "certificate-authority:", "tokenFile:"];
+    let mut all = String::new();
+    for line in kubeconfig.lines() {
+        let named = KEYS.iter().find_map(|key| line.split_once(key)).map(|(_, rest)| rest);
+        for word in named
+            .into_iter()
+            .flat_map(|rest| rest.split(|c: char| c.is_whitespace() || matches!(c, ',' | '}' | '"' | '\'')))
+        {
+            if !word.is_empty() {
+                all.push_str(&tokio::fs::read_to_string(folder.join(word)).await.unwrap_or_default());
+            }
+        }
+    }
+    all
 }
 
 async fn pair(certificate: &Path, key: &Path) -> Result<Pair> {
@@ -134,7 +156,11 @@ mod tests {
         let error = read(&files).await.err().expect("half a pair");
         assert!(error.to_string().contains("client-auth-proxy.crt"), "{error}");
         std::fs::remove_file(folder.path().join("client-auth-proxy.key")).expect("removed");
-        assert!(!read(&files).await.expect("complete").is_front_proxy);
+        let admin = read(&files).await.expect("complete");
+        assert!(!admin.is_front_proxy);
+        let renewed = std::fs::read_to_string(folder.path().join("client-admin.crt")).expect("there") + "\n";
+        write(folder.path(), "client-admin.crt", &renewed);
+        assert_ne!(read(&files).await.expect("complete").digest, admin.digest, "a renewed certificate is noticed");
     }
 
     #[tokio::test]

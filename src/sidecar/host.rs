@@ -36,7 +36,7 @@ pub(super) struct Surroundings {
     pub(super) owner: Option<Owner>,
     /// Names and addresses under which this pod is reached.
     pub(super) names: Vec<String>,
-    /// Label terms that Services in front of this pod select by.
+    /// Label terms that Services of the namespace select by, but for the tenant's own.
     pub(super) selected_by: BTreeSet<(String, String)>,
 }
 
@@ -78,8 +78,9 @@ pub(super) async fn look(host: &ApiClient, settings: &Settings, own: Option<&Own
         });
         if selects_us || json::name(service) == settings.service {
             surroundings.names.extend(service_names(service));
-            surroundings.selected_by.extend(selector);
         }
+        // Also what other workloads of the namespace are selected by, another virtual cluster's for one.
+        surroundings.selected_by.extend(selector);
     }
     let own = own.into_iter().flat_map(|own| [own.ip.clone(), own.node_ip.clone()]);
     surroundings.names.extend(own.filter(|name| !name.is_empty()));

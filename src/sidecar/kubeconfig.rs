@@ -39,7 +39,7 @@ pub(super) async fn ensure(
         old.as_ref() == Some(&data)
             && secret["metadata"]["annotations"][keys::CERTIFICATE_NAMES]
                 == metadata["annotations"][keys::CERTIFICATE_NAMES]
-            && secret["metadata"]["labels"][keys::CONTROL_PLANE] == metadata["labels"][keys::CONTROL_PLANE]
+            && secret["metadata"]["labels"][keys::SIDECAR] == metadata["labels"][keys::SIDECAR]
     };
     if found.as_ref().is_some_and(is_right) {
         return Ok(());
@@ -70,7 +70,7 @@ fn metadata(settings: &Settings, around: &Surroundings, names: &[String]) -> Val
         "name": settings.kubeconfig_secret,
         "namespace": settings.namespace,
         "labels": {
-            keys::CONTROL_PLANE: settings.id.name().as_str(),
+            keys::SIDECAR: settings.id.name().as_str(),
             "app": "portico",
             "vcluster-name": settings.id.name().as_str(),
         },
@@ -90,7 +90,7 @@ fn check_ours(secret: &Value, settings: &Settings, around: &Surroundings) -> Res
     let is_owned = around.owner.as_ref().is_some_and(|owner| {
         owners.is_some_and(|owners| owners.iter().any(|found| found["uid"] == owner.uid.as_str()))
     });
-    if is_owned || metadata["labels"][keys::CONTROL_PLANE] == settings.id.name().as_str() {
+    if is_owned || metadata["labels"][keys::SIDECAR] == settings.id.name().as_str() {
         return Ok(());
     }
     Err(Error::own(

@@ -1,9 +1,11 @@
 //! Whether k3s takes the cluster IPs of the host: they are shared, so its `--service-cidr` must hold the host's range.
 
+use crate::error::Result;
 use crate::registry::Tenant;
-use crate::sidecar::State;
-use crate::upstream::resources::SERVICES;
-use crate::upstream::{ApiClient, service_range};
+use crate::rights::Access;
+use crate::sidecar::{Parts, State};
+use crate::upstream::resources::{SERVICE_CIDRS, SERVICES};
+use crate::upstream::{ApiClient, ListOptions, service_range};
 
 /// Done once for each generation of the tenant that answers.
 #[derive(Debug, Default)]
@@ -16,8 +18,8 @@ pub(super) struct Check {
 
 impl Check {
     /// Says what is wrong in the notes; a server that does not answer yet is asked again in a later round.
-    pub(super) async fn run(&mut self, host: &ApiClient, namespace: &str, tenant: &Tenant, state: &State) {
-        self.compare(host, namespace, tenant, state).await;
+    pub(super) async fn run(&mut self, parts: &Parts, tenant: &Tenant) {
+        self.compare(&parts.host, &parts.access, &parts.settings.namespace, tenant, &parts.state).await;
         self.done = self.compared == Some(tenant.generation);
     }
 
@@ -26,14 +28,12 @@ impl Check {
         self.done
     }
 
-    async fn compare(&mut self, host: &ApiClient, namespace: &str, tenant: &Tenant, state: &State) {
+    async fn compare(&mut self, host: &ApiClient, access: &Access, namespace: &str, tenant: &Tenant, state: &State) {
         if self.compared == Some(tenant.generation) {
             return;
         }
         if self.range.is_none() {
-            match service_range::find(|probe| async move { host.try_create(&SERVICES, Some(namespace), &probe).await })
-                .await
-            {
+            match host_range(host, access, namespace).await {
                 Ok(range) => self.range = Some(range),
                 Err(error) => {
                     tracing::debug!(%error, "the host's service range is not known");
@@ -41,7 +41,10 @@ impl Check {
                 }
             }
         }
-        let Some((range, (first, last))) = self.range.as_ref().and_then(|r| Some((r, service_range::ends(r)?))) else {
+        let Some(range) = &self.range else { return };
+        let Some((first, last)) = service_range::ends(range) else {
+            state.note("service range", format!("{range} on the host cannot be compared"));
+            self.compared = Some(tenant.generation);
             return;
         };
         let api = &tenant.api;
@@ -67,4 +70,16 @@ impl Check {
         state.note("service range", format!("{range} on the host, and k3s takes it"));
         self.compared = Some(tenant.generation);
     }
+}
+
+/// As an object where that may be read, else by dry runs.
+async fn host_range(host: &ApiClient, access: &Access, namespace: &str) -> Result<String> {
+    if access.read(&SERVICE_CIDRS) {
+        let (ranges, _) = host.list(&SERVICE_CIDRS, None, &ListOptions::default()).await?;
+        let own = ranges.iter().find(|range| range["metadata"]["name"] == "kubernetes");
+        if let Some(range) = own.and_then(|range| range["spec"]["cidrs"][0].as_str()) {
+            return Ok(range.to_owned());
+        }
+    }
+    service_range::find(|probe| async move { host.try_create(&SERVICES, Some(namespace), &probe).await }).await
 }

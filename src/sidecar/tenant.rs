@@ -42,15 +42,19 @@ impl Inputs<'_> {
         sha.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    pub(super) fn build(&self, fingerprint: String, generation: u64, clock: &Clock) -> Result<Tenant> {
+    /// `same` is a tenant whose connections go on being used.
+    pub(super) fn build(
+        &self,
+        fingerprint: String,
+        generation: u64,
+        same: Option<&Tenant>,
+        clock: &Clock,
+    ) -> Result<Tenant> {
         let (settings, material, around) = (self.settings, self.material, self.surroundings);
-        let pool = Arc::new(Pool::new(material.target.clone(), clock.clone()));
-        let mut identity = HeaderMap::new();
-        if material.is_front_proxy {
-            identity.insert("x-remote-user", HeaderValue::from_static("system:portico"));
-            identity.insert("x-remote-group", HeaderValue::from_static("system:masters"));
-        }
-        let assertion = if material.is_front_proxy { Assertion::FrontProxy } else { Assertion::Impersonate };
+        let (backend, api) = match same {
+            Some(tenant) => (tenant.backend.clone(), tenant.api.clone()),
+            None => connections(material, clock),
+        };
         let owner_uid = around.owner.as_ref().map(|owner| owner.uid.clone());
         Ok(Tenant {
             id: settings.id.clone(),
@@ -67,8 +71,8 @@ impl Inputs<'_> {
             server_tls: ServerTls::from_pem(self.serving.certificate.as_bytes(), self.serving.key.as_bytes())?,
             client_trust: ClientTrust::from_pem(material.client_ca.certificate.as_bytes())?,
             server_ca_pem: material.server_ca.certificate.clone(),
-            api: ApiClient::new(Arc::clone(&pool), identity),
-            backend: Backend { pool, assertion },
+            backend,
+            api,
             // As k3s itself: `anonymous-auth=false`.
             anonymous: false,
             api_service_ip: around.address,
@@ -78,4 +82,16 @@ impl Inputs<'_> {
             fingerprint,
         })
     }
+}
+
+fn connections(material: &Material, clock: &Clock) -> (Backend, ApiClient) {
+    let pool = Arc::new(Pool::new(material.target.clone(), clock.clone()));
+    let mut identity = HeaderMap::new();
+    if material.is_front_proxy {
+        identity.insert("x-remote-user", HeaderValue::from_static("system:portico"));
+        identity.insert("x-remote-group", HeaderValue::from_static("system:masters"));
+    }
+    let assertion = if material.is_front_proxy { Assertion::FrontProxy } else { Assertion::Impersonate };
+    let api = ApiClient::new(Arc::clone(&pool), identity);
+    (Backend { pool, assertion }, api)
 }

@@ -1,8 +1,9 @@
 //! The tenant's `default/kubernetes` Service: its ClusterIP is the one that the host gave the tenant's API.
 //!
 //! The API server makes that Service by itself with the first address of its range, whenever it is missing; so ours
-//! comes by delete and create, again and again until ours is there. Endpoints are ours too, since the API server runs
-//! without an endpoint reconciler.
+//! comes by delete and create, again and again until ours is there. Endpoints are ours too where the API server runs
+//! without an endpoint reconciler; k3s of the original manifest has one, and what it writes leads nobody astray, since pods
+//! meet the host's Service.
 
 use std::time::Duration;
 
@@ -111,7 +112,11 @@ async fn endpoints(member: &Member, address: &str) -> Result<()> {
     });
     let current = member.api.get(&ENDPOINT_SLICES, Some(NAMESPACE), NAME).await?;
     if current.as_ref().and_then(|s| s.pointer("/endpoints/0/addresses/0")).and_then(Value::as_str) != Some(address) {
-        member.api.apply(&ENDPOINT_SLICES, Some(NAMESPACE), NAME, &slice).await?;
+        match member.api.apply(&ENDPOINT_SLICES, Some(NAMESPACE), NAME, &slice).await {
+            // Before Kubernetes 1.21 there are none.
+            Err(error) if error.kind() != Kind::NotFound => return Err(error),
+            _ => {}
+        }
     }
     Ok(())
 }

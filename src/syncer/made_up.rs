@@ -95,7 +95,8 @@ impl Witness for MadeUp {
             let again = before.as_ref() == Some(target);
             let (known, count) = state.made.entry(target.clone()).or_insert_with(|| (Value::Null, 0));
             *count += usize::from(!again);
-            let differs = *known != object;
+            // A pod that was just bound does not know its node's address yet; others do.
+            let differs = *known != object && !(knows_address(known) && !knows_address(&object));
             if differs {
                 known.clone_from(&object);
             }
@@ -125,6 +126,10 @@ impl StandIn for MadeUp {
     fn end(&self) {
         self.state.lock().active = false;
     }
+}
+
+fn knows_address(node: &Value) -> bool {
+    json::items(node, "/status/addresses").iter().any(|address| json::text(address, "/type") == "InternalIP")
 }
 
 fn node_of(pod: &Value, own_place: &OwnPlace) -> Option<Value> {

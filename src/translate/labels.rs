@@ -20,7 +20,7 @@ pub fn value<'a>(key: &str, value: &'a str, view: &View) -> Cow<'a, str> {
 /// A guarded value, or what becomes of one: the latter must move on as well, or two values would meet.
 fn is_guarded(key: &str, value: &str, view: &View) -> bool {
     if key == TEMPLATE_HASH {
-        return view.owner.as_ref().is_some_and(|owner| !owner.controller);
+        return view.owner.as_ref().is_none_or(|owner| !owner.controller);
     }
     let suffix = suffix(view);
     let guarded = view.placement.guarded_labels.iter().filter(|(guarded, _)| guarded == key);

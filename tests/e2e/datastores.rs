@@ -1,14 +1,14 @@
 //! Control planes that keep their data in a database outside of the pod, over TLS: one replica of two is killed and the
 //! API goes on; then both, and nothing is lost.
 
-mod servers;
+pub(crate) mod servers;
 
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::harness::sidecar::STAND_IN;
 use crate::harness::{Dump, Tenant, eventually, host, portico, run_id};
-use crate::k3s::STAND_IN;
 use servers::{PASSWORD, Server};
 
 const NAME: &str = "twins";

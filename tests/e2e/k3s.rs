@@ -2,10 +2,8 @@
 //! k3s' flags, reads CAs where k3s reads them and has a supervisor on k3s' port; what is k3s' own beyond that is not
 //! tested here.
 
+use crate::harness::sidecar::STAND_IN;
 use crate::harness::{Dump, Tenant, eventually, host, portico, raw, run_id, work};
-
-/// Made by `make image`.
-pub(crate) const STAND_IN: &str = "docker.io/portico/k3s-stand-in:dev";
 
 /// Sends a request straight to the control plane's Service on the host, past the gateway.
 fn at_backend(tenant: &Tenant, path: &str) -> Result<(u16, String), String> {

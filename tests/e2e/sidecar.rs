@@ -31,6 +31,17 @@ fn the_manifest_differs_by_two_image_names() {
     assert!(differing.iter().all(|(a, b)| a.contains("image:") && b.contains("image:")), "{differing:?}");
 }
 
+/// The manifest that new users are given is the original with today's images.
+#[test]
+fn the_manifest_of_today_is_the_original_but_for_the_images() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/sidecar/dev-cluster.yaml");
+    let today = std::fs::read_to_string(path).expect("a manifest");
+    let images = |text: &str| text.lines().filter(|l| l.contains("image:")).map(str::to_owned).collect::<Vec<_>>();
+    let rest = |text: &str| text.lines().filter(|l| !l.contains("image:")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(rest(&today), rest(&original("dev-cluster.yaml")));
+    assert!(images(&today)[0].contains("rancher/k3s:v1.") && images(&today)[1].contains("portico/syncer:"), "{today}");
+}
+
 #[test]
 fn the_original_manifest_is_a_working_cluster() {
     let tenant = create("dev-cluster", "original");
@@ -192,6 +203,14 @@ fn two_in_one_namespace_do_not_meet() {
         tenant.kubectl(&["exec", "web", "--", "true"]).ok();
         tenant.on_host(&["get", "pod", &format!("web-x-default-x-{}", tenant.name)]).ok();
     }
+    // Nor does a pod of one come behind the other's API or DNS.
+    let mut pod: Value = serde_saphyr::from_str(&sleeper("impostor")).expect("a pod");
+    pod["metadata"]["labels"] = json!({"app": "mine"});
+    Invocation::kubectl(&both[1].kubeconfig, &["apply", "-f", "-"]).stdin(pod.to_string().as_bytes()).run().ok();
+    both[1].kubectl(&["wait", "pod/impostor", "--for=condition=Ready", "--timeout=90s"]).ok();
+    let own = both[0].on_host(&["get", "pod", "mine-0", "-o", "jsonpath={.status.podIP}"]).ok();
+    let behind = ["get", "endpoints", "mine", "-o", "jsonpath={.subsets[*].addresses[*].ip}"];
+    assert_eq!(both[0].on_host(&behind).ok(), own);
     // The credentials of one are worth nothing at the other.
     let thief = with_user(&both[0].kubeconfig, &crate::harness::user_of(&both[1].kubeconfig), "theirs-at-mine");
     crate::harness::kubectl(&thief, &["get", "pods"]).fails(&["unauthorized", "logged in", "not valid"]);
@@ -248,6 +267,34 @@ fn whoever_comes_through_a_tls_ending_proxy_is_told_that_only_tokens_pass() {
         let answer = raw(&tenant.kubeconfig, path, &[], |_| {}).expect("an answer");
         answer.is_status(404);
     }
+    done(tenant);
+}
+
+/// A load balancer's address that comes later is in the certificate without a restart, and nothing that runs notices.
+#[test]
+fn a_load_balancers_address_comes_into_the_certificate() {
+    let tenant = create("balanced", "balanced");
+    let _dump = Dump(vec![tenant]);
+    let space = tenant.space("balanced");
+    let watch = space.invocation(&["get", "configmaps", "-w", "-o", "name"]).start();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "outside"},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "balanced"}, "ports": [{"port": 443, "targetPort": 8443}]}});
+    sidecar::apply(&tenant.namespace, &service.to_string());
+    // What a cloud's controller would write; here an address of the node itself, so that it can be called.
+    let status = r#"{"status": {"loadBalancer": {"ingress": [{"ip": "10.88.0.1"}, {"hostname": "lb.example.test"}]}}}"#;
+    tenant.on_host(&["patch", "service", "outside", "--subresource=status", "--type=merge", "-p", status]).ok();
+    let names = ["get", "secret", "balanced", "-o", "jsonpath={.metadata.annotations.portico\\.dev/certificate-names}"];
+    eventually_is("the certificate has it", || tenant.on_host(&names).out().contains("lb.example.test"));
+    let port = tenant.on_host(&["get", "service", "outside", "-o", "jsonpath={.spec.ports[0].nodePort}"]).ok();
+    let answer = raw(&tenant.kubeconfig, "/version", &[], |config| {
+        config.cluster_url = format!("https://10.88.0.1:{port}").parse().expect("a URL");
+        // Verified by the name of the load balancer.
+        config.tls_server_name = Some("lb.example.test".to_owned());
+    });
+    assert_eq!(answer.expect("a TLS connection").code, 200);
+    space.kubectl(&["create", "configmap", "still", "--from-literal=a=b"]).ok();
+    watch.line_with("configmap/still");
+    assert_eq!(restarts(&tenant.namespace, "app=balanced"), 0);
     done(tenant);
 }
 

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use portico::certificates::{Leaf, Pair, Usage, new_ca, new_leaf};
 use tempfile::TempDir;
 
-use crate::harness::{eventually_is, gateway_url, host, target};
+use crate::harness::{eventually_is, gateway_url, host, target, work};
 
-pub(super) const PASSWORD: &str = "a-password-for-one-test";
+pub(crate) const PASSWORD: &str = "a-password-for-one-test";
 
 /// A database that runs until it is dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     /// What a datastore's `endpoint` says.
-    pub(super) endpoint: String,
+    pub(crate) endpoint: String,
     /// Files of the Secret beside it.
     files: Vec<(&'static str, PathBuf)>,
     child: Child,
@@ -27,12 +27,23 @@ pub(super) struct Server {
 
 impl Server {
     /// Makes Secret `database` in a namespace.
-    pub(super) fn secret(&self, namespace: &str) {
+    pub(crate) fn secret(&self, namespace: &str) {
         let mut arguments = vec![format!("--from-literal=endpoint={}", self.endpoint)];
         arguments.extend(self.files.iter().map(|(key, file)| format!("--from-file={key}={}", file.display())));
         let mut command = vec!["-n", namespace, "create", "secret", "generic", "database"];
         command.extend(arguments.iter().map(String::as_str));
         host(&command).ok();
+    }
+}
+
+impl Server {
+    /// Leaves it running until `tests/e2e/run` ends it by its pid: for a tenant that all tests of a run share.
+    pub(crate) fn for_the_whole_run(self) {
+        use std::io::Write as _;
+        let list = std::fs::OpenOptions::new().create(true).append(true).open(work().join("servers.pids"));
+        writeln!(list.expect("a list of pids"), "{} {}", self.child.id(), self._folder.path().display())
+            .expect("written");
+        std::mem::forget(self);
     }
 }
 
@@ -159,7 +170,7 @@ fn system_user(name: &str) -> (u32, u32) {
 }
 
 /// PostgreSQL, which lets in nobody without TLS.
-pub(super) fn postgres() -> Server {
+pub(crate) fn postgres() -> Server {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions.map(|entry| entry.path().join("bin")).filter(|bin| bin.join("postgres").exists()).max();
     let programs = newest.expect("PostgreSQL is not installed: 'make databases'");
@@ -185,7 +196,7 @@ pub(super) fn postgres() -> Server {
 }
 
 /// MariaDB, likewise.
-pub(super) fn mariadb() -> Server {
+pub(crate) fn mariadb() -> Server {
     let place = Place::new(Some("mysql"));
     let data = format!("--datadir={}", place.text("data"));
     let install = ["--no-defaults", &data, "--auth-root-authentication-method=normal", "--skip-test-db"];
@@ -215,7 +226,7 @@ pub(super) fn mariadb() -> Server {
 }
 
 /// An etcd that asks for a certificate.
-pub(super) fn etcd() -> Server {
+pub(crate) fn etcd() -> Server {
     let place = Place::new(None);
     place.pair("client", Usage::Client, Vec::new());
     let (client, peer) = (format!("https://{}:{}", node(), place.port), format!("http://{}:{}", node(), free_port()));

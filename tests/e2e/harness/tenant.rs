@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use super::program::{Answer, Invocation, kubectl, portico};
+use super::sidecar::STAND_IN;
 use super::{SYSTEM, eventually, gateway_url, host, run_id, work};
+use crate::datastores::servers::{self, Server};
 
 /// A virtual cluster.
 #[derive(Debug)]
@@ -33,10 +35,27 @@ pub(crate) fn beta() -> &'static Tenant {
 impl Tenant {
     /// In the form that is tested in this run: `PORTICO_E2E_FORM`, `shared` by default.
     fn of_form(name: &str, place: &str, flags: &[&str]) -> Self {
-        match std::env::var("PORTICO_E2E_FORM").as_deref() {
-            Ok("sidecar") => Self::sidecar(name, &format!("e2e-sidecar-{place}")),
-            Ok("shared") | Err(_) => Self::create(name, &format!("e2e-{place}"), flags),
-            Ok(other) => panic!("PORTICO_E2E_FORM={other}: shared or sidecar"),
+        let form = std::env::var("PORTICO_E2E_FORM").unwrap_or_else(|_| "shared".to_owned());
+        let namespace = if form == "shared" { format!("e2e-{place}") } else { format!("e2e-{form}-{place}") };
+        let stored = |server: Server, more: &[&str]| {
+            host(&["create", "namespace", &namespace]).ok();
+            server.secret(&namespace);
+            server.for_the_whole_run();
+            Self::create(name, &namespace, &[flags, &["--datastore-secret", "database"], more].concat())
+        };
+        let k3s = ["--distro", "k3s", "--image", STAND_IN];
+        match form.as_str() {
+            "shared" => Self::create(name, &namespace, flags),
+            "sidecar" => Self::sidecar(name, &namespace),
+            "k3s" => Self::create(name, &namespace, &[flags, &k3s].concat()),
+            "k3s-postgresql" => stored(servers::postgres(), &k3s),
+            "k3s-etcd-inside" => {
+                Self::create(name, &namespace, &[flags, &k3s, &["-f", "tests/e2e/etcd-inside.yaml"]].concat())
+            }
+            "postgresql" => stored(servers::postgres(), &[]),
+            "mariadb" => stored(servers::mariadb(), &[]),
+            "etcd" => stored(servers::etcd(), &[]),
+            other => panic!("PORTICO_E2E_FORM={other} is unknown; see tests/e2e/run"),
         }
     }
 
