@@ -203,6 +203,7 @@ fn syncer(common: &Common, drain: Drain) -> Task {
             stats: Arc::clone(&stats),
             access: Access::granted(),
             own_place: OwnPlace::default(),
+            adopts: false,
         };
         async move {
             syncer::run(parts, drain).await;

@@ -13,6 +13,7 @@ use crate::registry::{Registry, Tenant};
 use crate::rights::Access;
 use crate::upstream::ApiClient;
 
+pub mod adopt;
 pub mod apply;
 pub mod cache;
 pub mod catalog;
@@ -58,18 +59,20 @@ pub struct Parts {
     pub access: Access,
     /// Where this process runs.
     pub own_place: OwnPlace,
+    /// Whether host objects that vcluster made for the tenants are taken over.
+    pub adopts: bool,
 }
 
 /// Syncs all tenants of the registry until the drain begins; then finishes the writes that run and returns. Dropping
 /// the future stops at once, which is safe too. Run it under the lease only.
 pub async fn run(parts: Parts, mut drain: Drain) {
-    let Parts { config, catalog, registry, host, clock, stats, access, own_place } = parts;
+    let Parts { config, catalog, registry, host, clock, stats, access, own_place, adopts } = parts;
     let mut changed = registry.subscribe();
     let settings = Settings { config: config.clone(), catalog, host: Arc::new(host), clock, stats, access, own_place };
     let running = Running::start(settings);
     loop {
         changed.mark_unchanged();
-        let members = registry.load().tenants().map(|tenant| member(tenant, &config)).collect();
+        let members = registry.load().tenants().map(|tenant| member(tenant, &config, adopts)).collect();
         running.engine.set_members(members);
         tokio::select! {
             _ = drain.signaled() => break,
@@ -79,7 +82,7 @@ pub async fn run(parts: Parts, mut drain: Drain) {
     running.stop().await;
 }
 
-fn member(tenant: &Tenant, config: &SyncerConfig) -> Member {
+fn member(tenant: &Tenant, config: &SyncerConfig, adopts: bool) -> Member {
     Member {
         view: kind::TenantView {
             translate_images: config.translate_images.clone(),
@@ -88,5 +91,6 @@ fn member(tenant: &Tenant, config: &SyncerConfig) -> Member {
         },
         api: Arc::new(tenant.api.clone()),
         fingerprint: tenant.fingerprint.clone(),
+        adopts,
     }
 }

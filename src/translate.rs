@@ -17,6 +17,7 @@ pub mod identity;
 pub mod ingress;
 pub mod json;
 pub mod labels;
+pub mod legacy;
 pub mod pod;
 pub mod policy;
 pub mod selector;

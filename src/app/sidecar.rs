@@ -297,6 +297,7 @@ fn syncer(common: &Common, version: String, drain: Drain) -> Task {
             stats: Arc::clone(&stats),
             access: access.clone(),
             own_place: own_place.clone(),
+            adopts: true,
         };
         async move {
             syncer::run(parts, drain).await;

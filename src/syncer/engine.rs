@@ -25,7 +25,7 @@ use crate::syncer::queue::{Item, Queue, TenantNumber, Urgency};
 use crate::syncer::source::{Feed, Incoming, Source, StandIn};
 use crate::syncer::stats::{Snapshot, Stats};
 use crate::syncer::tenant::{Member, Origin, TenantState, Touched, pack_virtual};
-use crate::syncer::{drift, kubernetes_service, worker};
+use crate::syncer::{adopt, drift, kubernetes_service, worker};
 use crate::task::{self, Task};
 use crate::upstream::{ListOptions, Resource};
 
@@ -195,6 +195,7 @@ impl Engine {
         let owned = Arc::clone(&tenant);
         tenant.own(task::spawn("sync-tenant", async move {
             kubernetes_service::settle(&engine, &owned).await;
+            adopt::settle(&engine, &owned).await;
             engine.start_sources(&owned);
             kubernetes_service::guard(&engine, &owned).await;
         }));

@@ -24,6 +24,8 @@ pub mod pod;
 pub mod service;
 
 #[cfg(test)]
+mod adoption_tests;
+#[cfg(test)]
 mod testing;
 
 /// Which kinds are synced; all by default.

@@ -32,6 +32,8 @@ pub struct Member {
     pub api: SharedCluster,
     /// Equal means nothing changed.
     pub fingerprint: String,
+    /// Host objects that vcluster made for it are taken over before anything is planned.
+    pub adopts: bool,
 }
 
 /// One tenant.
@@ -311,7 +313,7 @@ impl TenantState {
     }
 
     /// A host object has an older name: everything that refers to it must use that one, also what is made anew.
-    fn remember_alias(&self, key: &ObjectKey, name: &str) {
+    pub fn remember_alias(&self, key: &ObjectKey, name: &str) {
         let mut bound = self.bound.write();
         let mut member = Member::clone(&bound);
         let aliases = Arc::make_mut(&mut member.view.placement.aliases);

@@ -7,6 +7,8 @@ use crate::names::Limit;
 
 /// Value of the kind annotation.
 pub const KIND: &str = "Service";
+/// Annotation on the host: the tenant's [`addresses`] that the host refused.
+pub const REFUSED: &str = "portico.dev/refused-addresses";
 
 /// Fields of `spec` that cross unchanged. `externalIPs` never does: it would take traffic of others (CVE-2020-8554).
 const FIELDS: &[&str] = &[

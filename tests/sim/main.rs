@@ -5,8 +5,11 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
+mod adoption;
 mod kinds;
 mod server;
+#[path = "../support/vcluster.rs"]
+mod vcluster;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +99,7 @@ impl World {
             view: tenant.view.clone(),
             api: Arc::new(tenant.server.clone()),
             fingerprint: String::new(),
+            adopts: false,
         });
         running.engine.set_members(members.collect());
         self.running = Some(running);
@@ -183,6 +187,7 @@ impl World {
                     view: tenant.view.clone(),
                     api: Arc::new(tenant.server.clone()),
                     fingerprint: fingerprint.clone(),
+                    adopts: false,
                 });
                 self.running.as_ref().unwrap().engine.set_members(members.collect());
             }

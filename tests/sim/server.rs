@@ -36,6 +36,8 @@ struct State {
     objects: BTreeMap<Key, Value>,
     log: Vec<Change>,
     writes: u64,
+    /// Lists by selector: plural, selector.
+    lists: Vec<(String, String)>,
     name: String,
 }
 
@@ -51,15 +53,22 @@ struct Change {
 pub struct Faults {
     random: Mutex<StdRng>,
     on: Mutex<bool>,
+    /// How late watches of the host are.
+    lag: Mutex<Duration>,
 }
 
 impl Faults {
     pub fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { random: Mutex::new(StdRng::seed_from_u64(seed)), on: Mutex::new(true) })
+        Arc::new(Self { random: Mutex::new(StdRng::seed_from_u64(seed)), on: Mutex::new(true), lag: Mutex::default() })
     }
 
     pub fn stop(&self) {
         *self.on.lock() = false;
+    }
+
+    /// Every event of the host comes so late from now on.
+    pub fn delay_watches(&self, lag: Duration) {
+        *self.lag.lock() = lag;
     }
 
     fn below(&self, bound: u64) -> u64 {
@@ -119,6 +128,7 @@ impl Server {
                 objects: BTreeMap::new(),
                 log: Vec::new(),
                 writes: 0,
+                lists: Vec::new(),
                 name: name.to_owned(),
             }),
             moved: watch::Sender::new(0),
@@ -160,6 +170,11 @@ impl Inner {
     /// Writes of the engine so far.
     pub fn writes(&self) -> u64 {
         self.state.lock().writes
+    }
+
+    /// Lists so far: plural, selector.
+    pub fn lists(&self) -> Vec<(String, String)> {
+        self.state.lock().lists.clone()
     }
 
     /// Direct access for actors and checks: no faults, no delay.
@@ -256,10 +271,20 @@ impl State {
     }
 
     fn matches(key: &Key, object: &Value, plural: &str, namespace: Option<&str>, options: &ListOptions) -> bool {
-        key.0 == plural
-            && namespace.is_none_or(|n| n == key.1)
-            && (options.label_selector.is_empty() || !object["metadata"]["labels"][&options.label_selector].is_null())
+        key.0 == plural && namespace.is_none_or(|n| n == key.1) && selects(&options.label_selector, object)
     }
+}
+
+/// `a`, `!a` and `a=b`, with commas between.
+fn selects(selector: &str, object: &Value) -> bool {
+    let label = |key: &str| object["metadata"]["labels"][key].as_str();
+    selector.split(',').filter(|term| !term.is_empty()).all(|term| {
+        match (term.strip_prefix('!'), term.split_once('=')) {
+            (Some(key), _) => label(key).is_none(),
+            (None, Some((key, value))) => label(key) == Some(value),
+            (None, None) => label(term).is_some(),
+        }
+    })
 }
 
 fn field(object: &Value, name: &str) -> String {
@@ -313,7 +338,8 @@ impl Cluster for Server {
         Box::pin(async move {
             self.faults.before(self.side, false).await?;
             let listing = {
-                let state = self.state.lock();
+                let mut state = self.state.lock();
+                state.lists.push((resource.plural.to_owned(), options.label_selector.clone()));
                 let items = state.objects.iter();
                 let items = items.filter(|(k, o)| State::matches(k, o, resource.plural, namespace, options));
                 (items.map(|(_, o)| o.clone()).collect(), state.version.to_string())
@@ -568,6 +594,10 @@ impl Stream {
     async fn misfortune(&mut self) -> Result<()> {
         let faults = &self.server.faults;
         faults.latency().await;
+        let lag = *faults.lag.lock();
+        if self.server.side == Side::Host && !lag.is_zero() {
+            tokio::time::sleep(lag).await;
+        }
         if faults.strikes(40) {
             self.ready.pop_front();
         }

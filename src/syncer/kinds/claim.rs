@@ -12,7 +12,7 @@ use super::{
     strip_last_applied, strip_metadata,
 };
 use crate::names::Limit;
-use crate::translate::{diff, identity, json};
+use crate::translate::{diff, identity, json, legacy};
 use crate::upstream::resources::{CLAIMS, VOLUMES};
 use crate::upstream::{PatchKind, Resource};
 
@@ -77,8 +77,11 @@ impl ResourceSyncer for ClaimKind {
         {
             return Plan { actions: delete_virtual(CLAIMS, object, None), ..Plan::default() };
         }
-        let mut actions =
-            apply_down(CLAIMS, virtual_object, host, |object| claim_intent(object, view), |object| object);
+        let mut actions = if is_beyond_intent(virtual_object, host) {
+            Vec::new()
+        } else {
+            apply_down(CLAIMS, virtual_object, host, |object| claim_intent(object, view), |object| object)
+        };
         let mut requires = Vec::new();
         if let (Some(object), Some(host)) = (virtual_object, host)
             && is_for(host, object)
@@ -93,6 +96,12 @@ impl ResourceSyncer for ClaimKind {
         }
         Plan { actions, requires, ..Plan::default() }
     }
+}
+
+/// A claim that vcluster made from a source that Portico would not use. It holds data: it stays, and is written no more.
+fn is_beyond_intent(virtual_object: Option<&Value>, host: Option<&Value>) -> bool {
+    let (Some(object), Some(host)) = (virtual_object, host) else { return false };
+    foreign_source(object).is_some() && is_for(host, object) && !json::is_deleting(object)
 }
 
 /// A claim that must not be made on the host (again).
@@ -241,6 +250,8 @@ impl ResourceSyncer for VolumeKind {
     ) -> Plan {
         let claim = host.and_then(|host| claim_of(host, view, lookup));
         match (virtual_object, host.zip(claim)) {
+            // Its source cannot change, so it stays as vcluster made it up, until its claim goes.
+            (Some(object), None) if legacy::is_made_up(object) => volume_gone(object),
             (Some(object), _) if !identity::is_from_host(object) => Plan::default(),
             (object, Some((host, claim))) => volume_up(object, host, &claim),
             (Some(object), None) => volume_gone(object),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::super::kind::{Action, Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
 use super::{delete_virtual, key_of, strip_last_applied, strip_metadata};
 use crate::names::keys;
-use crate::translate::{diff, identity, json};
+use crate::translate::{diff, identity, json, legacy};
 use crate::upstream::resources::{INGRESS_CLASSES, NODES, PRIORITY_CLASSES, RUNTIME_CLASSES, STORAGE_CLASSES};
 use crate::upstream::{PatchKind, Resource};
 
@@ -147,7 +147,7 @@ fn node_status(key: &ObjectKey, virtual_object: Option<&Value>, host: &Value) ->
 
 /// The host does not show it (any more): our copy goes, an object of the tenant's own stays.
 fn withdrawn(resource: Resource, virtual_object: Option<&Value>) -> Plan {
-    let ours = virtual_object.filter(|object| identity::is_from_host(object));
+    let ours = virtual_object.filter(|object| identity::is_from_host(object) || legacy::is_made_up(object));
     Plan { actions: ours.map(|o| delete_virtual(resource, o, None)).unwrap_or_default(), ..Plan::default() }
 }
 

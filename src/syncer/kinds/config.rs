@@ -5,15 +5,19 @@
 use serde_json::{Map, Value, json};
 
 use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
-use super::{apply_down, host_name, is_used, kind_annotation, recorded_key, strip_last_applied, strip_metadata};
+use super::{
+    apply_down, host_name, is_for, is_used, key_of, kind_annotation, recorded_key, strip_last_applied, strip_metadata,
+};
 use crate::names::Limit;
-use crate::translate::{diff, identity, json};
+use crate::translate::{diff, identity, json, legacy};
 use crate::upstream::Resource;
 use crate::upstream::resources::{CONFIG_MAPS, SECRETS};
 
 /// ConfigMap by which an API server publishes its CA to every pod.
 const ROOT_CA: &str = "kube-root-ca.crt";
 const FINGERPRINT: &str = "dataFingerprint";
+/// Seconds until an object that only adopted pods use is looked at again: nothing tells when the last of them ends.
+const HELD_RECHECK: u64 = 120;
 
 /// Either kind.
 #[derive(Debug)]
@@ -91,6 +95,19 @@ fn slim(mut object: Value) -> Value {
     object
 }
 
+/// Whether an adopted pod still runs that uses this object although no virtual pod names it: vcluster mounted token
+/// Secrets of accounts in the place of projected tokens. Then it stays as it is; its body is not even at hand.
+fn is_held(kind: &str, virtual_object: Option<&Value>, host: Option<&Value>, lookup: &dyn Lookup) -> bool {
+    let (Some(object), Some(host)) = (virtual_object, host) else { return false };
+    if identity::annotation(host, legacy::ADOPTED).is_empty() || !is_for(host, object) || json::is_deleting(object) {
+        return false;
+    }
+    let pods = lookup.virtual_objects("Pod", json::namespace(object));
+    pods.iter()
+        .filter_map(|pod| lookup.host_object("Pod", &key_of(pod)))
+        .any(|pod| legacy::is_also_used(&pod, kind, json::name(host)))
+}
+
 impl ResourceSyncer for ConfigKind {
     fn resource(&self) -> Resource {
         self.0
@@ -126,6 +143,9 @@ impl ResourceSyncer for ConfigKind {
         lookup: &dyn Lookup,
     ) -> Plan {
         let used = is_used(self.0.kind, key, lookup);
+        if !used && is_held(self.0.kind, virtual_object, host, lookup) {
+            return Plan { again_after: Some(HELD_RECHECK), ..Plan::default() };
+        }
         let intent = |object: &Value| used.then(|| self.intent(object, view)).flatten();
         Plan { actions: apply_down(self.0, virtual_object, host, intent, slim), ..Plan::default() }
     }

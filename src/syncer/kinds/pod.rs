@@ -13,7 +13,7 @@ use super::{
 use crate::crd::PodSecurity;
 use crate::names::Limit;
 use crate::translate::pod::{self, Around, status, update};
-use crate::translate::{json, policy};
+use crate::translate::{identity, json, legacy, policy};
 use crate::upstream::resources::PODS;
 use crate::upstream::{PatchKind, Resource};
 
@@ -252,8 +252,10 @@ fn changes_down(object: &Value, host: &Value, view: &TenantView, lookup: &dyn Lo
         actions.push(resize);
         actions.extend(may.then(|| patch("", record)));
     }
-    // No write while they are good: the engine knows when they must be refreshed.
-    actions.extend(ensure_tokens(object, view));
+    // No write while they are good: the engine knows when they must be refreshed. A pod that vcluster made mounts others.
+    if identity::annotation(host, legacy::ADOPTED).is_empty() {
+        actions.extend(ensure_tokens(object, view));
+    }
     actions
 }
 

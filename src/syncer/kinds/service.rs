@@ -12,12 +12,11 @@ use super::{
     delete_host, delete_virtual, explain, host_name, patch_virtual, recorded_key, strip_last_applied, strip_metadata,
 };
 use crate::names::{Limit, keys};
+pub use crate::translate::service::REFUSED;
 use crate::translate::{diff, identity, json, service};
 use crate::upstream::resources::SERVICES;
 use crate::upstream::{PatchKind, Resource};
 
-/// Annotation on the host: the tenant's addresses ([`service::addresses`]) that the host refused.
-pub const REFUSED: &str = "portico.dev/refused-addresses";
 /// Annotation on the host: the tenant's Service while it is being made again.
 pub const RECREATE: &str = "portico.dev/recreate";
 /// How long a host Service may wait for the virtual one that the gateway is about to make.

@@ -304,7 +304,7 @@ fn apply_patch(object: &mut Value, patch: &Value, kind: PatchKind) {
     }
 }
 
-fn merge(object: &mut Value, patch: &Value) {
+pub(crate) fn merge(object: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *object = patch.clone();
         return;

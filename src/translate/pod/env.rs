@@ -138,7 +138,7 @@ pub(super) fn refers_to(pod: &Value, path: &str) -> bool {
 }
 
 /// `key="value"` lines as a kubelet writes whole maps.
-pub(super) fn lines(map: &BTreeMap<String, String>) -> String {
+pub fn lines(map: &BTreeMap<String, String>) -> String {
     map.iter().map(|(key, value)| format!("{key}={}", quoted(value))).collect::<Vec<_>>().join("\n")
 }
 

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::{View, identity, json};
+use super::super::{View, identity, json, legacy};
 use super::{RESOURCES, env, image, metadata, references};
 
 const LISTS: &[&str] = &["containers", "initContainers"];
@@ -37,6 +37,9 @@ pub(super) fn resources(pod: &Value) -> Value {
 /// Strategic patch of the host pod for what changed in the tenant; None when nothing did.
 pub fn patch(pod: &Value, host: &Value, view: &View) -> Option<Value> {
     let mut wanted = metadata(pod, view)?;
+    if !identity::annotation(host, legacy::ADOPTED).is_empty() {
+        legacy::keep_current(&mut wanted, pod, host, view);
+    }
     identity::record_keys(&mut wanted);
     let changed = |key: &str| {
         wanted.get("annotations").and_then(|a| a.get(key)).and_then(Value::as_str).unwrap_or_default()
@@ -68,6 +71,11 @@ pub fn patch(pod: &Value, host: &Value, view: &View) -> Option<Value> {
         patch.insert("spec".to_owned(), Value::Object(spec));
     }
     Some(Value::Object(patch))
+}
+
+/// Whether the host pod is as it would have been written last.
+pub fn is_current(pod: &Value, host: &Value, view: &View) -> bool {
+    spec_patch(pod, host, view).is_empty()
 }
 
 fn spec_patch(pod: &Value, host: &Value, view: &View) -> Map<String, Value> {
