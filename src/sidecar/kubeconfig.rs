@@ -1,6 +1,10 @@
 //! The kubeconfig Secret: a cluster admin's certificate, signed by k3s' client CA and renewed in time, owned by the
 //! StatefulSet so that it goes with it.
 
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -30,7 +34,7 @@ pub(super) async fn ensure(
     let (namespace, name) = (settings.namespace.as_str(), settings.kubeconfig_secret.as_str());
     let found = host.get(&SECRETS, Some(namespace), name).await?;
     if let Some(found) = &found {
-        check_ours(found, settings, around)?;
+        check_ours(found, settings, around, &material.server_ca.certificate)?;
     }
     let old = found.as_ref().map(|secret| decoded(&secret["data"]));
     let data = kubeconfig::plan(old.as_ref(), &material.client_ca, ADMIN, &ways(settings, material), now)?;
@@ -83,14 +87,15 @@ fn metadata(settings: &Settings, around: &Surroundings, names: &[String]) -> Val
     metadata
 }
 
-/// A Secret that vcluster wrote belongs to the same StatefulSet and has nothing else in it.
-fn check_ours(secret: &Value, settings: &Settings, around: &Surroundings) -> Result<()> {
+/// Ours, or what vcluster 0.3 left: that has neither an owner nor a label, but is a kubeconfig of this very cluster.
+fn check_ours(secret: &Value, settings: &Settings, around: &Surroundings, server_ca: &str) -> Result<()> {
     let metadata = &secret["metadata"];
     let owners = metadata["ownerReferences"].as_array();
     let is_owned = around.owner.as_ref().is_some_and(|owner| {
         owners.is_some_and(|owners| owners.iter().any(|found| found["uid"] == owner.uid.as_str()))
     });
-    if is_owned || metadata["labels"][keys::SIDECAR] == settings.id.name().as_str() {
+    let is_labelled = metadata["labels"][keys::SIDECAR] == settings.id.name().as_str();
+    if is_owned || is_labelled || trusts(&decoded(&secret["data"]), server_ca) {
         return Ok(());
     }
     Err(Error::own(
@@ -100,6 +105,18 @@ fn check_ours(secret: &Value, settings: &Settings, around: &Surroundings) -> Res
             settings.kubeconfig_secret
         ),
     ))
+}
+
+/// Whether there is a kubeconfig and nothing else, and all its clusters are verified by this CA.
+fn trusts(data: &BTreeMap<String, String>, server_ca: &str) -> bool {
+    let (Some(config), 1) = (data.get(kubeconfig::CONFIG), data.len()) else { return false };
+    let Ok(document) = serde_saphyr::from_str::<Value>(config) else { return false };
+    let clusters = document["clusters"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_ours = |cluster: &Value| {
+        let ca = cluster["cluster"]["certificate-authority-data"].as_str().and_then(|text| STANDARD.decode(text).ok());
+        ca.is_some_and(|ca| ca.trim_ascii() == server_ca.trim().as_bytes())
+    };
+    !clusters.is_empty() && clusters.iter().all(is_ours)
 }
 
 /// The first as vcluster wrote it: through a forwarded port. The second verifies by a name that the certificate always
@@ -114,4 +131,30 @@ fn ways(settings: &Settings, material: &Material) -> Vec<Way> {
     };
     let verified = format!("{}.{}.svc", settings.service, settings.namespace);
     vec![way(name.to_string(), None), way(format!("{name}-verified-by-name"), Some(verified))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(config: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([("config".to_owned(), config.to_owned())])
+    }
+
+    #[test]
+    fn a_kubeconfig_of_another_cluster_is_never_written_over() {
+        let config = |ca: &str| {
+            let ca = STANDARD.encode(ca);
+            format!(
+                "kind: Config\nclusters: [{{name: c, cluster: {{server: 'https://localhost:8443', certificate-authority-data: {ca}}}}}]\n"
+            )
+        };
+        assert!(trusts(&data(&config("OURS\n")), "OURS"));
+        assert!(!trusts(&data(&config("THEIRS")), "OURS"));
+        assert!(!trusts(&data("kind: Config\nclusters: []\n"), "OURS"));
+        assert!(!trusts(&data("password"), "OURS"));
+        let mut more = data(&config("OURS"));
+        more.insert("password".to_owned(), "x".to_owned());
+        assert!(!trusts(&more, "OURS"), "what else is in it would be lost");
+    }
 }

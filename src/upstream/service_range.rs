@@ -44,7 +44,7 @@ where
             if let Some(range) = named(error.message()) {
                 return Ok(range);
             }
-            is_refusal(&error)?;
+            outside(error)?;
         }
     }
     let chosen = try_create(probe(None)).await?;
@@ -78,7 +78,7 @@ where
     match try_create(probe(Some(&address.to_string()))).await {
         Ok(_) => Ok(true),
         Err(error) if error.message().contains("already allocated") => Ok(true),
-        Err(error) => is_refusal(&error).map(|()| false),
+        Err(error) => outside(error).map(|()| false),
     }
 }
 
@@ -93,9 +93,14 @@ pub fn ends(range: &str) -> Option<(IpAddr, IpAddr)> {
     Some((from_number(first + 1, base), from_number(first | (host - 1), base)))
 }
 
-/// Only a refused address tells; anything else must not be taken for one.
-fn is_refusal(error: &Error) -> Result<()> {
-    if error.kind() == Kind::Invalid { Ok(()) } else { Err(Error::host(error.kind(), error.message().to_owned())) }
+/// Only an address that is refused for being outside tells; anything else (an allocator that has just started refuses all
+/// of them) must not be taken for that.
+fn outside(error: Error) -> Result<()> {
+    let says = |text: &str| error.message().contains(text);
+    if error.kind() == Kind::Invalid && (says("not in the valid range") || says("does not match the current range")) {
+        return Ok(());
+    }
+    Err(error)
 }
 
 fn unknown() -> Error {
@@ -181,6 +186,13 @@ mod tests {
         assert_eq!(named("The range of valid IPs is fd00:1::/108.").as_deref(), Some("fd00:1::/108"));
         let error = find(|_| async { Err(Error::host(Kind::Forbidden, "no")) }).await.expect_err("no answer");
         assert_eq!(error.kind(), Kind::Forbidden);
+        let starting = |_| async {
+            Err::<Value, _>(Error::backend(Kind::Invalid, "failed to allocate IP: no ServiceCIDR is ready"))
+        };
+        assert!(
+            contains(&mut { starting }, "10.96.0.1".parse().expect("ip")).await.is_err(),
+            "no answer, not a refusal"
+        );
     }
 
     proptest! {
