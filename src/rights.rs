@@ -55,6 +55,13 @@ pub struct Question {
 }
 
 impl Rules {
+    /// Everything in the namespace, nothing in the cluster's own scope.
+    pub fn whole_namespace() -> Self {
+        let any = || vec!["*".to_owned()];
+        let rule = Rule { verbs: any(), api_groups: any(), resources: any(), resource_names: Vec::new() };
+        Self { namespaced: vec![rule], readable: BTreeSet::new() }
+    }
+
     /// Whether a verb may be used on a namespaced resource, or on one of its subresources.
     pub fn allow(&self, verb: &str, resource: &Resource, subresource: &str) -> bool {
         let name = match subresource {

@@ -5,12 +5,14 @@
 //! it was, since what is done no longer has the old marks alone. Whose an object is, [`legacy`] decides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result, Side};
 use crate::names::keys;
+use crate::rights::Access;
 use crate::syncer::cache::text;
 use crate::syncer::engine::Engine;
 use crate::syncer::kind::ObjectKey;
@@ -53,19 +55,55 @@ enum Done {
     Released,
 }
 
-/// Until every old object has been judged and written; at once for tenants that adopt nothing.
-pub async fn settle(engine: &Engine, tenant: &TenantState) {
+/// Until every old object has been judged and written; at once for tenants that adopt nothing. Returns the kinds that there
+/// is no right to: they are held until [`follow`] has done them.
+pub async fn settle(engine: &Engine, tenant: &TenantState) -> Vec<Resource> {
     if !tenant.bound().adopts {
-        return;
+        return Vec::new();
     }
+    let synced = |resource: &Resource| engine.catalog.index_of(resource).is_some();
+    let all = KINDS.iter().copied().filter(synced).collect();
+    let later = possible(engine, tenant, all, &engine.access).await;
+    for resource in &later {
+        hold(engine, tenant, resource, true);
+    }
+    later
+}
+
+/// The kinds that were held, as rights to them come.
+pub async fn follow(engine: &Engine, tenant: &TenantState, mut later: Vec<Resource>) {
+    let mut access = engine.access.clone();
+    while !later.is_empty() {
+        access.changed().await;
+        let held = later.clone();
+        later = possible(engine, tenant, later, &access).await;
+        for resource in held.iter().filter(|resource| !later.contains(resource)) {
+            hold(engine, tenant, resource, false);
+        }
+    }
+}
+
+fn hold(engine: &Engine, tenant: &TenantState, resource: &Resource, held: bool) {
+    let Some(kind) = engine.catalog.index_of(resource) else { return };
+    tenant.kind(kind).held.store(held, Ordering::Release);
+    if !held {
+        engine.push_kind(tenant, kind);
+    }
+}
+
+/// Adopts what there is a right to; returns the rest.
+async fn possible(engine: &Engine, tenant: &TenantState, kinds: Vec<Resource>, access: &Access) -> Vec<Resource> {
     let mut tally = Tally::default();
-    // Without a right to a kind its source rests as well. Should the right come later: a name that is taken is reported, and
-    // taken over by the next start.
-    let may = |resource: &&Resource| engine.access.read(resource) && engine.access.allow("patch", resource, "");
-    let synced = |resource: &&Resource| engine.catalog.index_of(resource).is_some();
-    for resource in KINDS.iter().filter(synced).filter(may) {
+    let mut later: Vec<Resource> = Vec::new();
+    for resource in kinds {
+        // Without its pods, a Service's new selector leads nowhere and nobody seems to use a Secret.
+        let waits = later.contains(&PODS);
+        if waits || !access.read(&resource) || !access.allow("patch", &resource, "") {
+            later.push(resource);
+            continue;
+        }
         let mut failures = 0_u32;
-        while let Err(error) = adopt_kind(engine, tenant, resource, &mut tally).await {
+        while let Err(error) = adopt_kind(engine, tenant, &resource, &mut tally).await {
             failures += 1;
             if failures == 3 {
                 tracing::warn!(tenant = %tenant.id, kind = resource.kind, %error, "adoption keeps failing; nothing is synced before it is done");
@@ -74,6 +112,7 @@ pub async fn settle(engine: &Engine, tenant: &TenantState) {
         }
     }
     tally.report(tenant);
+    later
 }
 
 fn pause(error: &Error, failures: u32) -> Duration {

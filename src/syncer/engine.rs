@@ -195,9 +195,9 @@ impl Engine {
         let owned = Arc::clone(&tenant);
         tenant.own(task::spawn("sync-tenant", async move {
             kubernetes_service::settle(&engine, &owned).await;
-            adopt::settle(&engine, &owned).await;
+            let later = adopt::settle(&engine, &owned).await;
             engine.start_sources(&owned);
-            kubernetes_service::guard(&engine, &owned).await;
+            tokio::join!(kubernetes_service::guard(&engine, &owned), adopt::follow(&engine, &owned, later));
         }));
     }
 
@@ -378,7 +378,8 @@ impl Engine {
         }
     }
 
-    fn push_kind(&self, tenant: &TenantState, kind: u16) {
+    /// Wants every object of a kind looked at.
+    pub fn push_kind(&self, tenant: &TenantState, kind: u16) {
         for key in tenant.keys(kind) {
             self.push(tenant, Item { kind, key });
         }

@@ -71,6 +71,8 @@ pub struct KindState {
     /// The host side, shared with other tenants.
     pub host: Option<Arc<HostStore>>,
     index: RwLock<HostIndex>,
+    /// Nothing of it is planned: what vcluster left of it could not be taken over yet.
+    pub held: AtomicBool,
     /// For kinds without a virtual watch: host versions that were carried over completely.
     pub carried: Mutex<HashMap<ObjectKey, u64>>,
 }
@@ -113,6 +115,7 @@ impl TenantState {
                     state: SharedState::new(state),
                     host,
                     index: RwLock::default(),
+                    held: AtomicBool::new(false),
                     carried: Mutex::default(),
                 }
             })

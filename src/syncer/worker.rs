@@ -5,6 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -74,7 +75,8 @@ async fn process(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item) -
     let syncer = engine.catalog.kind(item.kind);
     let state = tenant.kind(item.kind);
     let host_state = state.host.as_ref().map_or(SourceState::Synced, |host| host.state.get());
-    if !tenant.is_ready() || state.state.get() != SourceState::Synced || host_state != SourceState::Synced {
+    let listed = state.state.get() == SourceState::Synced && host_state == SourceState::Synced;
+    if !tenant.is_ready() || !listed || state.held.load(Ordering::Acquire) {
         // Everything is pushed again when the lists are there.
         return Ok(None);
     }

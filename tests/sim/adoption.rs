@@ -12,12 +12,13 @@ use portico::clock::Clock;
 use portico::config::{Span, SyncerConfig};
 use portico::error::Side;
 use portico::names::keys;
-use portico::rights::Access;
+use portico::rights::{Access, Rules};
 use portico::syncer::kinds::{self, Switches};
 use portico::syncer::{Catalog, Member, OwnPlace, Running, Settings, Stats};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::server::{Faults, Server};
 use super::{DRIFT, text};
@@ -38,10 +39,15 @@ struct World {
     stats: Arc<Stats>,
     running: Option<Running>,
     old: Option<Running>,
+    access: Access,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::with_access(seed, Access::granted())
+    }
+
+    fn with_access(seed: u64, access: Access) -> Self {
         let faults = Faults::new(seed);
         let host = Server::new("host", Side::Host, Arc::clone(&faults));
         let mut tenants: Vec<Tenant> = (0..2).map(|n| Tenant::new(n, &faults)).collect();
@@ -62,8 +68,19 @@ impl World {
         let catalog = Catalog::new(kinds::all(&switches));
         let stats = Arc::new(Stats::new(&catalog));
         let random = StdRng::seed_from_u64(seed);
-        let mut world =
-            Self { seed, random, faults, host, tenants, foreign: Vec::new(), catalog, stats, running: None, old: None };
+        let mut world = Self {
+            seed,
+            random,
+            faults,
+            host,
+            tenants,
+            foreign: Vec::new(),
+            catalog,
+            stats,
+            running: None,
+            old: None,
+            access,
+        };
         world.forge();
         world.start();
         world
@@ -110,7 +127,7 @@ impl World {
             host: Arc::new(self.host.clone()),
             clock: Clock::seeded("2026-01-01T00:00:00Z".parse().unwrap(), self.random.random()),
             stats: Arc::clone(&self.stats),
-            access: Access::granted(),
+            access: self.access.clone(),
             own_place: OwnPlace::default(),
         });
         running.engine.set_members(self.members(""));
@@ -289,6 +306,31 @@ async fn slow_watch() {
     let again: Vec<usize> = world.tenants.iter().map(|t| t.server.lists().len()).collect();
     let left = ["pods", "secrets", "configmaps", "persistentvolumeclaims"].len();
     assert_eq!((again[0] - of_tenant[0], again[1] - of_tenant[1]), (left, 1));
+}
+
+/// The rights come after the syncer: until then nothing is known, so nothing may be said to be gone; then all is adopted.
+async fn late_rights() {
+    let (rights, access) = watch::channel(Arc::new(Rules::default()));
+    let mut world = World::with_access(0, Access::followed(access));
+    world.faults.stop();
+    let writes = world.host.writes();
+    tokio::time::sleep(DRIFT * 4).await;
+    assert_eq!(writes, world.host.writes());
+    let anchor = world.tenants[0].server.read("pods", "ns", "anchor").unwrap();
+    assert_eq!(anchor["status"]["phase"], "Running");
+    rights.send_replace(Arc::new(Rules::whole_namespace()));
+    for _ in 0..40 {
+        world.kubelet();
+        world.nothing_runs_twice();
+        tokio::time::sleep(DRIFT).await;
+    }
+    world.check();
+}
+
+#[test]
+fn rights_may_come_later() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async { Box::pin(late_rights()).await });
 }
 
 #[test]
