@@ -126,7 +126,10 @@ impl Access {
     /// Waits until a resource may be read, or (`wanted` false) may no longer be.
     pub async fn until_read(&mut self, resource: &Resource, wanted: bool) {
         let Some(rules) = &mut self.0 else {
-            return if wanted { () } else { std::future::pending().await };
+            if !wanted {
+                std::future::pending::<()>().await;
+            }
+            return;
         };
         if rules.wait_for(|rules| rules.read(resource) == wanted).await.is_err() {
             std::future::pending::<()>().await;

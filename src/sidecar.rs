@@ -140,7 +140,7 @@ impl State {
         shown.problem = problem;
     }
 
-    fn note(&self, about: &str, text: String) {
+    fn note(&self, about: &str, text: &str) {
         let line = format!("{about}: {text}");
         let mut shown = self.0.lock();
         if shown.notes.contains(&line) {

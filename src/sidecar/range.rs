@@ -43,7 +43,7 @@ impl Check {
         }
         let Some(range) = &self.range else { return };
         let Some((first, last)) = service_range::ends(range) else {
-            state.note("service range", format!("{range} on the host cannot be compared"));
+            state.note("service range", &format!("{range} on the host cannot be compared"));
             self.compared = Some(tenant.generation);
             return;
         };
@@ -57,7 +57,7 @@ impl Check {
                         "k3s does not take {address}: start it with --service-cidr={range}, the host's range, or Services \
                          get no addresses that pods can use"
                     );
-                    state.note("service range", text);
+                    state.note("service range", &text);
                     self.compared = Some(tenant.generation);
                     return;
                 }
@@ -67,7 +67,7 @@ impl Check {
                 }
             }
         }
-        state.note("service range", format!("{range} on the host, and k3s takes it"));
+        state.note("service range", &format!("{range} on the host, and k3s takes it"));
         self.compared = Some(tenant.generation);
     }
 }

@@ -96,7 +96,7 @@ impl Witness for MadeUp {
             let (known, count) = state.made.entry(target.clone()).or_insert_with(|| (Value::Null, 0));
             *count += usize::from(!again);
             // A pod that was just bound does not know its node's address yet; others do.
-            let differs = *known != object && !(knows_address(known) && !knows_address(&object));
+            let differs = *known != object && (knows_address(&object) || !knows_address(known));
             if differs {
                 known.clone_from(&object);
             }

@@ -6,6 +6,7 @@
 // Real time, and the environment that tests/e2e/run sets.
 #![allow(clippy::disallowed_methods)]
 
+mod adoption;
 mod clients;
 mod crash;
 mod datastores;
