@@ -11,7 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::record::Record;
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, Kind, Side};
 use crate::status::Status;
 use crate::upstream::ResponseBody;
 
@@ -155,7 +155,17 @@ impl std::fmt::Debug for End {
 
 /// Makes an answer of an error; the only place where that happens.
 pub fn failure(error: &Error) -> Response<Body> {
-    status(&error.to_status())
+    let mut response = status(&error.to_status());
+    if let Some(warning) = hint(error) {
+        response.headers_mut().insert(header::WARNING, warning);
+    }
+    response
+}
+
+/// client-go does not show the text of a 401, but every warning (RFC 9111 5.5 in its older form: `299 - "text"`).
+fn hint(error: &Error) -> Option<HeaderValue> {
+    let status = error.api_status().filter(|_| error.side() == Side::Client && error.kind() == Kind::Unauthorized)?;
+    HeaderValue::try_from(format!("299 - {:?}", status.message)).ok()
 }
 
 /// A `metav1.Status` as an answer, with `Retry-After` where it says so.
@@ -185,7 +195,6 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::error::Kind;
 
     #[tokio::test]
     async fn errors_become_statuses_with_retry_after() {

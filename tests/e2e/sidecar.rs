@@ -256,7 +256,11 @@ fn whoever_comes_through_a_tls_ending_proxy_is_told_that_only_tokens_pass() {
     let answer = raw(&bare, "/api/v1/namespaces", &forwarded, |_| {}).expect("an answer");
     answer.is_status(401);
     assert!(answer.text().contains("TLS passthrough") && answer.text().contains("token"), "{}", answer.text());
+    // kubectl shows no text of a 401 but this.
+    let warning = answer.headers.get("warning").and_then(|w| w.to_str().ok()).unwrap_or_default();
+    assert!(warning.starts_with("299 - \"no credentials arrived"), "{warning}");
     let direct = raw(&bare, "/api/v1/namespaces", &[], |_| {}).expect("an answer");
+    assert!(!direct.headers.contains_key("warning"));
     direct.is_status(401);
     assert!(!direct.text().contains("passthrough"), "{}", direct.text());
     // A token passes.
