@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::server::{Faults, Server};
-use super::{DRIFT, text};
+use super::{DRIFT, run_paused, run_seeds, text};
 use tenant::{LONG, Tenant, metadata, pod, started};
 
 const STEPS: u32 = 60;
@@ -329,36 +329,15 @@ async fn late_rights() {
 
 #[test]
 fn rights_may_come_later() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async { Box::pin(late_rights()).await });
+    run_paused(async { Box::pin(late_rights()).await });
 }
 
 #[test]
 fn plans_know_what_was_adopted_before_the_watch_tells() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async { Box::pin(slow_watch()).await });
-}
-
-fn simulate(seed: u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        runtime.block_on(async { Box::pin(World::new(seed).run()).await });
-    }));
-    if let Err(panic) = outcome {
-        eprintln!("failing seed: PORTICO_SIM_SEED={seed} cargo test --test sim adoption");
-        std::panic::resume_unwind(panic);
-    }
+    run_paused(async { Box::pin(slow_watch()).await });
 }
 
 #[test]
 fn whatever_happens_adoption_makes_nothing_again() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    if let Some(seed) = number("PORTICO_SIM_SEED") {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        return simulate(seed);
-    }
-    for seed in 0..number("PORTICO_SIM_SEEDS").unwrap_or(12) {
-        simulate(seed);
-    }
+    run_seeds("adoption::whatever", 12, |seed| run_paused(async { Box::pin(World::new(seed).run()).await }));
 }

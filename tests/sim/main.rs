@@ -326,26 +326,31 @@ fn text(object: &Value, field: &str) -> String {
     object["metadata"][field].as_str().unwrap_or_default().to_owned()
 }
 
-fn simulate(seed: u64) {
+/// Runs it to its end in a world where time passes only while nothing else is to do.
+fn run_paused(work: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        runtime.block_on(async { Box::pin(World::new(seed).run()).await });
-    }));
-    if let Err(panic) = outcome {
-        eprintln!("failing seed: PORTICO_SIM_SEED={seed} cargo test --test sim");
-        std::panic::resume_unwind(panic);
+    runtime.block_on(work);
+}
+
+/// Runs the seeds that the environment asks for, else `default` of them; one that fails says how to run it again.
+fn run_seeds(filter: &str, default: u64, simulate: impl Fn(u64)) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let chosen = number("PORTICO_SIM_SEED");
+    if chosen.is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    }
+    let seeds = chosen.map_or(0..number("PORTICO_SIM_SEEDS").unwrap_or(default), |seed| seed..seed + 1);
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulate(seed)));
+        if let Err(panic) = outcome {
+            eprintln!("failing seed: PORTICO_SIM_SEED={seed} cargo test --test sim {filter}");
+            std::panic::resume_unwind(panic);
+        }
     }
 }
 
 #[test]
 fn any_misfortune_converges() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    if let Some(seed) = number("PORTICO_SIM_SEED") {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        return simulate(seed);
-    }
-    for seed in 0..number("PORTICO_SIM_SEEDS").unwrap_or(50) {
-        simulate(seed);
-    }
+    run_seeds("any_misfortune", 50, |seed| run_paused(async { Box::pin(World::new(seed).run()).await }));
 }
