@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 use super::View;
+use super::legacy::vcluster::Vcluster;
 use crate::crd::PodSecurity;
 use crate::names::TenantId;
 
@@ -23,6 +24,28 @@ pub(crate) fn view() -> View {
         translate_images: std::collections::BTreeMap::new(),
         node_selector: std::collections::BTreeMap::new(),
         api_ca: String::new(),
+    }
+}
+
+/// The StatefulSet that owns what `portico syncer` makes for [`view`]'s tenant.
+pub(crate) fn stateful_set() -> super::Owner {
+    super::Owner {
+        api_version: "apps/v1".to_owned(),
+        kind: "StatefulSet".to_owned(),
+        name: "vc1".to_owned(),
+        uid: "sts-uid".to_owned(),
+        controller: false,
+    }
+}
+
+/// The vcluster that [`view`]'s tenant was before.
+pub(crate) fn old_vcluster() -> Vcluster {
+    Vcluster {
+        suffix: "vc1".to_owned(),
+        namespace: "team-a".to_owned(),
+        stateful_set: ("vc1".to_owned(), "sts-uid".to_owned()),
+        api: "10.96.0.50".to_owned(),
+        dns: "10.96.0.10".to_owned(),
     }
 }
 

@@ -13,31 +13,15 @@ use super::pod::PodKind;
 use super::service::ServiceKind;
 use super::testing::{World, writes};
 use crate::names::keys;
-use crate::translate::legacy::vcluster::Vcluster;
 use crate::translate::legacy::{self, Around, Verdict};
-use crate::translate::{Owner, identity, json, selector};
+use crate::translate::testing::{old_vcluster, stateful_set};
+use crate::translate::{identity, json, selector};
 
 const NS: &str = "default";
 
-fn old() -> Vcluster {
-    Vcluster {
-        suffix: "vc1".to_owned(),
-        namespace: "team-a".to_owned(),
-        stateful_set: ("vc1".to_owned(), "sts-uid".to_owned()),
-        api: "10.96.0.50".to_owned(),
-        dns: "10.96.0.10".to_owned(),
-    }
-}
-
 fn world() -> World {
     let mut world = World::new();
-    world.view.owner = Some(Owner {
-        api_version: "apps/v1".to_owned(),
-        kind: "StatefulSet".to_owned(),
-        name: "vc1".to_owned(),
-        uid: "sts-uid".to_owned(),
-        controller: false,
-    });
+    world.view.owner = Some(stateful_set());
     world
 }
 
@@ -67,7 +51,7 @@ fn adopt(world: &mut World, kind: &str, mut host: Value) {
 fn settled(world: &mut World, kind: &dyn ResourceSyncer, name: &str) -> Value {
     world.settle(kind, NS, name);
     let kind_name = kind.resource().kind;
-    let host_name = old().name(NS, name);
+    let host_name = old_vcluster().name(NS, name);
     let host = world.host(kind_name, &host_name).unwrap_or_else(|| panic!("{kind_name} {name} is gone"));
     assert_eq!(json::uid(&host), format!("old-{kind_name}-{host_name}"), "made again");
     host
@@ -101,7 +85,7 @@ fn running(mut host: Value) -> Value {
 fn a_running_pod_is_not_written_and_wants_no_tokens() {
     let mut world = world();
     world.put_host("Node", json!({"metadata": {"name": "node-1"}}));
-    put(&mut world, "Pod", &pod(), running(old().pod(&pod(), "builder-token-abcde")));
+    put(&mut world, "Pod", &pod(), running(old_vcluster().pod(&pod(), "builder-token-abcde")));
     let plan = world.plan(&PodKind, NS, "web");
     assert_eq!(plan.actions, [], "{:#?}", plan.actions);
     settled(&mut world, &PodKind, "web");
@@ -122,7 +106,7 @@ fn a_left_over_pod_ends_and_the_living_one_is_made() {
     again["metadata"]["uid"] = json!("v-again");
     again["spec"].as_object_mut().expect("spec").remove("nodeName");
     again["status"] = json!({"phase": "Pending"});
-    put(&mut world, "Pod", &again, running(old().pod(&pod(), "builder-token-abcde")));
+    put(&mut world, "Pod", &again, running(old_vcluster().pod(&pod(), "builder-token-abcde")));
     let plan = world.step(&PodKind, NS, "web");
     assert_eq!(writes(&plan).len(), 1, "{plan:#?}");
     assert!(json::is_deleting(&world.host("Pod", "web-x-default-x-vc1").expect("ends with its grace")));
@@ -140,10 +124,10 @@ fn a_service_is_given_a_selector_that_finds_its_adopted_pods() {
         &json!({"spec": {"type": "ClusterIP", "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1"],
             "selector": {"app": "web"}, "ports": [{"port": 80, "protocol": "TCP"}]}}),
     );
-    put(&mut world, "Pod", &pod(), running(old().pod(&pod(), "builder-token-abcde")));
-    put(&mut world, "Service", &service, old().service(&service));
+    put(&mut world, "Pod", &pod(), running(old_vcluster().pod(&pod(), "builder-token-abcde")));
+    put(&mut world, "Service", &service, old_vcluster().service(&service));
     let endpoints = object("web", &json!({"subsets": [{"addresses": [{"ip": "10.1.1.1"}], "ports": [{"port": 80}]}]}));
-    put(&mut world, "Endpoints", &endpoints, old().endpoints(&endpoints));
+    put(&mut world, "Endpoints", &endpoints, old_vcluster().endpoints(&endpoints));
     let host = settled(&mut world, &ServiceKind, "web");
     assert_eq!(host["spec"]["clusterIP"], "10.96.1.1");
     let labels = json::strings(&world.host("Pod", "web-x-default-x-vc1").expect("kept"), "/metadata/labels");
@@ -165,8 +149,8 @@ fn endpoints_without_a_selector_stay_the_tenants() {
         json!({"spec": {"type": "ClusterIP", "clusterIP": "10.96.1.1", "ports": [{"port": 80, "protocol": "TCP"}]}});
     let service = object("ext", &spec);
     let endpoints = object("ext", &json!({"subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 80}]}]}));
-    put(&mut world, "Service", &service, old().service(&service));
-    put(&mut world, "Endpoints", &endpoints, old().endpoints(&endpoints));
+    put(&mut world, "Service", &service, old_vcluster().service(&service));
+    put(&mut world, "Endpoints", &endpoints, old_vcluster().endpoints(&endpoints));
     let kind = EndpointsKind::endpoints();
     settled(&mut world, &ServiceKind, "ext");
     let host = settled(&mut world, &kind, "ext");
@@ -183,7 +167,7 @@ fn config_is_applied_once_and_then_at_rest() {
         let mut world = world();
         let config = object("settings", &json!({"data": {"a": "MQ=="}, "type": "Opaque"}));
         world.refer(name, NS, "settings");
-        put(&mut world, name, &config, old().secret(&config));
+        put(&mut world, name, &config, old_vcluster().secret(&config));
         let plan = world.step(&kind, NS, "settings");
         assert_eq!(writes(&plan).len(), 1, "one apply: {plan:#?}");
         let host = settled(&mut world, &kind, "settings");
@@ -203,8 +187,8 @@ fn the_token_secret_of_an_adopted_pod_stays_as_long_as_the_pod() {
         "builder-token-abcde",
         &json!({"type": "kubernetes.io/service-account-token", "data": {"token": "dA=="}}),
     );
-    put(&mut world, "Pod", &pod(), running(old().pod(&pod(), "builder-token-abcde")));
-    put(&mut world, "Secret", &secret, old().secret(&secret));
+    put(&mut world, "Pod", &pod(), running(old_vcluster().pod(&pod(), "builder-token-abcde")));
+    put(&mut world, "Secret", &secret, old_vcluster().secret(&secret));
     let host_pod = world.host("Pod", "web-x-default-x-vc1").expect("kept");
     let mounted = host_pod.pointer("/spec/volumes/0/projected/sources/0/secret/name").expect("mounted").clone();
     assert_eq!(mounted, "builder-token-abcde-x-default-x-vc1");
@@ -230,7 +214,7 @@ fn claims_keep_their_volume_whatever_they_were_made_from() {
         json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "pv-1"});
     let status = json!({"phase": "Bound"});
     let bound = |claim: &Value| {
-        let mut host = old().copy(claim);
+        let mut host = old_vcluster().copy(claim);
         host["spec"]["storageClassName"] = json!("hosts-default");
         host["spec"]["volumeMode"] = json!("Filesystem");
         host["status"] = status.clone();
@@ -276,9 +260,9 @@ fn ingresses_follow_their_services() {
         &json!({"spec": {"tls": [{"secretName": "cert"}],
             "rules": [{"host": "a", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]}}),
     );
-    put(&mut world, "Ingress", &ingress, old().ingress(&ingress));
+    put(&mut world, "Ingress", &ingress, old_vcluster().ingress(&ingress));
     let host = settled(&mut world, &IngressKind, "web");
-    assert_eq!(host["spec"], old().ingress(&ingress)["spec"], "both name the same Services and Secrets");
+    assert_eq!(host["spec"], old_vcluster().ingress(&ingress)["spec"], "both name the same Services and Secrets");
 }
 
 #[test]
@@ -288,8 +272,8 @@ fn what_refers_to_a_long_old_name_uses_it() {
     let mut world = world();
     let config = object(name, &json!({"data": {"a": "1"}}));
     world.refer("ConfigMap", NS, name);
-    put(&mut world, "ConfigMap", &config, old().copy(&config));
-    let host_name = old().name(NS, name);
+    put(&mut world, "ConfigMap", &config, old_vcluster().copy(&config));
+    let host_name = old_vcluster().name(NS, name);
     // As the engine does when it finds the host object.
     let host = world.host("ConfigMap", &host_name).expect("kept");
     let key = kind.virtual_key(&kind.project(host, Direction::Up), &world.view).expect("known");
@@ -327,7 +311,7 @@ fn nodes_and_volumes_that_were_made_up_go_when_nothing_needs_them() {
         "spec": {"flexVolume": {"driver": "fake"}}, "status": {"phase": "Bound"}});
     world.put_virtual("PersistentVolume", volume.clone());
     let claim = object("data", &json!({"spec": {"volumeName": "pv-1"}, "status": {"phase": "Bound"}}));
-    put(&mut world, "PersistentVolumeClaim", &claim, old().copy(&claim));
+    put(&mut world, "PersistentVolumeClaim", &claim, old_vcluster().copy(&claim));
     let uid = json::uid(&world.host("PersistentVolumeClaim", "data-x-default-x-vc1").expect("kept")).to_owned();
     let reference = json!({"namespace": "team-a", "name": "data-x-default-x-vc1", "uid": uid});
     world.put_host(

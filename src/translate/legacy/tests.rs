@@ -2,8 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::Owner;
-use super::super::testing::{hostile, poisoned, view as shared_view};
+use super::super::testing::{hostile, old_vcluster, poisoned, stateful_set, view as shared_view};
 use super::vcluster::Vcluster;
 use super::*;
 
@@ -12,24 +11,8 @@ const HASHED_APP: &str = "vcluster.loft.sh/label-vc1-x-a172cedcae";
 /// As the sidecar sees its tenant.
 fn view() -> View {
     let mut view = shared_view();
-    view.owner = Some(Owner {
-        api_version: "apps/v1".to_owned(),
-        kind: "StatefulSet".to_owned(),
-        name: "vc1".to_owned(),
-        uid: "sts-uid".to_owned(),
-        controller: false,
-    });
+    view.owner = Some(stateful_set());
     view
-}
-
-fn old() -> Vcluster {
-    Vcluster {
-        suffix: "vc1".to_owned(),
-        namespace: "team-a".to_owned(),
-        stateful_set: ("vc1".to_owned(), "sts-uid".to_owned()),
-        api: "10.96.0.50".to_owned(),
-        dns: "10.96.0.10".to_owned(),
-    }
 }
 
 fn pod() -> Value {
@@ -61,7 +44,7 @@ fn on_host(mut object: Value) -> Value {
 }
 
 fn old_pod(pod: &Value) -> Value {
-    on_host(old().pod(pod, "builder-token-abcde"))
+    on_host(old_vcluster().pod(pod, "builder-token-abcde"))
 }
 
 fn merge(object: &mut Value, patch: &Value) {
@@ -198,12 +181,12 @@ fn of_two_objects_with_one_name_the_label_decides() {
     let object = |name: &str, namespace: &str, uid: &str| json!({"metadata": {"name": name, "namespace": namespace, "uid": uid}, "data": {"of": uid}});
     let (one, two) = (object("a-x-b", "c", "u1"), object("a", "b-x-c", "u2"));
     for (of, uid) in [(&one, "u1"), (&two, "u2")] {
-        let host = on_host(old().copy(of));
+        let host = on_host(old_vcluster().copy(of));
         assert_eq!(json::name(&host), "a-x-b-x-c-x-vc1");
         let now = adopted("ConfigMap", &host, &[one.clone(), two.clone()]);
         assert_eq!(identity::recorded_uid(&now), uid);
     }
-    let host = on_host(old().copy(&one));
+    let host = on_host(old_vcluster().copy(&one));
     assert!(
         matches!(judged("ConfigMap", &host, &[two]), Verdict::LeftOver { key, .. } if key == ("c".into(), "a-x-b".into()))
     );
@@ -212,7 +195,7 @@ fn of_two_objects_with_one_name_the_label_decides() {
 #[test]
 fn labels_of_newer_releases_fit_too() {
     let object = json!({"metadata": {"name": "c", "namespace": "default", "uid": "u1"}});
-    let mut host = on_host(old().copy(&object));
+    let mut host = on_host(old_vcluster().copy(&object));
     host["metadata"]["labels"][NAMESPACE] = json!("default");
     host["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Service", "name": "vc1", "uid": "svc"}]);
     let now = adopted("ConfigMap", &host, &[object]);
@@ -223,7 +206,7 @@ fn labels_of_newer_releases_fit_too() {
 #[test]
 fn what_belongs_to_others_is_not_touched() {
     let object = json!({"metadata": {"name": "c", "namespace": "default", "uid": "u1"}});
-    let host = on_host(old().copy(&object));
+    let host = on_host(old_vcluster().copy(&object));
     let mut other = host.clone();
     other["metadata"]["labels"][MANAGED_BY] = json!("vc2");
     assert!(is_left("ConfigMap", &other, std::slice::from_ref(&object)));
@@ -242,7 +225,7 @@ fn what_belongs_to_others_is_not_touched() {
 fn long_names_are_kept_and_known_again() {
     let name = "a-very-long-statefulset-name-for-testing-purposes-0";
     let object = json!({"metadata": {"name": name, "namespace": "production", "uid": "u1"}});
-    let host = on_host(old().copy(&object));
+    let host = on_host(old_vcluster().copy(&object));
     let now = adopted("PersistentVolumeClaim", &host, std::slice::from_ref(&object));
     let key = Some(("production".to_owned(), name.to_owned()));
     assert_eq!(identity::virtual_key("PersistentVolumeClaim", &now, &view(), Limit::Subdomain), key);
@@ -255,7 +238,7 @@ fn long_names_are_kept_and_known_again() {
 fn endpoints_of_services_with_selectors_are_the_hosts() {
     let endpoints = json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1", "labels": {"app": "web"}},
         "subsets": [{"addresses": [{"ip": "10.1.1.1", "targetRef": {"kind": "Pod", "name": "web", "namespace": "default"}}]}]});
-    let host = on_host(old().endpoints(&endpoints));
+    let host = on_host(old_vcluster().endpoints(&endpoints));
     let service =
         |selector: Value| json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"selector": selector}});
     let judged = |services: &[Value], living: &[&Value]| {
@@ -276,25 +259,25 @@ fn endpoints_of_services_with_selectors_are_the_hosts() {
 #[test]
 fn what_the_ordinary_way_would_remove_or_could_not_change_stays_as_it_is() {
     let claim = |volume: &str| json!({"metadata": {"name": "data", "namespace": "default", "uid": "u1"}, "spec": {"volumeName": volume}});
-    let host = on_host(old().copy(&claim("pv-1")));
+    let host = on_host(old_vcluster().copy(&claim("pv-1")));
     assert!(matches!(judged("PersistentVolumeClaim", &host, &[claim("pv-1")]), Verdict::Adopt { .. }));
     let aliased = |verdict: Verdict| matches!(verdict, Verdict::Leave { key: Some(_), .. });
     assert!(aliased(judged("PersistentVolumeClaim", &host, &[claim("pv-2")])));
     assert!(is_left("PersistentVolumeClaim", &host, &[]), "data is never given to the clean-up");
 
     let secret = |kind: &str| json!({"metadata": {"name": "s", "namespace": "default", "uid": "u1"}, "type": kind});
-    let host = on_host(old().secret(&secret("kubernetes.io/service-account-token")));
+    let host = on_host(old_vcluster().secret(&secret("kubernetes.io/service-account-token")));
     assert!(matches!(judged("Secret", &host, &[secret("kubernetes.io/service-account-token")]), Verdict::Adopt { .. }));
     assert!(aliased(judged("Secret", &host, &[secret("kubernetes.io/tls")])));
     let token = secret("bootstrap.kubernetes.io/token");
-    assert!(aliased(judged("Secret", &on_host(old().secret(&token)), &[token])));
+    assert!(aliased(judged("Secret", &on_host(old_vcluster().secret(&token)), &[token])));
 
     let ingress = |annotations: Value| json!({"metadata": {"name": "i", "namespace": "default", "uid": "u1", "annotations": annotations}, "spec": {}});
     let fine = ingress(json!({}));
-    let now = adopted("Ingress", &on_host(old().ingress(&fine)), &[fine]);
+    let now = adopted("Ingress", &on_host(old_vcluster().ingress(&fine)), &[fine]);
     assert_eq!(identity::annotation(&now, keys::OBJECT_KIND), "networking.k8s.io/Ingress");
     let refused = ingress(json!({"nginx.ingress.kubernetes.io/server-snippet": "x"}));
-    assert!(aliased(judged("Ingress", &on_host(old().ingress(&refused)), &[refused])));
+    assert!(aliased(judged("Ingress", &on_host(old_vcluster().ingress(&refused)), &[refused])));
 }
 
 #[test]
@@ -303,7 +286,7 @@ fn a_service_keeps_the_address_that_the_host_gave_it() {
         json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1", "labels": {"app": "web"}},
             "spec": {"clusterIP": ip, "selector": {"app": "web"}, "ports": [{"port": 80, "protocol": "TCP"}]}})
     };
-    let host = on_host(old().service(&service("10.96.1.1")));
+    let host = on_host(old_vcluster().service(&service("10.96.1.1")));
     assert!(host["spec"].get("selector").is_none());
     let now = adopted("Service", &host, &[service("10.96.1.1")]);
     assert_eq!(identity::annotation(&now, service::REFUSED), "");
@@ -334,7 +317,7 @@ fn labels_stay_while_a_pod_that_waits_selects_by_them() {
 #[test]
 fn an_apply_may_take_away_what_the_former_writer_set() {
     let object = json!({"metadata": {"name": "c", "namespace": "default", "uid": "u1"}});
-    let mut host = on_host(old().copy(&object));
+    let mut host = on_host(old_vcluster().copy(&object));
     let theirs = json!({"manager": "vcluster", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
         "time": "2026-01-01T00:00:00Z", "fieldsV1": {
             "f:data": {".": {}, "f:a": {}, "f:b": {}}, "f:immutable": {},
@@ -366,7 +349,7 @@ fn keys_of_long_cluster_names_go_as_well() {
     let cluster = "a-cluster-name-that-is-forty-bytes-long1";
     let mut view = view();
     view.id = crate::names::TenantId::parse("team-a", cluster).expect("valid");
-    let old = Vcluster { suffix: cluster.to_owned(), ..old() };
+    let old = Vcluster { suffix: cluster.to_owned(), ..old_vcluster() };
     let host = on_host(old.pod(&pod(), "t"));
     let key = label_key("app", &view).expect("key");
     assert_eq!(key, old.label_key("app"));
