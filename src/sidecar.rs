@@ -39,13 +39,22 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How soon again while k3s does not answer.
 const UNANSWERED: Duration = Duration::from_secs(2);
 
-/// What the flags of `portico syncer` say.
+/// What is served, and how.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Host namespace of the synced objects, and the suffix of their names.
     pub id: TenantId,
     /// Namespace of this pod, its Service and its Secret; usually that of the synced objects.
     pub namespace: String,
+    /// Port of the API; DNS is served on the next one.
+    pub port: u16,
+    /// What holds as it was given.
+    pub flags: Flags,
+}
+
+/// Flags of `portico syncer` that need nothing else to be understood.
+#[derive(Debug, Clone)]
+pub struct Flags {
     /// The Service in front of this pod.
     pub service: String,
     /// The StatefulSet that owns everything; empty: nobody does.
@@ -54,8 +63,6 @@ pub struct Settings {
     pub kubeconfig_secret: String,
     /// Further names and IPs in the serving certificate.
     pub tls_sans: Vec<String>,
-    /// Port of the API; DNS is served on the next one.
-    pub port: u16,
     /// Files of k3s.
     pub files: Files,
     /// Such as `cluster.local`.
@@ -190,7 +197,7 @@ impl Sidecar {
     async fn round(&mut self) -> Result<()> {
         let parts = &self.parts;
         let (settings, now) = (&parts.settings, parts.clock.now());
-        let material = files::read(&settings.files).await?;
+        let material = files::read(&settings.flags.files).await?;
         let surroundings = host::look(&parts.host, settings, parts.own_pod.as_ref()).await?;
         host::ensure_dns_ports(&parts.host, settings, &surroundings).await?;
         let names = certificate::names(settings, &surroundings);
@@ -216,7 +223,7 @@ impl Sidecar {
                 tenant
             }
         };
-        if !settings.kubeconfig_secret.is_empty() {
+        if !settings.flags.kubeconfig_secret.is_empty() {
             kubeconfig::ensure(&parts.host, settings, &surroundings, &material, &names, now).await?;
         }
         self.range.run(parts, &tenant).await;

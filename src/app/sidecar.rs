@@ -14,7 +14,6 @@ use super::{process, runtime, stopped, syncer_metrics, tenant_dns};
 use crate::admin::{self, Readiness};
 use crate::clock::Clock;
 use crate::config::{AdminConfig, DnsConfig, GatewayConfig, HostConfig, LogConfig, Span, SyncerConfig};
-use crate::crd::PodSecurity;
 use crate::dns;
 use crate::drain::{self, Drain};
 use crate::election::{self, Candidate, ConfigMapLock, Timing};
@@ -45,22 +44,8 @@ pub struct Options {
     pub target_namespace: String,
     /// Last part of every host name.
     pub suffix: String,
-    /// See [`Settings`].
-    pub service: String,
-    /// See [`Settings`].
-    pub owning_stateful_set: String,
-    /// See [`Settings`].
-    pub kubeconfig_secret: String,
-    /// See [`Settings`].
-    pub tls_sans: Vec<String>,
-    /// See [`Settings`].
-    pub files: sidecar::Files,
-    /// See [`Settings`].
-    pub cluster_domain: String,
-    /// See [`Settings`].
-    pub service_account: String,
-    /// See [`Settings`].
-    pub pod_security: PodSecurity,
+    /// Passed on as they are.
+    pub flags: sidecar::Flags,
     /// Address and port of the API.
     pub listen: (IpAddr, u16),
     /// Health and metrics.
@@ -153,19 +138,7 @@ fn settings(options: &Options) -> anyhow::Result<Settings> {
     )?;
     let target = if options.target_namespace.is_empty() { &namespace } else { &options.target_namespace };
     let id = TenantId::parse(target, &options.suffix).context("--suffix or --target-namespace cannot be used")?;
-    Ok(Settings {
-        id,
-        namespace: namespace.clone(),
-        service: options.service.clone(),
-        owning_stateful_set: options.owning_stateful_set.clone(),
-        kubeconfig_secret: options.kubeconfig_secret.clone(),
-        tls_sans: options.tls_sans.clone(),
-        port: options.listen.1,
-        files: options.files.clone(),
-        cluster_domain: options.cluster_domain.clone(),
-        service_account: options.service_account.clone(),
-        pod_security: options.pod_security,
-    })
+    Ok(Settings { id, namespace: namespace.clone(), port: options.listen.1, flags: options.flags.clone() })
 }
 
 /// What must be known before anything begins: rights, the own pod, the host's version.

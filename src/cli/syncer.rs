@@ -14,7 +14,7 @@ use crate::app::sidecar::{self, Options};
 use crate::config::{LogConfig, SyncerConfig};
 use crate::crd::PodSecurity;
 use crate::election::Timing;
-use crate::sidecar::Files;
+use crate::sidecar::{Files, Flags};
 use crate::syncer::kinds::{self, Switches};
 
 /// Arguments of `portico syncer`.
@@ -210,20 +210,22 @@ fn options(args: Args) -> Outcome<Options> {
         host_kubeconfig: String::new(),
         target_namespace: args.target_namespace,
         suffix: args.suffix,
-        service: args.service_name,
-        owning_stateful_set: args.owning_statefulset,
-        kubeconfig_secret: args.out_kube_config_secret,
-        tls_sans: args.tls_san,
-        files: Files {
-            kubeconfig: args.files.kube_config,
-            server_ca: args.files.server_ca_cert,
-            server_ca_key: args.files.server_ca_key,
-            client_ca: args.files.client_ca_cert,
-            request_header_ca: args.files.request_header_ca_cert,
+        flags: Flags {
+            service: args.service_name,
+            owning_stateful_set: args.owning_statefulset,
+            kubeconfig_secret: args.out_kube_config_secret,
+            tls_sans: args.tls_san,
+            files: Files {
+                kubeconfig: args.files.kube_config,
+                server_ca: args.files.server_ca_cert,
+                server_ca_key: args.files.server_ca_key,
+                client_ca: args.files.client_ca_cert,
+                request_header_ca: args.files.request_header_ca_cert,
+            },
+            cluster_domain: args.sync.cluster_domain,
+            service_account: args.sync.service_account,
+            pod_security: args.sync.pod_security,
         },
-        cluster_domain: args.sync.cluster_domain,
-        service_account: args.sync.service_account,
-        pod_security: args.sync.pod_security,
         listen: (args.bind_address, args.port),
         admin: args.admin_address,
         disabled: disabled(&args.sync.disable_sync_resources)?,
@@ -290,9 +292,9 @@ mod tests {
         ]);
         let options = options(args).expect("usable");
         assert_eq!(options.listen, ("0.0.0.0".parse().expect("ip"), 8443));
-        assert_eq!(options.tls_sans, ["192.168.199.77"]);
+        assert_eq!(options.flags.tls_sans, ["192.168.199.77"]);
         assert_eq!(options.timing.duration, Duration::from_secs(60));
-        assert_eq!(options.pod_security, PodSecurity::Baseline);
+        assert_eq!(options.flags.pod_security, PodSecurity::Baseline);
     }
 
     #[test]

@@ -16,9 +16,9 @@ pub(super) fn names(settings: &Settings, around: &Surroundings) -> Vec<String> {
         ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1"]
             .map(str::to_owned)
             .into();
-    names.push(format!("kubernetes.default.svc.{}", settings.cluster_domain));
+    names.push(format!("kubernetes.default.svc.{}", settings.flags.cluster_domain));
     names.extend(around.names.iter().cloned());
-    names.extend(settings.tls_sans.iter().cloned());
+    names.extend(settings.flags.tls_sans.iter().cloned());
     names.sort();
     names.dedup();
     names

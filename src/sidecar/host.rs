@@ -56,11 +56,11 @@ pub async fn own_pod(host: &ApiClient, namespace: &str, name: &str) -> Result<Op
 pub(super) async fn look(host: &ApiClient, settings: &Settings, own: Option<&OwnPod>) -> Result<Surroundings> {
     let options = ListOptions { label_selector: format!("!{}", keys::CLUSTER), ..ListOptions::default() };
     let (services, _) = host.list(&SERVICES, Some(&settings.namespace), &options).await?;
-    let service = services.iter().find(|service| json::name(service) == settings.service);
+    let service = services.iter().find(|service| json::name(service) == settings.flags.service);
     let service = service.ok_or_else(|| {
         missing(format!(
             "Service {:?} is not in namespace {:?}: create it, or name yours with --service-name",
-            settings.service, settings.namespace
+            settings.flags.service, settings.namespace
         ))
     })?;
     let mut surroundings = Surroundings {
@@ -76,7 +76,7 @@ pub(super) async fn look(host: &ApiClient, settings: &Settings, own: Option<&Own
         let selects_us = own.is_some_and(|own| {
             !selector.is_empty() && selector.iter().all(|(key, value)| own.labels.get(key) == Some(value))
         });
-        if selects_us || json::name(service) == settings.service {
+        if selects_us || json::name(service) == settings.flags.service {
             surroundings.names.extend(service_names(service));
         }
         // Also what other workloads of the namespace are selected by, another virtual cluster's for one.
@@ -97,14 +97,15 @@ pub(super) async fn ensure_dns_ports(host: &ApiClient, settings: &Settings, arou
     let intent = json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": settings.service, "namespace": settings.namespace, "uid": around.service_uid},
+        "metadata": {"name": settings.flags.service, "namespace": settings.namespace, "uid": around.service_uid},
         "spec": {"ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
     });
-    host.apply(&SERVICES, Some(&settings.namespace), &settings.service, "", &intent).await.map_err(|error| {
-        let message = format!("the DNS ports cannot be added to Service {:?}: {}", settings.service, error.message());
+    host.apply(&SERVICES, Some(&settings.namespace), &settings.flags.service, "", &intent).await.map_err(|error| {
+        let message =
+            format!("the DNS ports cannot be added to Service {:?}: {}", settings.flags.service, error.message());
         Error::own(Kind::Unavailable, message).because(error)
     })?;
-    tracing::info!(service = settings.service, "pods find the tenant's DNS at port 53 of its Service");
+    tracing::info!(service = settings.flags.service, "pods find the tenant's DNS at port 53 of its Service");
     Ok(())
 }
 
@@ -134,7 +135,7 @@ fn address(service: &Value) -> Result<IpAddr> {
 }
 
 async fn owner(host: &ApiClient, settings: &Settings) -> Result<Option<Owner>> {
-    let name = &settings.owning_stateful_set;
+    let name = &settings.flags.owning_stateful_set;
     // The host collects only what is in the owner's own namespace.
     if name.is_empty() || settings.id.namespace().as_str() != settings.namespace {
         return Ok(None);

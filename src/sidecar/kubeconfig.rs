@@ -31,7 +31,7 @@ pub(super) async fn ensure(
     names: &[String],
     now: Timestamp,
 ) -> Result<()> {
-    let (namespace, name) = (settings.namespace.as_str(), settings.kubeconfig_secret.as_str());
+    let (namespace, name) = (settings.namespace.as_str(), settings.flags.kubeconfig_secret.as_str());
     let found = host.get(&SECRETS, Some(namespace), name).await?;
     if let Some(found) = &found {
         check_ours(found, settings, around, &material.server_ca.certificate)?;
@@ -71,7 +71,7 @@ pub(super) async fn ensure(
 
 fn metadata(settings: &Settings, around: &Surroundings, names: &[String]) -> Value {
     let mut metadata = json!({
-        "name": settings.kubeconfig_secret,
+        "name": settings.flags.kubeconfig_secret,
         "namespace": settings.namespace,
         "labels": {
             keys::SIDECAR: settings.id.name().as_str(),
@@ -102,7 +102,7 @@ fn check_ours(secret: &Value, settings: &Settings, around: &Surroundings, server
         Kind::AlreadyExists,
         format!(
             "Secret {:?} exists and is not this cluster's: delete it, or choose another with --out-kube-config-secret",
-            settings.kubeconfig_secret
+            settings.flags.kubeconfig_secret
         ),
     ))
 }
@@ -129,7 +129,7 @@ fn ways(settings: &Settings, material: &Material) -> Vec<Way> {
         tls_server_name,
         authority: material.server_ca.certificate.clone(),
     };
-    let verified = format!("{}.{}.svc", settings.service, settings.namespace);
+    let verified = format!("{}.{}.svc", settings.flags.service, settings.namespace);
     vec![way(name.to_string(), None), way(format!("{name}-verified-by-name"), Some(verified))]
 }
 

@@ -62,7 +62,7 @@ impl Inputs<'_> {
             owner: around.owner.clone(),
             placement: Placement {
                 guarded_labels: Arc::new(around.selected_by.clone()),
-                service_account: settings.service_account.clone(),
+                service_account: settings.flags.service_account.clone(),
                 ..Placement::default()
             },
             generation,
@@ -77,8 +77,8 @@ impl Inputs<'_> {
             anonymous: false,
             api_service_ip: around.address,
             dns_service_ip: around.address,
-            cluster_domain: settings.cluster_domain.clone(),
-            pod_security: settings.pod_security,
+            cluster_domain: settings.flags.cluster_domain.clone(),
+            pod_security: settings.flags.pod_security,
             fingerprint,
         })
     }
