@@ -82,6 +82,11 @@ pub(super) async fn look(host: &ApiClient, settings: &Settings, own: Option<&Own
         // Also what other workloads of the namespace are selected by, another virtual cluster's for one.
         surroundings.selected_by.extend(selector);
     }
+    if settings.id.namespace().as_str() != settings.namespace {
+        // The copies land elsewhere: there, too, are Services that no tenant may get behind.
+        let (services, _) = host.list(&SERVICES, Some(settings.id.namespace().as_str()), &options).await?;
+        surroundings.selected_by.extend(services.iter().flat_map(|service| json::strings(service, "/spec/selector")));
+    }
     let own = own.into_iter().flat_map(|own| [own.ip.clone(), own.node_ip.clone()]);
     surroundings.names.extend(own.filter(|name| !name.is_empty()));
     Ok(surroundings)
