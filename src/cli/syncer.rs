@@ -43,7 +43,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
     bind_address: IpAddr,
     /// Port of the API; DNS is served on the next one.
-    #[arg(long, default_value_t = 8443)]
+    #[arg(long, default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..=65534))]
     port: u16,
     #[command(flatten)]
     files: FileArgs,
@@ -114,13 +114,13 @@ struct SyncArgs {
 #[command(next_help_heading = "Lock between replicas, in seconds")]
 struct LockArgs {
     /// A lock that stood unchanged for this long may be taken.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = seconds())]
     lease_duration: u64,
     /// A leader that could not renew for this long gives up.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = seconds())]
     renew_deadline: u64,
     /// Pause between tries.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 15, value_parser = seconds())]
     retry_period: u64,
 }
 
@@ -194,16 +194,13 @@ fn options(args: Args) -> Outcome<Options> {
     let timing = Timing {
         duration: seconds(args.lock.lease_duration),
         renew_deadline: seconds(args.lock.renew_deadline),
-        retry: seconds(args.lock.retry_period.max(1)),
+        retry: seconds(args.lock.retry_period),
     };
     if timing.renew_deadline + seconds(3) > timing.duration || timing.retry >= timing.renew_deadline {
         return Err(Failure::new(
             "--lease-duration, --renew-deadline and --retry-period do not fit together",
             "the duration must be more than 3 s above the deadline, and the deadline above the retry period: 60, 40, 15",
         ));
-    }
-    if args.port == u16::MAX {
-        return Err(Failure::new("--port 65535 has no successor for DNS", "choose a smaller port"));
     }
     let selector = if args.sync.enforce_node_selector { args.sync.node_selector } else { Vec::new() };
     Ok(Options {
@@ -237,6 +234,11 @@ fn options(args: Args) -> Outcome<Options> {
         timing,
         log: LogConfig { filter: args.log_filter, ..LogConfig::default() },
     })
+}
+
+/// More than an hour is no time for a lock, and none at all no pause.
+fn seconds() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=3600)
 }
 
 /// Kinds by the plural names that people write.
@@ -309,6 +311,19 @@ mod tests {
     fn an_unknown_flag_names_the_nearest() {
         let error = Line::try_parse_from(["syncer", "--service-nam=x"]).expect_err("unknown");
         assert!(error.to_string().contains("--service-name"), "{error}");
+    }
+
+    #[test]
+    fn times_and_ports_that_cannot_be_are_refused() {
+        for flag in [
+            "--renew-deadline=18446744073709551615",
+            "--retry-period=0",
+            "--lease-duration=3601",
+            "--port=0",
+            "--port=65535",
+        ] {
+            assert!(Line::try_parse_from(["syncer", flag]).is_err(), "{flag}");
+        }
     }
 
     #[test]
