@@ -26,6 +26,8 @@ const KINDS: &[Resource] = &[PODS, SERVICES, ENDPOINTS, CONFIG_MAPS, SECRETS, CL
 /// Patches at a time.
 const PARALLEL: usize = 8;
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// How soon kinds that were refused are tried again.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What has been done so far.
 #[derive(Default)]
@@ -56,7 +58,7 @@ enum Done {
 }
 
 /// Until every old object has been judged and written; at once for tenants that adopt nothing. Returns the kinds that there
-/// is no right to: they are held until [`follow`] has done them.
+/// is no right to, or that the host refused: they are held until [`follow`] has done them.
 pub async fn settle(engine: &Engine, tenant: &TenantState) -> Vec<Resource> {
     if !tenant.bound().adopts {
         return Vec::new();
@@ -74,7 +76,8 @@ pub async fn settle(engine: &Engine, tenant: &TenantState) -> Vec<Resource> {
 pub async fn follow(engine: &Engine, tenant: &TenantState, mut later: Vec<Resource>) {
     let mut access = engine.access.clone();
     while !later.is_empty() {
-        access.changed().await;
+        // A refusal need not show in the rights: a Role may have been deleted and made again between two looks at them.
+        let _ = tokio::time::timeout(engine.clock.jitter(ASK_AGAIN), access.changed()).await;
         let held = later.clone();
         later = possible(engine, tenant, later, &access).await;
         for resource in held.iter().filter(|resource| !later.contains(resource)) {
@@ -91,7 +94,7 @@ fn hold(engine: &Engine, tenant: &TenantState, resource: &Resource, held: bool) 
     }
 }
 
-/// Adopts what there is a right to; returns the rest.
+/// Adopts what there is a right to and what is not refused; returns the rest.
 async fn possible(engine: &Engine, tenant: &TenantState, kinds: Vec<Resource>, access: &Access) -> Vec<Resource> {
     let mut tally = Tally::default();
     let mut later: Vec<Resource> = Vec::new();
@@ -104,6 +107,11 @@ async fn possible(engine: &Engine, tenant: &TenantState, kinds: Vec<Resource>, a
         }
         let mut failures = 0_u32;
         while let Err(error) = adopt_kind(engine, tenant, &resource, &mut tally).await {
+            if error.kind() == Kind::Forbidden {
+                tracing::warn!(tenant = %tenant.id, kind = resource.kind, %error, "old objects cannot be listed; this kind waits");
+                later.push(resource);
+                break;
+            }
             failures += 1;
             if failures == 3 {
                 tracing::warn!(tenant = %tenant.id, kind = resource.kind, %error, "adoption keeps failing; nothing is synced before it is done");
@@ -263,9 +271,9 @@ fn selected(label_selector: String) -> ListOptions {
     ListOptions { label_selector, ..ListOptions::default() }
 }
 
-/// Not readable, or not served: a try later would say the same.
+/// Not served: a try later would say the same.
 fn is_off(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Forbidden | Kind::NotFound | Kind::MethodNotAllowed)
+    matches!(error.kind(), Kind::NotFound | Kind::MethodNotAllowed)
 }
 
 /// The host says no to this object, and will again.

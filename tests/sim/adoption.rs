@@ -327,6 +327,28 @@ async fn late_rights() {
     world.check();
 }
 
+/// The host's answer is no, though the rights that were asked for say yes: as while a Role is deleted and made again.
+async fn refused_lists() {
+    let mut world = World::new(0);
+    world.faults.stop();
+    world.faults.refuse_reads(true);
+    let writes = world.host.writes();
+    tokio::time::sleep(DRIFT * 2).await;
+    assert_eq!(writes, world.host.writes());
+    world.faults.refuse_reads(false);
+    for _ in 0..40 {
+        world.kubelet();
+        world.nothing_runs_twice();
+        tokio::time::sleep(DRIFT).await;
+    }
+    world.check();
+}
+
+#[test]
+fn a_refused_list_is_not_an_empty_one() {
+    run_paused(async { Box::pin(refused_lists()).await });
+}
+
 #[test]
 fn rights_may_come_later() {
     run_paused(async { Box::pin(late_rights()).await });

@@ -55,11 +55,18 @@ pub struct Faults {
     on: Mutex<bool>,
     /// How late watches of the host are.
     lag: Mutex<Duration>,
+    /// Whether the host refuses reads that its rights allow, as while a Role is made again.
+    refusing: Mutex<bool>,
 }
 
 impl Faults {
     pub fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { random: Mutex::new(StdRng::seed_from_u64(seed)), on: Mutex::new(true), lag: Mutex::default() })
+        Arc::new(Self {
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            on: Mutex::new(true),
+            lag: Mutex::default(),
+            refusing: Mutex::default(),
+        })
     }
 
     pub fn stop(&self) {
@@ -69,6 +76,18 @@ impl Faults {
     /// Every event of the host comes so late from now on.
     pub fn delay_watches(&self, lag: Duration) {
         *self.lag.lock() = lag;
+    }
+
+    /// The host answers every list and watch with 403.
+    pub fn refuse_reads(&self, refusing: bool) {
+        *self.refusing.lock() = refusing;
+    }
+
+    fn read_right(&self, side: Side) -> Result<()> {
+        if side == Side::Host && *self.refusing.lock() {
+            return Err(Error::new(side, Kind::Forbidden, "no right to list"));
+        }
+        Ok(())
     }
 
     fn below(&self, bound: u64) -> u64 {
@@ -337,6 +356,7 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Listing>> {
         Box::pin(async move {
             self.faults.before(self.side, false).await?;
+            self.faults.read_right(self.side)?;
             let listing = {
                 let mut state = self.state.lock();
                 state.lists.push((resource.plural.to_owned(), options.label_selector.clone()));
@@ -358,6 +378,7 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Box<dyn Events>>> {
         Box::pin(async move {
             self.faults.before(self.side, false).await?;
+            self.faults.read_right(self.side)?;
             if from.is_none() && self.faults.strikes(100) {
                 return self.fail(Kind::Invalid, "sendInitialEvents is not known here");
             }
