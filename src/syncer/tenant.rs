@@ -286,9 +286,12 @@ impl TenantState {
     ) -> Vec<ObjectKey> {
         let member = self.bound();
         let new = object.and_then(|object| identify(syncer, object, &member.view));
+        let preferred = new.as_ref().and_then(|key| syncer.host_name(key, &member.view));
+        // Or the aliases would be copied for each new one.
+        drop(member);
         if let Some(key) = &new
             && syncer.host_scope() == HostScope::Tenant
-            && syncer.host_name(key, &member.view).as_deref() != Some(name)
+            && preferred.as_deref() != Some(name)
         {
             self.remember_alias(key, name);
         }
@@ -305,7 +308,6 @@ impl TenantState {
         if let Some(new) = &new {
             index.by_name.insert(name.to_owned(), new.clone());
             // Two copies of one object: the one under the name of today counts.
-            let preferred = syncer.host_name(new, &member.view);
             if preferred.as_deref() == Some(name) || !index.by_key.contains_key(new) {
                 index.by_key.insert(new.clone(), name.to_owned());
             }
@@ -318,10 +320,9 @@ impl TenantState {
     /// A host object has an older name: everything that refers to it must use that one, also what is made anew.
     pub fn remember_alias(&self, key: &ObjectKey, name: &str) {
         let mut bound = self.bound.write();
-        let mut member = Member::clone(&bound);
-        let aliases = Arc::make_mut(&mut member.view.placement.aliases);
+        // In place, unless a worker still plans with the former ones.
+        let aliases = Arc::make_mut(&mut Arc::make_mut(&mut bound).view.placement.aliases);
         aliases.insert((key.namespace.clone(), key.name.clone()), name.to_owned());
-        *bound = Arc::new(member);
     }
 
     /// Name of the host object that stands for a virtual one.
