@@ -36,11 +36,11 @@ fn formula(namespace: &str, name: &str, view: &View, limit: Limit) -> Option<Hos
     Some(names::host_name(&name, &namespace, view.cluster(), limit))
 }
 
-/// The host name by the formula of vcluster, when it is another than today's.
-pub fn legacy_host_name(namespace: &str, name: &str, view: &View, limit: Limit) -> Option<HostName> {
-    let (parsed_name, parsed_namespace) = (VirtualName::parse(name).ok()?, VirtualNamespace::parse(namespace).ok()?);
-    let legacy = names::legacy_host_name(&parsed_name, &parsed_namespace, view.cluster())?;
-    (formula(namespace, name, view, limit).as_ref() != Some(&legacy)).then_some(legacy)
+/// The host name by the formula of vcluster; often the same as today's.
+pub fn legacy_host_name(namespace: &str, name: &str, view: &View) -> Option<HostName> {
+    let name = VirtualName::parse(name).ok()?;
+    let namespace = VirtualNamespace::parse(namespace).ok()?;
+    names::legacy_host_name(&name, &namespace, view.cluster())
 }
 
 /// The host name of something made for a virtual object.
@@ -163,8 +163,7 @@ pub fn virtual_key(kind: &str, host: &Value, view: &View, limit: Limit) -> Optio
     }
     let (namespace, name) = (field(annotations, keys::OBJECT_NAMESPACE)?, field(annotations, keys::OBJECT_NAME)?);
     let is_name = |candidate: Option<HostName>| candidate.is_some_and(|c| c.as_str() == json::name(host));
-    let fits =
-        is_name(formula(&namespace, &name, view, limit)) || is_name(legacy_host_name(&namespace, &name, view, limit));
+    let fits = is_name(formula(&namespace, &name, view, limit)) || is_name(legacy_host_name(&namespace, &name, view));
     fits.then_some((namespace, name))
 }
 

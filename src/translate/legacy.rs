@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{View, identity, ingress, json, pod, service};
-use crate::names::{self, Limit, VirtualName, VirtualNamespace, keys};
+use crate::names::{self, Limit, keys};
 
 mod fields;
 
@@ -359,8 +359,7 @@ fn namespace_labels(object: &Value, view: &View) -> Vec<String> {
 }
 
 fn old_name(namespace: &str, name: &str, view: &View) -> Option<String> {
-    let (name, namespace) = (VirtualName::parse(name).ok()?, VirtualNamespace::parse(namespace).ok()?);
-    names::legacy_host_name(&name, &namespace, view.cluster()).map(|name| name.to_string())
+    identity::legacy_host_name(namespace, name, view).map(|name| name.to_string())
 }
 
 /// The key under which vcluster put a tenant's label on the host.
