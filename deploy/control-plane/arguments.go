@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -50,13 +48,7 @@ type arguments struct {
 }
 
 func checkPKI(dir string) error {
-	var missing []string
-	for _, name := range pkiFiles {
-		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) > 0 {
+	if missing := missingFiles(dir, pkiFiles); len(missing) > 0 {
 		return fmt.Errorf("missing in %s: %s", dir, strings.Join(missing, ", "))
 	}
 	return nil
@@ -93,20 +85,27 @@ current-context: local
 	return f, os.WriteFile(f.kubeconfig, []byte(kubeconfig), 0o600)
 }
 
+func missingFiles(dir string, names []string) []string {
+	var missing []string
+	for _, name := range names {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
+
 // servingName: the certificate need not name the loopback address.
 func servingName(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
 	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return "", fmt.Errorf("%s: no PEM certificate", path)
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
+	certs, err := parseCertificates(data)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
+	cert := certs[0]
 	for _, name := range cert.DNSNames {
 		if !strings.HasPrefix(name, "*") {
 			return name, nil

@@ -78,13 +78,8 @@ func (l *layout) requireAuthorities() error {
 	if os.Getenv(standInSingle) == "1" {
 		return nil
 	}
-	var missing []string
-	for _, name := range []string{serverCA + ".crt", serverCA + ".key", clientCA + ".crt", clientCA + ".key", requestHeaderCA + ".crt", requestHeaderCA + ".key", "service.key"} {
-		if _, err := os.Stat(l.file(name)); err != nil {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) > 0 {
+	authorities := []string{serverCA + ".crt", serverCA + ".key", clientCA + ".crt", clientCA + ".key", requestHeaderCA + ".crt", requestHeaderCA + ".key", "service.key"}
+	if missing := missingFiles(l.tls, authorities); len(missing) > 0 {
 		return fmt.Errorf("with a shared database every replica needs the same authorities, which k3s keeps in the database and the stand-in does not: "+
 			"put %s into %s, or set %s=1 if this is the only replica and keeps its folder", strings.Join(missing, ", "), l.tls, standInSingle)
 	}

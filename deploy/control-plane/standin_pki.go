@@ -105,7 +105,8 @@ func (l *leaf) ensure(dir string, now time.Time) error {
 	if certPEM, err := os.ReadFile(certFile); err == nil && key != nil && l.good(certPEM, key, now) {
 		return nil
 	}
-	if key == nil {
+	fresh := key == nil
+	if fresh {
 		var err error
 		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 			return err
@@ -115,7 +116,10 @@ func (l *leaf) ensure(dir string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return writePair(certFile, keyFile, chain, key)
+	if fresh {
+		return writePair(certFile, keyFile, chain, key)
+	}
+	return writeAtomically(certFile, chain, 0o644)
 }
 
 func (l *leaf) good(certPEM []byte, key crypto.Signer, now time.Time) bool {
@@ -263,17 +267,10 @@ func writePair(certFile, keyFile string, chain []byte, key crypto.Signer) error 
 	if err != nil {
 		return err
 	}
-	if existing, err := os.ReadFile(keyFile); err != nil || !holds(existing, key) {
-		if err := writeAtomically(keyFile, keyPEM, 0o600); err != nil {
-			return err
-		}
+	if err := writeAtomically(keyFile, keyPEM, 0o600); err != nil {
+		return err
 	}
 	return writeAtomically(certFile, chain, 0o644)
-}
-
-func holds(content []byte, key crypto.Signer) bool {
-	existing, err := parseKey(content)
-	return err == nil && samePublicKey(existing.Public(), key.Public())
 }
 
 func encodeKey(key crypto.Signer) ([]byte, error) {
