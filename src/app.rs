@@ -249,7 +249,7 @@ fn read(options: &Options) -> anyhow::Result<Config> {
         }
     };
     if config.host.system_namespace.is_empty() {
-        config.host.system_namespace = process::namespace()
+        config.host.system_namespace = process::namespace(&["POD_NAMESPACE"])
             .context("host.systemNamespace is not set, and there is no ServiceAccount to take it from")?;
     }
     Ok(config)

@@ -14,15 +14,19 @@ pub(super) fn identity(clock: &Clock) -> String {
 
 /// Name of the pod, if this is one. Without the downward API the host name is it.
 pub(super) fn pod_name() -> Option<String> {
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     variable("POD_NAME").or_else(|| variable("HOSTNAME"))
 }
 
-/// Namespace of the pod: what vcluster's manifests set, or where its ServiceAccount is.
-pub(super) fn namespace() -> anyhow::Result<String> {
-    if let Some(name) = ["POD_NAMESPACE", "NAMESPACE"].iter().find_map(|name| std::env::var(name).ok()) {
+/// Namespace of the pod: what the first of these variables says, or where its ServiceAccount is.
+pub(super) fn namespace(variables: &[&str]) -> anyhow::Result<String> {
+    if let Some(name) = variables.iter().find_map(|name| variable(name)) {
         return Ok(name);
     }
     let text = std::fs::read_to_string(NAMESPACE_FILE).with_context(|| format!("{NAMESPACE_FILE} cannot be read"))?;
     Ok(text.trim().to_owned())
+}
+
+/// An empty variable says nothing.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -33,6 +33,8 @@ use crate::upstream::{self, ApiClient, Pool};
 
 /// Less than the ten seconds that the original manifest gives a pod to end.
 const DRAIN: Duration = Duration::from_secs(8);
+/// As vcluster's manifests set it.
+const NAMESPACE_VARIABLE: &str = "NAMESPACE";
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What the flags say, parsed.
@@ -133,7 +135,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
 }
 
 fn settings(options: &Options) -> anyhow::Result<Settings> {
-    let namespace = process::namespace().context(
+    let namespace = process::namespace(&["POD_NAMESPACE", NAMESPACE_VARIABLE]).context(
         "the namespace of this pod is not known: set the variable NAMESPACE, or run in a pod with a ServiceAccount",
     )?;
     let target = if options.target_namespace.is_empty() { &namespace } else { &options.target_namespace };
