@@ -7,13 +7,12 @@
 #[path = "../support/vcluster.rs"]
 mod vcluster;
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
-use crate::harness::sidecar::{self, SYNCER, manifest, original};
+use crate::harness::sidecar::{self, SYNCER, manifest};
 use crate::harness::{
-    AGNHOST, BUSYBOX, Dump, Invocation, Tenant, eventually, host, host_kubeconfig, kubectl, restarts, run_id, work,
+    AGNHOST, BUSYBOX, Dump, Invocation, Tenant, eventually, host, host_kubeconfig, kubectl, restarts, run_id, uids,
+    work,
 };
 use vcluster::Vcluster;
 
@@ -28,12 +27,7 @@ fn without_syncer(namespace: &str) {
         format!("image: \"{BUSYBOX}\"\n        command: [sh, -c, 'trap exit TERM; while true; do sleep 1; done']");
     let text = manifest(NAME).replace(&format!("image: \"{SYNCER}\""), &waits);
     assert!(text.contains("while true"), "{text}");
-    host(&["create", "namespace", namespace]).ok();
-    sidecar::apply(namespace, &text);
-    sidecar::apply(
-        namespace,
-        &original("nodeport.yaml").replace("dev-cluster", NAME).replace("  namespace: dev\n", ""),
-    );
+    sidecar::install(NAME, namespace, &text);
 }
 
 /// k3s itself, past any syncer.
@@ -112,16 +106,6 @@ fn outside(k3s: &std::path::Path, old: &Vcluster) {
             .retain(|key, _| ["name", "namespace", "labels", "annotations", "ownerReferences"].contains(&key.as_str()));
     }
     create(&host_kubeconfig(), &objects);
-}
-
-/// uid by kind and name, of both sides.
-fn uids(answer: &Value) -> BTreeMap<String, String> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let items = answer["items"].as_array().expect("a list").clone();
-    items
-        .iter()
-        .map(|o| (format!("{}/{}", text(&o["kind"]), text(&o["metadata"]["name"])), text(&o["metadata"]["uid"])))
-        .collect()
 }
 
 #[test]

@@ -5,9 +5,12 @@ mod raw;
 pub(crate) mod sidecar;
 mod tenant;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 pub(crate) use program::{Answer, Invocation, http_get, kubectl, portico};
 pub(crate) use raw::raw;
@@ -59,6 +62,21 @@ pub(crate) fn restarts(namespace: &str, label: &str) -> u64 {
 /// Base URL of the gateway.
 pub(crate) fn gateway_url() -> String {
     std::env::var("PORTICO_E2E_GATEWAY").unwrap_or_else(|_| "https://10.88.0.1:30443".to_owned())
+}
+
+/// Where pods of the node and this process both reach a port: its address.
+pub(crate) fn node() -> String {
+    let url: http::Uri = gateway_url().parse().expect("a URL");
+    url.host().expect("a host").to_owned()
+}
+
+/// uid by kind and name of a list of objects.
+pub(crate) fn uids(list: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let items = list["items"].as_array().expect("a list").iter();
+    items
+        .map(|o| (format!("{}/{}", text(&o["kind"]), text(&o["metadata"]["name"])), text(&o["metadata"]["uid"])))
+        .collect()
 }
 
 /// `target/` of the clone, wherever cargo builds.

@@ -1,31 +1,24 @@
 //! From one form to another: what runs goes on running, under the same uids.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use crate::harness::{
-    AGNHOST, Dump, Space, Tenant, eventually, eventually_is, host, portico, read, run_id, sleeper, work,
+    AGNHOST, Dump, Space, Tenant, eventually, eventually_is, host, portico, read, run_id, sleeper, uids, work,
 };
 
 const KINDS: &str = "pods,services,persistentvolumeclaims,configmaps,secrets";
 
-/// uid by kind and name of everything on the host that stands for something of this cluster.
-fn uids(tenant: &Tenant) -> BTreeMap<String, String> {
+/// Everything on the host that stands for something of this cluster.
+fn copies(tenant: &Tenant) -> Value {
     let label = format!("portico.dev/cluster={}", tenant.name);
-    let list = tenant.on_host(&["get", KINDS, "-l", &label, "-o", "json"]).json();
-    let items = list["items"].as_array().expect("a list");
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    items
-        .iter()
-        .map(|o| (format!("{}/{}", text(&o["kind"]), text(&o["metadata"]["name"])), text(&o["metadata"]["uid"])))
-        .collect()
+    tenant.on_host(&["get", KINDS, "-l", &label, "-o", "json"]).json()
 }
 
 /// Kinds of the owners of everything on the host but Secrets with tokens, which belong to their pods.
 fn owners(tenant: &Tenant) -> BTreeSet<String> {
-    let label = format!("portico.dev/cluster={}", tenant.name);
-    let list = tenant.on_host(&["get", KINDS, "-l", &label, "-o", "json"]).json();
+    let list = copies(tenant);
     let items = list["items"].as_array().expect("a list").iter();
     let owners = items.flat_map(|o| o["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default());
     owners.filter_map(|o| o["kind"].as_str().map(str::to_owned)).filter(|kind| kind != "Pod").collect()
@@ -73,7 +66,7 @@ fn inside_works(space: &Space) {
     assert!(answer.starts_with("web-"), "{answer}");
 }
 
-/// What the docs say (docs/operations/move.md), command by command.
+/// What the docs say (docs/operations/move.md), step by step; the kubeconfig is edited here, not by `kubectl config`.
 fn move_to_shared(tenant: &Tenant) -> Tenant {
     let (name, namespace) = (tenant.name.as_str(), tenant.namespace.as_str());
     // The backend's own address, and an admin's kubeconfig for it.
@@ -105,7 +98,7 @@ fn a_sidecar_moves_to_the_shared_form_and_nothing_is_made_again() {
     let space = before.space("work");
     workload(&space);
     inside_works(&space);
-    let known = uids(before);
+    let known = uids(&copies(before));
     assert!(known.len() >= 8, "{known:?}");
     assert_eq!(owners(before), BTreeSet::from(["StatefulSet".to_owned()]));
 
@@ -118,13 +111,13 @@ fn a_sidecar_moves_to_the_shared_form_and_nothing_is_made_again() {
     assert_eq!(space.sh("box", "cat /m/key /s/key").ok(), "mapsecret");
     inside_works(&space);
     space.pod("after");
-    let now = uids(after);
+    let now = uids(&copies(after));
     for (object, uid) in &known {
         assert_eq!(now.get(object), Some(uid), "{object} was made again");
     }
     // It goes as any VirtualCluster does; the control plane is not Portico's to stop.
     portico(&["delete", "mover", "-n", &namespace]).ok();
-    eventually_is("the copies go", || uids(after).is_empty());
+    eventually_is("the copies go", || uids(&copies(after)).is_empty());
     host(&["-n", &namespace, "rollout", "status", "statefulset/mover", "--timeout=5s"]).ok();
     host(&["delete", "namespace", &namespace, "--wait=false"]).ok();
     // Its namespace inside is gone with the copies' cluster: nothing to clean up there.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::harness::sidecar::{self, SYNCER, manifest, original};
 use crate::harness::{
-    Dump, Invocation, Tenant, eventually, eventually_is, host, host_kubeconfig, kill_containers, names, portico, raw,
-    restarts, run_id, sleeper, with_user,
+    Dump, Invocation, Tenant, eventually, eventually_is, host, host_kubeconfig, kill_containers, names, node, portico,
+    raw, restarts, run_id, sleeper, with_user,
 };
 
 fn create(name: &str, topic: &str) -> &'static Tenant {
@@ -287,13 +287,15 @@ fn a_load_balancers_address_comes_into_the_certificate() {
         "spec": {"type": "LoadBalancer", "selector": {"app": "balanced"}, "ports": [{"port": 443, "targetPort": 8443}]}});
     sidecar::apply(&tenant.namespace, &service.to_string());
     // What a cloud's controller would write; here an address of the node itself, so that it can be called.
-    let status = r#"{"status": {"loadBalancer": {"ingress": [{"ip": "10.88.0.1"}, {"hostname": "lb.example.test"}]}}}"#;
-    tenant.on_host(&["patch", "service", "outside", "--subresource=status", "--type=merge", "-p", status]).ok();
+    let node = node();
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": node}, {"hostname": "lb.example.test"}]}}});
+    let patch = ["patch", "service", "outside", "--subresource=status", "--type=merge", "-p", &status.to_string()];
+    tenant.on_host(&patch).ok();
     let names = ["get", "secret", "balanced", "-o", "jsonpath={.metadata.annotations.portico\\.dev/certificate-names}"];
     eventually_is("the certificate has it", || tenant.on_host(&names).out().contains("lb.example.test"));
     let port = tenant.on_host(&["get", "service", "outside", "-o", "jsonpath={.spec.ports[0].nodePort}"]).ok();
     let answer = raw(&tenant.kubeconfig, "/version", &[], |config| {
-        config.cluster_url = format!("https://10.88.0.1:{port}").parse().expect("a URL");
+        config.cluster_url = format!("https://{node}:{port}").parse().expect("a URL");
         // Verified by the name of the load balancer.
         config.tls_server_name = Some("lb.example.test".to_owned());
     });

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use portico::certificates::{Leaf, Pair, Usage, new_ca, new_leaf};
 use tempfile::TempDir;
 
-use crate::harness::{eventually_is, gateway_url, host, target, work};
+use crate::harness::{eventually_is, host, node, target, work};
 
 pub(crate) const PASSWORD: &str = "a-password-for-one-test";
 
@@ -60,12 +60,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Where pods of the node and this process both reach a port.
-fn node() -> String {
-    let url: http::Uri = gateway_url().parse().expect("a URL");
-    url.host().expect("a host").to_owned()
 }
 
 fn free_port() -> u16 {

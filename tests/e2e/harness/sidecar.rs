@@ -33,6 +33,13 @@ pub(crate) fn apply(namespace: &str, text: &str) -> String {
     Invocation::kubectl(&host_kubeconfig(), &["apply", "-n", namespace, "-f", "-"]).stdin(text.as_bytes()).run().ok()
 }
 
+/// The manifest and the NodePort, in a namespace that may be there.
+pub(crate) fn install(name: &str, namespace: &str, manifest: &str) {
+    host(&["create", "namespace", namespace]);
+    apply(namespace, manifest);
+    apply(namespace, &original("nodeport.yaml").replace("dev-cluster", name).replace("  namespace: dev\n", ""));
+}
+
 impl Tenant {
     /// Applies the manifest and the NodePort, and connects by it.
     pub(crate) fn sidecar(name: &str, namespace: &str) -> Self {
@@ -41,9 +48,7 @@ impl Tenant {
 
     /// The same with a manifest that a test has changed.
     pub(crate) fn sidecar_of(name: &str, namespace: &str, manifest: &str) -> Self {
-        host(&["create", "namespace", namespace]);
-        apply(namespace, manifest);
-        apply(namespace, &original("nodeport.yaml").replace("dev-cluster", name).replace("  namespace: dev\n", ""));
+        install(name, namespace, manifest);
         let kubeconfig = connect(name, namespace);
         let tenant = Self { name: name.to_owned(), namespace: namespace.to_owned(), kubeconfig };
         eventually("the tenant answers", || tenant.kubectl(&["get", "--raw", "/readyz"]).result());
@@ -72,7 +77,7 @@ pub(crate) fn connect(name: &str, namespace: &str) -> PathBuf {
         let port = host(&get).result()?;
         if port.is_empty() { Err("none".to_owned()) } else { Ok(port) }
     });
-    let server = format!("https://10.88.0.1:{port}");
+    let server = format!("https://{}:{port}", super::node());
     let kubeconfig = work().join(format!("{namespace}-{name}.yaml"));
     let file = kubeconfig.display().to_string();
     let connect = ["connect", name, "-n", namespace, "--server", &server, "--kube-config", &file];
