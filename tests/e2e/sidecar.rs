@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::harness::sidecar::{self, SYNCER, manifest, original};
 use crate::harness::{
-    Dump, Invocation, Tenant, eventually, eventually_is, host, host_kubeconfig, kill_containers, names, node, portico,
-    raw, restarts, run_id, sleeper, with_user,
+    BUSYBOX, Dump, Invocation, Tenant, eventually, eventually_is, host, host_kubeconfig, kill_containers, names, node,
+    portico, raw, restarts, run_id, sleeper, with_user,
 };
 
 fn create(name: &str, topic: &str) -> &'static Tenant {
@@ -189,6 +189,37 @@ fn hostile_pods_do_not_come_behind_the_control_planes_service() {
         assert_eq!(tenant.on_host(&get).ok(), own, "{service}");
     }
     done(tenant);
+}
+
+/// `--target-namespace`: the copies land beside strangers, whose Services no tenant gets behind either.
+#[test]
+fn copies_in_another_namespace_are_guarded_there() {
+    let (own, target) = (format!("e2e-away-{}", run_id()), format!("e2e-away-target-{}", run_id()));
+    host(&["create", "namespace", &target]).ok();
+    host(&["-n", &target, "create", "service", "clusterip", "shop", "--tcp=80:8080"]).ok();
+    let manifest = manifest("away")
+        .replace("- --suffix=away", &format!("- --suffix=away\n          - --target-namespace={target}"));
+    // The Role has to be there as well.
+    let role: Vec<&str> = manifest.split("\n---\n").filter(|part| part.starts_with("kind: Role\n")).collect();
+    sidecar::apply(&target, role.first().expect("a Role"));
+    let account = format!("--serviceaccount={own}:away");
+    host(&["-n", &target, "create", "rolebinding", "away", "--role=away", &account]).ok();
+    let tenant: &Tenant = Box::leak(Box::new(Tenant::sidecar_of("away", &own, &manifest)));
+    let _dump = Dump(vec![tenant]);
+    let mut pod: Value = serde_saphyr::from_str(&sleeper("impostor")).expect("a pod");
+    pod["metadata"]["labels"] = json!({"app": "shop"});
+    Invocation::kubectl(&tenant.kubeconfig, &["apply", "-f", "-"]).stdin(pod.to_string().as_bytes()).run().ok();
+    tenant.kubectl(&["wait", "pod/impostor", "--for=condition=Ready", "--timeout=90s"]).ok();
+    host(&["-n", &target, "get", "pod", "impostor-x-default-x-away"]).ok();
+    // A pod of the namespace's own comes behind it; when that one is there, the other would be as well.
+    let honest = ["run", "shop", "--labels=app=shop", "--image", BUSYBOX, "--", "sleep", "3600"];
+    host(&[&["-n", &target], &honest[..]].concat()).ok();
+    let text = |kind: &str, path: &str| host(&["-n", &target, "get", kind, "shop", "-o", path]).ok();
+    let behind = || text("endpoints", "jsonpath={.subsets[*].addresses[*].ip}");
+    eventually_is("the namespace's own pod is behind it", || !behind().is_empty());
+    assert_eq!(behind(), text("pod", "jsonpath={.status.podIP}"));
+    done(tenant);
+    host(&["delete", "namespace", &target, "--wait=false"]);
 }
 
 #[test]
