@@ -56,6 +56,11 @@ image: packages binary ## Build the images (PROFILE=release: optimized) and put 
 	@$(CLUSTER)/build control-plane
 	@$(CLUSTER)/images pause busybox agnhost portico syncer control-plane k3s-stand-in
 
+.PHONY: archives
+archives: packages binary ## Portico's and the control planes' images as OCI archives in target/image, for a cluster of your own (PROFILE=release)
+	@$(CLUSTER)/build control-plane
+	@$(CLUSTER)/images portico syncer control-plane
+
 ##@ Develop
 
 .PHONY: test
@@ -92,8 +97,8 @@ fmt: ## Format the code
 generated: crd manifests ## Write everything that is generated and committed; tests compare it
 
 .PHONY: crd
-crd: ## Write the CRD (config and chart) and docs/config.md from the types
-	PORTICO_BLESS=1 cargo test --quiet --locked --lib -- operator::tests::crd_files config::docs::
+crd: ## Write the CRD (config and chart), docs/config.md and docs/virtualcluster.md from the types
+	PORTICO_BLESS=1 cargo test --quiet --locked --lib -- operator::tests::crd_files config::docs:: crd::docs::
 
 .PHONY: manifests
 manifests: crd ## Render deploy/manifests from the chart
@@ -136,7 +141,7 @@ scripts:
 	@python3 -m py_compile $(CLUSTER)/image.py && rm -rf $(CLUSTER)/__pycache__
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x $(SCRIPTS); fi
 
-# The CRD and docs/config.md are compared by unit tests; this one needs helm, which 'make up' brings.
+# The CRD, docs/config.md and docs/virtualcluster.md are compared by unit tests; this one needs helm, which 'make up' brings.
 .PHONY: manifests-check
 manifests-check:
 	@$(RENDER) | diff -u deploy/manifests/portico.yaml - || { echo "deploy/manifests/portico.yaml is stale: make generated" >&2; exit 1; }

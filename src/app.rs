@@ -1,7 +1,8 @@
 //! Wiring: reads the configuration, builds the planes for the chosen roles, and owns start and shutdown.
 //!
 //! Every replica serves as gateway and DNS; Leases choose which one runs the syncer and which the operator. Shutdown
-//! (docs/operations/upgrade.md): unready → take nothing new, end watches, let requests and streams finish → stop.
+//! (docs/operations/upgrade.md): unready, Leases given back, all served → take nothing new, end watches, let requests and
+//! streams finish → stop.
 
 mod process;
 mod shared_certificate;
@@ -17,18 +18,22 @@ use http::HeaderMap;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Readiness};
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::drain::{self, Drain};
-use crate::election::{self, Candidate};
-use crate::gateway::{self, SharedCertificate};
-use crate::registry::{self, Registry};
-use crate::rights::Access;
+use crate::config::{Config, MetricsAccess};
+use crate::gateway;
+use crate::kubernetes;
+use crate::kubernetes::ApiClient;
+use crate::kubernetes::election::{self, Candidate};
+use crate::kubernetes::rights::Access;
+use crate::names::reserved::Reserved;
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::{self, Drain, DrainTrigger};
+use crate::runtime::task::{self, Task};
+use crate::runtime::telemetry::{self, Metrics};
 use crate::syncer::catalog::Catalog;
 use crate::syncer::{OwnPlace, kinds, stats::Stats};
-use crate::task::{self, Task};
-use crate::telemetry::{self, Metrics};
-use crate::upstream::{self, ApiClient, Pool};
+use crate::tenant::{self, Registry};
+use crate::tls::SharedCertificate;
+use crate::upstream::Pool;
 use crate::{dns, operator, syncer};
 
 /// First wait after a background loop failed.
@@ -54,7 +59,7 @@ pub struct Options {
     pub roles: Vec<Role>,
 }
 
-/// Runs until SIGTERM or SIGINT; returns after the drain.
+/// Runs until SIGTERM or SIGINT; returns after leaving and the drain.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let config = read(&options)?;
     runtime()?.block_on(serve(config, options.roles))
@@ -76,40 +81,53 @@ struct Common {
     registry: Arc<Registry>,
     metrics: Metrics,
     readiness: Readiness,
+    shared: SharedCertificate,
     identity: String,
 }
 
 async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
     telemetry::init(&config.log)?;
     let clock = Clock::system();
-    let pool = Arc::new(Pool::new(upstream::host::target(&config.host)?, clock.clone()));
+    let pool = Arc::new(Pool::new(kubernetes::host::target(&config.host)?, clock.clone()));
     let common = Common {
         host: ApiClient::new(pool, HeaderMap::new()),
         registry: Arc::new(Registry::default()),
         metrics: Metrics::default(),
         readiness: Readiness::default(),
+        shared: SharedCertificate::default(),
         identity: process::identity(&clock),
         config: Arc::new(config),
         clock,
     };
-    let grace = common.config.gateway.drain_timeout.0;
+    let (delay, grace) = (common.config.gateway.drain_delay.0, common.config.gateway.drain_timeout.0);
     let (trigger, drain) = drain::channel();
-    let admin =
-        admin::run(&common.config.admin, common.readiness.clone(), common.metrics.clone(), drain.clone()).await?;
+    let admin = admin::run(health_and_metrics(&common), &drain).await?;
     let tasks = start(&common, &roles, drain).await?;
-    tracing::info!(admin = %admin.address, ?roles, "serving");
+    tracing::info!(health = %admin.probes, metrics = %admin.metrics, ?roles, "serving");
     stopped().await?;
+    end(trigger, delay, grace).await?;
+    drop(tasks);
+    Ok(())
+}
+
+/// Leaves, then drains. A second signal cuts the delay short.
+async fn end(trigger: DrainTrigger, delay: Duration, grace: Duration) -> anyhow::Result<()> {
+    tracing::info!(?delay, "leaving: not ready, and serving what still comes");
+    let leaving = trigger.leave(delay);
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        again = stopped() => again?,
+    }
     tracing::info!(?grace, "draining");
-    if !trigger.drain(grace).await {
+    if !leaving.drain(grace).await {
         tracing::warn!("some streams did not end in time");
     }
-    drop(tasks);
     Ok(())
 }
 
 /// Starts every plane that the roles name; all of them hold the drain.
 async fn start(common: &Common, roles: &[Role], drain: Drain) -> anyhow::Result<Vec<Task>> {
-    let mut tasks = vec![tenants(common, drain.clone())];
+    let mut tasks = vec![tenants(common, drain.clone()), certificate(common, drain.clone())];
     if roles.contains(&Role::Gateway) {
         tasks.extend(gateway(common, drain.clone()).await?);
     }
@@ -123,10 +141,10 @@ async fn start(common: &Common, roles: &[Role], drain: Drain) -> anyhow::Result<
 }
 
 fn tenants(common: &Common, drain: Drain) -> Task {
-    let parts = registry::source::Parts {
-        host: common.host.clone(),
+    let parts = tenant::source::Parts {
+        origin: Arc::new(common.host.clone()),
         registry: Arc::clone(&common.registry),
-        base_domain: common.config.gateway.base_domain.clone(),
+        reserved: Arc::new(Reserved::new(&common.config)),
         clock: common.clock.clone(),
     };
     let awaited = common.readiness.await_for("tenants", "the VirtualClusters are not listed yet");
@@ -134,29 +152,50 @@ fn tenants(common: &Common, drain: Drain) -> Task {
     task::spawn("tenants", async move {
         let work = || {
             let (parts, drain, awaited) = (parts.clone(), drain.clone(), Arc::clone(&awaited));
-            async move { registry::source::run(&parts, drain, || drop(awaited.lock().take())).await }
+            async move { tenant::source::run(&parts, drain, || drop(awaited.lock().take())).await }
         };
         task::supervise("tenants", parts.clock.clone(), drain.clone(), BACKOFF, work).await;
     })
 }
 
-async fn gateway(common: &Common, drain: Drain) -> anyhow::Result<Vec<Task>> {
-    let shared = SharedCertificate::default();
-    let certificate = shared_certificate::follow(
+fn health_and_metrics(common: &Common) -> admin::Parts {
+    let config = &common.config.admin;
+    let access = match config.metrics_access {
+        MetricsAccess::Open => admin::Access::Open,
+        MetricsAccess::TokenReview => {
+            admin::Access::Reviewed { host: common.host.clone(), certificate: common.shared.clone() }
+        }
+    };
+    admin::Parts {
+        probes: config.listen,
+        metrics_listen: config.metrics_listen,
+        access,
+        readiness: common.readiness.clone(),
+        metrics: common.metrics.clone(),
+    }
+}
+
+/// The gateway and the metrics serve with it.
+fn certificate(common: &Common, drain: Drain) -> Task {
+    let follow = shared_certificate::follow(
         common.host.clone(),
         common.config.host.system_namespace.clone(),
-        shared.clone(),
+        common.shared.clone(),
         common.clock.clone(),
-        drain.clone(),
+        drain,
     );
-    let known = shared.clone();
+    task::spawn("shared certificate", follow)
+}
+
+async fn gateway(common: &Common, drain: Drain) -> anyhow::Result<Vec<Task>> {
+    let known = common.shared.clone();
     common.readiness.check("shared certificate", move || {
         known.load().is_none().then(|| "the operator has not made it yet".to_owned())
     });
     let parts = gateway::Parts {
         config: common.config.gateway.clone(),
         registry: Arc::clone(&common.registry),
-        shared,
+        shared: common.shared.clone(),
         host: common.host.clone(),
         metrics: common.metrics.clone(),
         clock: common.clock.clone(),
@@ -172,11 +211,7 @@ async fn gateway(common: &Common, drain: Drain) -> anyhow::Result<Vec<Task>> {
         },
         drain,
     );
-    Ok(vec![
-        task::spawn("shared certificate", certificate),
-        task::spawn("gateway", async move { bound.join().await }),
-        dns,
-    ])
+    Ok(vec![task::spawn("gateway", async move { bound.join().await }), dns])
 }
 
 fn tenant_dns(parts: dns::Parts, drain: Drain) -> Task {

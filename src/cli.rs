@@ -13,6 +13,7 @@ mod host;
 mod list;
 mod output;
 mod progress;
+mod recover;
 mod serve;
 mod syncer;
 
@@ -46,6 +47,8 @@ enum Command {
     /// Delete a virtual cluster and wait until nothing of it is left.
     #[command(visible_alias = "rm")]
     Delete(delete::Args),
+    /// Decide what becomes of a virtual cluster that is held because its control plane lost its store.
+    Recover(recover::Args),
     /// Print the version.
     Version,
     /// Print a completion script.
@@ -96,6 +99,7 @@ fn run(cli: Cli) -> Outcome<u8> {
         Command::List(args) => block_on(list::list(&host, args))?,
         Command::Describe(args) => block_on(list::describe(&host, args))?,
         Command::Delete(args) => block_on(delete::run(&host, args))?,
+        Command::Recover(args) => block_on(recover::run(&host, args))?,
         Command::Connect(args) => return block_on(connect::run(&host, args)),
     }
     Ok(0)

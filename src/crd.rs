@@ -2,6 +2,7 @@
 //!
 //! Pure data; what becomes of it is the operator's and the registry's business.
 
+pub mod docs;
 pub mod pki;
 mod rules;
 
@@ -60,6 +61,7 @@ pub fn yaml() -> String {
     printcolumn = r#"{"name":"Distro","type":"string","jsonPath":".spec.distro"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.version"}"#,
     printcolumn = r#"{"name":"Endpoint","type":"string","jsonPath":".status.endpoints[0]"}"#,
+    printcolumn = r#"{"name":"Durable","type":"string","jsonPath":".status.conditions[?(@.type=='Durable')].status","priority":1}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -131,17 +133,33 @@ impl Distro {
     }
 }
 
-/// Data of the control plane. With no field set it is lost when the pod is.
+/// Data of the control plane. With no field set it is on a volume of the default StorageClass; where there is none, in
+/// the pod alone, and the condition `Durable` says so.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Storage {
-    /// Keep it in a PersistentVolumeClaim; absent means an emptyDir.
+    /// Keep it in a PersistentVolumeClaim of this size and class. Cannot be changed later.
     pub volume_claim: Option<VolumeClaim>,
     /// Keep it in a database outside of the pod: etcd, MySQL, MariaDB or PostgreSQL. One database for each virtual
     /// cluster, empty at the beginning.
     pub datastore_endpoint: Option<DatastoreSecret>,
     /// Only for `distro: k3s`: keep it in an etcd inside of the pod instead of in SQLite.
     pub embedded_etcd: bool,
+    /// Keep it in the pod alone: it is lost with the pod, and with it all that the tenant made. Cannot be changed later.
+    pub ephemeral: bool,
+    /// What happens to the tenant's objects on the host when the control plane comes back with another store.
+    pub on_loss: OnLoss,
+}
+
+/// What becomes of the host objects of a tenant whose store was lost or exchanged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLoss {
+    /// Nothing is synced until a person decides (`portico recover`); pods run on.
+    #[default]
+    Hold,
+    /// They are removed, claims after a grace period: for clusters that are meant to be thrown away.
+    Discard,
 }
 
 /// A Secret in the same namespace that says how the database is reached. Its key `ca.crt` is the CA of the database's
@@ -208,7 +226,8 @@ impl Default for Network {
 #[serde(rename_all = "camelCase", default)]
 pub struct Expose {
     #[schemars(length(max = 32), inner(length(max = 253), regex(pattern = DNS_NAME)))]
-    /// SNI names, exact. Beside them every tenant has `{name}.{namespace}.{baseDomain}`.
+    /// SNI names, exact. Beside them every tenant has `{name}.{namespace}.{baseDomain}`. Other names below the base domain
+    /// and those of the shared listener are reserved; of several virtual clusters with one name the oldest has it.
     pub hosts: Vec<String>,
     /// Further names and IPs in the serving certificate.
     #[serde(rename = "extraSANs")]
@@ -283,13 +302,16 @@ pub struct Resources {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VirtualClusterStatus {
-    /// `Pending`, `Provisioning`, `Ready` or `Failed`.
+    /// `Pending`, `Provisioning`, `Ready`, `Held` (nothing, or not everything, is synced: see `hold`) or `Failed`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub phase: String,
     /// What is being waited for, in one sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Standard conditions: `CertificatesReady`, `ServicesReady`, `ControlPlaneReady`, `Ready`.
+    /// Standard conditions: `CertificatesReady`, `ServicesReady`, `ControlPlaneReady`, `Ready`; beside them `Durable`
+    /// (whether the data outlives the control plane's pod), `UpToDate` (whether it runs with the newest image and flags
+    /// that Portico has for it), `HostsAccepted` (which names those of `spec.expose.hosts` that do not lead here, and who
+    /// has them), and `StoreReplaced` or `MassDeletion` while a person is waited for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Generation of the spec that this status describes.
@@ -321,6 +343,104 @@ pub struct VirtualClusterStatus {
     /// Secret with a cluster-admin kubeconfig of the tenant.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub kubeconfig_secret: String,
+    /// Where the control plane's data is. Decided once, before there is any, and never changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageStatus>,
+    /// How far the control plane's update to a new image or flag of Portico's has come; absent when it has the newest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+    /// Which store the tenant has. Nothing is synced before this is known, and nothing of another store is believed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreStatus>,
+    /// Why nothing is synced, while that is so. Written by the syncer alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
+}
+
+/// Where a control plane is in a wave of updates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RolloutStatus {
+    /// `Waiting`, `Updating`, `Repairing` or `Failed`.
+    pub phase: RolloutPhase,
+    /// Since when, RFC 3339.
+    pub since: String,
+}
+
+/// Phases of one control plane's update.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RolloutPhase {
+    /// It is not its turn.
+    #[default]
+    Waiting,
+    /// It was ready, was given the new rendering, and is not back yet.
+    Updating,
+    /// It was away already when it was given the new rendering, and still is.
+    Repairing,
+    /// It was ready, was given the new rendering, and has not come back in time: nobody else is updated.
+    Failed,
+}
+
+/// Where a control plane's data is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StorageStatus {
+    /// `Volume`, `Database`, `External` (an API server that already runs) or `Pod` (lost with the pod).
+    pub kind: StorageKind,
+    /// Size of the volume, as a Kubernetes quantity.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub size: String,
+    /// StorageClass of the volume; empty means the one that was the default when the claim was made.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub class: String,
+    /// Why it is in the pod: `Ephemeral` (asked for), `NoDefaultStorageClass`, or `BeforeDurableDefault` (the cluster is
+    /// older than the rule that a volume is the default).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// Kinds of places for a control plane's data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StorageKind {
+    /// An emptyDir.
+    #[default]
+    Pod,
+    /// A PersistentVolumeClaim.
+    Volume,
+    /// A database outside of the pod.
+    Database,
+    /// Wherever the external API server has it.
+    External,
+}
+
+/// The identity of a tenant's store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoreStatus {
+    /// uid of the Namespace `kube-system`, which lives as long as the store.
+    pub uid: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+}
+
+/// Why a tenant is not synced.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HoldStatus {
+    /// `StoreReplaced` or `MassDeletion`.
+    pub reason: String,
+    /// What stands on the host and what to do.
+    pub message: String,
+    /// uid of the store that was found instead.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub found: String,
+    /// RFC 3339.
+    pub since: String,
+}
+
+impl HoldStatus {
+    /// What `message` begins with when a decision about it could not be carried out.
+    pub const FAILED: &str = "recovery failed: ";
 }
 
 /// The backend's address.

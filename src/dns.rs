@@ -7,10 +7,13 @@
 
 mod forward;
 mod message;
+mod pace;
 mod project;
 mod resolve;
 mod server;
 mod source;
+#[cfg(test)]
+mod testing;
 mod zone;
 
 use std::collections::HashMap;
@@ -19,18 +22,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::rr::Name;
-use parking_lot::RwLock;
 
-use crate::clock::Clock;
 use crate::config::DnsConfig;
 use crate::dns::forward::{Forwarder, ResolvConf};
 use crate::dns::server::{Server, Sockets};
-use crate::dns::zone::{Origin, Zone};
-use crate::drain::Drain;
+use crate::dns::zone::{Bounds, Origin, Zone};
 use crate::error::{Error, Kind, Result};
 use crate::names::TenantId;
-use crate::registry::{Registry, Tenant};
-use crate::task::{self, Task};
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::Drain;
+use crate::runtime::task::{self, Task};
+use crate::tenant::{Registry, Tenant};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// A port that its former holder is just leaving is free again after a moment.
@@ -73,8 +75,10 @@ pub async fn run(parts: Parts, mut drain: Drain) -> Result<()> {
 /// One tenant's tasks; dropped means stopped.
 struct Running {
     generation: u64,
+    /// A successor of the same name knows nothing of what its predecessor's names led to.
+    uid: String,
     port: u16,
-    zone: Arc<RwLock<Zone>>,
+    zone: Arc<Zone>,
     listener: Task,
     _source: Task,
 }
@@ -112,18 +116,18 @@ fn reconcile(parts: &Parts, forwarder: &Arc<Forwarder>, running: &mut HashMap<Te
                 running.insert(tenant.id.clone(), same);
             }
             // New credentials or connections: the sockets and what is known stay.
-            Some(old) if old.port == port && *old.zone.read().origin() == origin => {
+            Some(old) if old.port == port && old.uid == tenant.uid && *old.zone.origin() == origin => {
                 let source = follow(parts, tenant, &old.zone, drain);
                 let renewed = Running { generation: tenant.generation, _source: source, ..old };
                 running.insert(tenant.id.clone(), renewed);
             }
             _ => {
-                let zone = Arc::new(RwLock::new(Zone::new(origin)));
-                let server =
-                    Server { zone: Arc::clone(&zone), forwarder: Arc::clone(forwarder), clock: parts.clock.clone() };
+                let zone = Arc::new(Zone::new(&tenant.id.to_string(), origin, Bounds::default()));
+                let server = Server::new(Arc::clone(&zone), Arc::clone(forwarder), parts.clock.clone());
                 let listener = listen(parts, server, port, drain);
                 let _source = follow(parts, tenant, &zone, drain);
-                let started = Running { generation: tenant.generation, port, zone, listener, _source };
+                let (generation, uid) = (tenant.generation, tenant.uid.clone());
+                let started = Running { generation, uid, port, zone, listener, _source };
                 running.insert(tenant.id.clone(), started);
             }
         }
@@ -148,9 +152,14 @@ fn place(tenant: &Tenant) -> Option<(u16, Origin)> {
     Some((port, Origin { domain, api: tenant.api_service_ip, dns: tenant.dns_service_ip }))
 }
 
-fn follow(parts: &Parts, tenant: &Tenant, zone: &Arc<RwLock<Zone>>, drain: &Drain) -> Task {
-    let followed = source::follow(tenant.api.clone(), Arc::clone(zone), parts.clock.clone(), drain.clone());
-    task::spawn("dns-source", followed)
+fn follow(parts: &Parts, tenant: &Tenant, zone: &Arc<Zone>, drain: &Drain) -> Task {
+    let (api, zone, clock) = (tenant.api.clone(), Arc::clone(zone), parts.clock.clone());
+    task::spawn("dns-source", source::follow(api, zone, expected_store(tenant), clock, drain.clone()))
+}
+
+/// uid of the namespace `kube-system` of the store that this tenant's names come from, where that is known.
+fn expected_store(tenant: &Tenant) -> Option<String> {
+    tenant.store.clone()
 }
 
 fn listen(parts: &Parts, server: Server, port: u16, drain: &Drain) -> Task {

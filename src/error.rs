@@ -3,10 +3,12 @@
 //! Promises: an [`Error`] keeps its source, never carries a secret, and names no host object unless its side is
 //! [`Side::Host`], whose message is for logs only and is never shown to a tenant.
 
+pub mod status;
+
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::status::Status;
+use crate::error::status::Status;
 
 /// Result with Portico's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,50 +1,57 @@
 //! The gateway: one TLS endpoint for every virtual cluster.
 //!
 //! A request's way, each step a plain function in its own file: accept → handshake → bind → clean → authenticate →
-//! admit → forward or intercept. Promises: the tenant is computed anew for every request; no identity passes that was
-//! not verified here or is not judged by the backend; no body is buffered; every failure is a `metav1.Status`; every
-//! request leaves one log line. Must not know how objects are synced.
+//! enter → forward or intercept. Promises: the tenant is computed anew for every request; no identity passes that was
+//! not verified here or is not judged by the backend; what is forwarded is never buffered, and the few bodies that are
+//! read as a whole are of callers who are known, and drawn on one budget of the process; every failure is a
+//! `metav1.Status`; every request leaves one log line. Must not know how objects are synced.
 
+pub mod api;
+pub mod buffer;
 pub mod context;
+pub mod entry;
+pub mod identity;
 pub mod metrics;
 pub mod record;
 pub mod respond;
-pub mod service_create;
-pub mod stream;
 
 mod accept;
 mod authenticate;
 mod bind;
+mod connection;
+mod ending;
 mod forward;
 mod handshake;
+mod intercept;
+mod known;
 mod limits;
+mod places;
 mod request;
+mod review;
 mod serve;
+mod shared;
+mod tunnel;
 mod upgrade;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use self::bind::SharedNames;
+use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
-use crate::clock::Clock;
+use self::shared::{Gateway, SharedNames};
 use crate::config::GatewayConfig;
-use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
-use crate::registry::Registry;
-use crate::task::{self, Task};
-use crate::telemetry::Metrics;
-use crate::tls::ServerTls;
-use crate::upstream::ApiClient;
-
-/// The certificate of the shared listener; whoever makes or renews it sets it, handshakes take the newest.
-#[derive(Debug, Clone, Default)]
-pub struct SharedCertificate(Arc<ArcSwapOption<ServerTls>>);
+use crate::kubernetes::ApiClient;
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::Drain;
+use crate::runtime::task::{self, Task};
+use crate::runtime::telemetry::Metrics;
+use crate::tenant::Registry;
+pub use crate::tls::SharedCertificate;
 
 /// What the gateway is made of.
 #[derive(Debug, Clone)]
@@ -72,37 +79,6 @@ pub struct Bound {
     tasks: Vec<Task>,
 }
 
-/// What all connections share.
-#[derive(Debug)]
-struct Gateway {
-    config: Arc<GatewayConfig>,
-    names: SharedNames,
-    registry: Arc<Registry>,
-    shared: SharedCertificate,
-    host: ApiClient,
-    clock: Clock,
-    metrics: Arc<GatewayMetrics>,
-    connections: Arc<Semaphore>,
-}
-
-impl SharedCertificate {
-    /// Puts a certificate in force for the next handshakes.
-    pub fn set(&self, certificate: ServerTls) {
-        self.0.store(Some(Arc::new(certificate)));
-    }
-
-    /// The certificate in force.
-    pub fn load(&self) -> Option<Arc<ServerTls>> {
-        self.0.load_full()
-    }
-}
-
-impl From<Arc<ArcSwapOption<ServerTls>>> for SharedCertificate {
-    fn from(slot: Arc<ArcSwapOption<ServerTls>>) -> Self {
-        Self(slot)
-    }
-}
-
 /// Listens, and serves until the drain: then takes nothing new, ends watches, and lets the rest finish.
 pub async fn run(parts: Parts, drain: Drain) -> Result<Bound> {
     let listener = TcpListener::bind(parts.config.listen)
@@ -121,14 +97,15 @@ pub fn run_tenant_ports(parts: Parts, drain: Drain) -> Bound {
 
 fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain: Drain) -> Bound {
     let metrics = GatewayMetrics::new(parts.config.clone());
-    parts.metrics.register(Arc::clone(&metrics) as Arc<dyn crate::telemetry::Source>);
+    parts.metrics.register(Arc::clone(&metrics) as Arc<dyn crate::runtime::telemetry::Source>);
     let gateway = Arc::new(Gateway {
         names: SharedNames::new(&parts.config),
         connections: Arc::new(Semaphore::new(parts.config.max_connections.min(Semaphore::MAX_PERMITS))),
-        config: Arc::new(parts.config),
+        config: parts.config,
         registry: parts.registry,
         shared: parts.shared,
         host: parts.host,
+        token_key: TokenKey::new(&parts.clock),
         clock: parts.clock,
         metrics,
     });

@@ -1,34 +1,26 @@
 //! Portico: one process that serves many virtual Kubernetes clusters.
 //!
-//! Layers, arrows only downward (enforced by `tests/architecture.rs`):
-//! base (`error` `status` `clock` `task` `drain` `telemetry` `tls` `certificates` `kubeconfig` `config`)
-//! ← domain, pure (`names` `api` `identity` `stream` `crd` `translate`)
-//! ← state (`upstream`, then `registry` `election` `rights`)
+//! Layers, arrows only downward (enforced by `tests/architecture`):
+//! base (`error` `config` `runtime` `tls`)
+//! ← domain, pure (`names` `crd` `translate`)
+//! ← connections (`upstream`, then `kubernetes`)
+//! ← state (`tenant`)
 //! ← planes (`gateway` `syncer` `operator` `sidecar` `dns` `admin`)
 //! ← wiring (`app` `cli`).
 
-pub mod certificates;
-pub mod clock;
 pub mod config;
-pub mod drain;
 pub mod error;
-pub mod kubeconfig;
-pub mod status;
-pub mod task;
-pub mod telemetry;
+pub mod runtime;
 pub mod tls;
 
-pub mod api;
 pub mod crd;
-pub mod identity;
 pub mod names;
-pub mod stream;
 pub mod translate;
 
-pub mod election;
-pub mod registry;
-pub mod rights;
+pub mod kubernetes;
 pub mod upstream;
+
+pub mod tenant;
 
 pub mod admin;
 pub mod dns;

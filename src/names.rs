@@ -2,6 +2,9 @@
 //!
 //! Pure. Every name is parsed once and then carried as its type; no module builds a host name from parts by itself.
 
+pub mod claims;
+pub mod reserved;
+
 use std::fmt;
 
 use sha2::{Digest, Sha256};
@@ -27,6 +30,13 @@ pub mod keys {
     pub const OBJECT_KIND: &str = "portico.dev/object-kind";
     /// Annotation on a host Service made by the gateway before the virtual one exists: RFC 3339 time of the attempt.
     pub const PENDING: &str = "portico.dev/pending-since";
+    /// Annotation on a VirtualCluster (or on the ConfigMap that stands for it): `adopt:{found}` or `discard:{found}`, a
+    /// person's decision about the hold whose `found` it names.
+    pub const RECOVER: &str = "portico.dev/recover";
+    /// Label on a claim that was let go with a lost store: the VirtualCluster's name.
+    pub const ABANDONED: &str = "portico.dev/abandoned";
+    /// Annotation beside it: RFC 3339 time of its deletion.
+    pub const DELETE_AFTER: &str = "portico.dev/delete-after";
     /// Label on the kubeconfig Secret of the sidecar form: the cluster's name.
     pub const SIDECAR: &str = "portico.dev/sidecar";
     /// Annotation on a kubeconfig Secret of the sidecar form: names and IPs in the serving certificate, comma-separated.
@@ -150,6 +160,12 @@ impl TenantId {
     /// The SNI name that every tenant has: `{name}.{namespace}.{base_domain}`. Labels hold no dots, so it is injective.
     pub fn default_host(&self, base_domain: &str) -> String {
         format!("{}.{}.{}", self.name, self.namespace, base_domain)
+    }
+
+    /// ConfigMap in the host namespace that says which store a tenant without a VirtualCluster has: key `store`, the uid of
+    /// its Namespace `kube-system`.
+    pub fn store_record(&self) -> String {
+        format!("{}-store", self.name)
     }
 
     /// Name of this tenant's Services in Portico's own namespace: `vc-{20 hex}` plus a suffix for their purpose.

@@ -15,38 +15,46 @@ mod listener;
 mod pki;
 mod ports;
 mod reconcile;
+mod restored;
 mod rights;
+mod rollout;
 mod schedule;
 mod secret;
 mod status;
+mod storage;
 mod system_services;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Fuse, FusedFuture};
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::crd::VirtualCluster;
-use crate::drain::Drain;
 use crate::error::{Error, Kind, Result, Side};
+use crate::kubernetes::ApiClient;
 use crate::names::TenantId;
+use crate::names::claims::{Age, Claims};
+use crate::names::reserved::Reserved;
 use crate::operator::cluster::{Backends, Cluster, Context};
 use crate::operator::host::Pending;
 use crate::operator::ports::Ports;
 use crate::operator::reconcile::Outcome;
+use crate::operator::rollout::Rollout;
 use crate::operator::schedule::Schedule;
-use crate::upstream::resources::VIRTUAL_CLUSTERS;
-use crate::upstream::{ApiClient, ListOptions, Pool, Target, WatchEvent};
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::Drain;
+use crate::tenant::follow::{self, Change};
+use crate::tenant::origin::SharedOrigin;
+use crate::upstream::{Pool, Target};
 
 /// Clusters worked on at once.
 const WORKERS: usize = 8;
@@ -78,97 +86,111 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         backends: Arc::new(Asked { clock: parts.clock.clone() }),
         clock: parts.clock.clone(),
         ports: Ports::default(),
+        rollout: Rollout::default(),
+        reserved: Arc::new(Reserved::new(&parts.config)),
+        owners: Mutex::default(),
         service_cidr: Mutex::default(),
     });
-    let mut operator = Operator { context, living: HashMap::new(), schedule: Schedule::default() };
-    operator.run(&parts.host, drain).await
+    let mut operator = Operator::new(context);
+    operator.run(Arc::new(parts.host), drain).await
 }
 
 struct Operator {
     context: Arc<Context>,
+    claims: Claims,
     living: HashMap<TenantId, Cluster>,
     schedule: Schedule,
+    /// Before that, who lives is not known.
+    is_listed: bool,
 }
 
 /// A round that runs: which cluster (and which of several of that name), and how it ended.
 type Round = BoxFuture<'static, (TenantId, String, Outcome)>;
 
 impl Operator {
-    async fn run(&mut self, host: &ApiClient, mut drain: Drain) -> Result<()> {
+    fn new(context: Arc<Context>) -> Self {
+        let (claims, schedule) = (Claims::default(), Schedule::default());
+        Self { context, claims, living: HashMap::new(), schedule, is_listed: false }
+    }
+
+    /// Who lives, and which ports are given out, is kept until the end, whatever becomes of a watch.
+    async fn run(&mut self, origin: SharedOrigin, mut drain: Drain) -> Result<()> {
         if let Err(error) = listener::ensure(&self.context).await {
             tracing::error!(%error, "the shared listener's certificate cannot be made");
         }
         let mut rounds: FuturesUnordered<Round> = FuturesUnordered::new();
-        let outcome = loop {
+        let mut changes = Box::pin(follow::changes(origin, self.context.clock.clone()));
+        let mut collection: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
+        loop {
+            self.start_due(&mut rounds);
+            let wake = self.schedule.next(WORKERS, self.context.clock.instant());
             tokio::select! {
-                outcome = self.follow(host, &mut rounds) => {
-                    if let Err(error) = outcome {
-                        break Err(error);
-                    }
-                }
-                _ = drain.signaled() => break Ok(()),
+                Some(change) = changes.next() => self.take(change),
+                Some((id, uid, outcome)) = rounds.next(), if !rounds.is_empty() => self.ended(&id, &uid, outcome),
+                () = &mut collection, if !collection.is_terminated() => {}
+                () = tokio::time::sleep_until(wake) => {}
+                _ = drain.signaled() => break,
             }
-        };
+            let now = self.context.clock.instant();
+            if self.is_listed && collection.is_terminated() && self.schedule.take_collection(now, COLLECT) {
+                collection = self.collect().fuse();
+            }
+        }
         let deadline = drain.deadline().unwrap_or_else(|| self.context.clock.instant() + LONGEST_ROUND);
         let rest = async { while rounds.next().await.is_some() {} };
         if tokio::time::timeout_at(deadline, rest).await.is_err() {
             tracing::warn!("rounds were broken off; the next leader begins them again");
         }
-        outcome
+        Ok(())
     }
 
-    /// One list and the watch that follows it.
-    async fn follow(&mut self, host: &ApiClient, rounds: &mut FuturesUnordered<Round>) -> Result<()> {
-        let (items, version) = host.list(&VIRTUAL_CLUSTERS, None, &ListOptions::default()).await?;
-        let mut seen = Vec::with_capacity(items.len());
-        for item in items {
-            seen.extend(self.applied(item));
-        }
-        let gone: Vec<TenantId> = self.living.keys().filter(|id| !seen.contains(id)).cloned().collect();
-        for id in gone {
-            self.deleted(&id);
-        }
-        self.schedule.collect_at(self.context.clock.instant());
-        let mut watch = host.watch(&VIRTUAL_CLUSTERS, None, &ListOptions::default(), &version).await?;
-        loop {
-            self.start_due(rounds);
-            tokio::select! {
-                event = watch.next() => match event {
-                    Ok(Some(event)) => self.event(event),
-                    Ok(None) => return Ok(()),
-                    Err(error) if error.kind() == Kind::Gone => return Ok(()),
-                    Err(error) => return Err(error),
-                },
-                Some((id, uid, outcome)) = rounds.next(), if !rounds.is_empty() => self.ended(&id, &uid, outcome),
-                () = tokio::time::sleep_until(self.schedule.next(WORKERS, self.context.clock.instant())) => {}
-            }
-            if self.schedule.take_collection(self.context.clock.instant(), COLLECT) {
-                self.collect().await;
-            }
-        }
-    }
-
-    fn event(&mut self, event: WatchEvent) {
-        match event {
-            WatchEvent::Applied(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(object) => {
-                    self.applied(object);
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Listed(items) => {
+                if self.claims.replace(&items) {
+                    self.own();
                 }
-                Err(error) => tracing::warn!(%error, "a watch event cannot be read"),
-            },
-            WatchEvent::Deleted(bytes) => {
-                let object: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-                if let Some(id) = TenantId::of(&object) {
+                let there: HashSet<TenantId> = items.iter().filter_map(TenantId::of).collect();
+                let gone: Vec<TenantId> = self.living.keys().filter(|id| !there.contains(id)).cloned().collect();
+                for id in gone {
                     self.deleted(&id);
                 }
+                for item in items {
+                    self.applied(item);
+                }
+                self.is_listed = true;
+                self.schedule.collect_at(self.context.clock.instant());
             }
-            WatchEvent::Bookmark { .. } => {}
+            Change::Applied(object) => {
+                if self.claims.apply(&object) {
+                    self.own();
+                }
+                self.applied(object);
+            }
+            Change::Deleted(id) => {
+                if self.claims.remove(&id) {
+                    self.own();
+                }
+                self.deleted(&id);
+            }
         }
     }
 
-    /// Takes in a VirtualCluster. One that cannot be read or has an impossible name is reported and passed over.
-    fn applied(&mut self, object: Value) -> Option<TenantId> {
-        let created = object["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
+    /// Who has which name follows from all VirtualClusters; for whom that changes something, a round is due.
+    fn own(&mut self) {
+        let now = Arc::new(self.claims.owners(&self.context.reserved));
+        let before = std::mem::replace(&mut *self.context.owners.lock(), Arc::clone(&now));
+        for id in self.claims.affected(&before, &now) {
+            if self.living.contains_key(&id) {
+                self.schedule.now(&id, self.context.clock.instant());
+            }
+        }
+    }
+
+    /// Takes in a VirtualCluster. One that cannot be read or has an impossible name is reported and passed over; what was
+    /// known of it stands.
+    fn applied(&mut self, object: Value) {
+        let age = Age::of(&object);
         let parsed = serde_json::from_value::<VirtualCluster>(object)
             .map_err(|e| Error::client(Kind::Invalid, "a VirtualCluster cannot be read").because(e))
             .and_then(|object| Ok((Cluster::new(&object)?, object.metadata.deletion_timestamp.is_some())));
@@ -176,31 +198,40 @@ impl Operator {
             Ok(parsed) => parsed,
             Err(error) => {
                 tracing::warn!(%error, "a VirtualCluster is passed over");
-                return None;
+                return;
             }
         };
         let id = cluster.id.clone();
-        self.context.ports.observe(&id, &cluster.uid, &created, cluster.status.port);
+        if let Some(age) = age {
+            self.context.ports.observe(&age, cluster.status.port);
+        }
         if is_deleting {
             // Its port stays held until it is gone; nothing more is made for it.
             self.schedule.forget(&id);
-            self.living.insert(id.clone(), cluster);
-            return Some(id);
+            self.context.rollout.release(&id);
+            self.living.insert(id, cluster);
+            return;
         }
-        // Our own status writes come back as events; only a new spec or a successor is worth an immediate round.
-        let is_news =
-            self.living.get(&id).is_none_or(|old| old.generation != cluster.generation || old.uid != cluster.uid);
+        self.context.rollout.observe(&cluster, &self.context.config.operator.rollout, self.context.clock.now());
+        // Our own status writes come back as events; only a new spec, a push, a successor or the syncer's word of a hold is
+        // worth an immediate round.
+        let is_news = self.living.get(&id).is_none_or(|old| {
+            old.generation != cluster.generation
+                || old.uid != cluster.uid
+                || old.is_pushed != cluster.is_pushed
+                || old.status.hold != cluster.status.hold
+        });
         self.living.insert(id.clone(), cluster);
         if is_news {
             self.schedule.now(&id, self.context.clock.instant());
         }
-        Some(id)
     }
 
     fn deleted(&mut self, id: &TenantId) {
         self.living.remove(id);
         self.schedule.forget(id);
         self.context.ports.release(id);
+        self.context.rollout.release(id);
         self.schedule.collect_at(self.context.clock.instant());
         tracing::info!(tenant = %id, "gone");
     }
@@ -215,6 +246,9 @@ impl Operator {
 
     fn start_due(&mut self, rounds: &mut FuturesUnordered<Round>) {
         let now = self.context.clock.instant();
+        for id in self.context.rollout.next(&self.context.config.operator.rollout) {
+            self.schedule.now(&id, now);
+        }
         while let Some((id, attempt)) = self.schedule.start(WORKERS, now) {
             let Some(cluster) = self.living.get(&id).cloned() else {
                 self.schedule.forget(&id);
@@ -232,15 +266,24 @@ impl Operator {
         }
     }
 
-    async fn collect(&self) {
+    /// Beside the rounds: a call that hangs holds up nothing.
+    fn collect(&self) -> BoxFuture<'static, ()> {
         let living: HashMap<TenantId, String> =
             self.living.iter().map(|(id, cluster)| (id.clone(), cluster.uid.clone())).collect();
-        if let Err(error) = system_services::collect(&self.context, &living).await {
-            tracing::warn!(%error, "Services of vanished tenants cannot be collected");
-        }
-        if let Err(error) = listener::ensure(&self.context).await {
-            tracing::warn!(%error, "the shared listener's certificate cannot be checked");
-        }
+        let context = Arc::clone(&self.context);
+        Box::pin(async move {
+            let work = async {
+                if let Err(error) = system_services::collect(&context, &living).await {
+                    tracing::warn!(%error, "Services of vanished tenants cannot be collected");
+                }
+                if let Err(error) = listener::ensure(&context).await {
+                    tracing::warn!(%error, "the shared listener's certificate cannot be checked");
+                }
+            };
+            if tokio::time::timeout(LONGEST_ROUND, work).await.is_err() {
+                tracing::warn!("collecting took too long and was given up");
+            }
+        })
     }
 }
 

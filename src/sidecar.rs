@@ -22,15 +22,15 @@ use parking_lot::Mutex;
 
 pub use self::fallbacks::{cluster_resources, lacks_essentials, missing_rights};
 pub use self::host::{OwnPod, own_pod};
-use crate::certificates::Pair;
-use crate::clock::Clock;
 use crate::crd::PodSecurity;
-use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
+use crate::kubernetes::ApiClient;
+use crate::kubernetes::rights::Access;
 use crate::names::TenantId;
-use crate::registry::Registry;
-use crate::rights::Access;
-use crate::upstream::ApiClient;
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::Drain;
+use crate::tenant::Registry;
+use crate::tls::certificates::Pair;
 
 /// How often everything is looked at again.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -38,6 +38,9 @@ const REFRESH: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(500);
 /// How soon again while k3s does not answer.
 const UNANSWERED: Duration = Duration::from_secs(2);
+
+/// How long requests may still begin on connections that others have taken the place of.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// What is served, and how.
 #[derive(Debug, Clone)]
@@ -162,8 +165,7 @@ impl State {
 
 /// Keeps the tenant until the drain begins.
 pub async fn run(parts: Parts, mut drain: Drain) {
-    let mut sidecar =
-        Sidecar { parts, serving: None, generation: 0, digest: String::new(), range: range::Check::default() };
+    let mut sidecar = Sidecar { parts, serving: None, digest: String::new(), range: range::Check::default() };
     loop {
         let outcome = tokio::select! {
             outcome = sidecar.round() => outcome,
@@ -186,7 +188,6 @@ struct Sidecar {
     parts: Parts,
     /// The serving certificate, in memory only: every replica makes its own.
     serving: Option<Pair>,
-    generation: u64,
     /// Of the files that the tenant in force was made from.
     digest: String,
     range: range::Check,
@@ -210,13 +211,13 @@ impl Sidecar {
         let tenant = match old {
             Some(tenant) if tenant.fingerprint == fingerprint => tenant,
             old => {
-                self.generation += 1;
                 // While k3s' files are the same, so are the connections: nothing that runs notices a change of names.
                 let same = old.as_deref().filter(|_| self.digest == material.digest);
-                let tenant = Arc::new(inputs.build(fingerprint, self.generation, same, &parts.clock)?);
+                let tenant =
+                    Arc::new(inputs.build(fingerprint, parts.registry.next_generation(), same, &parts.clock)?);
                 parts.registry.put(&tenant);
                 if let Some(old) = old.filter(|_| self.digest != material.digest) {
-                    old.backend.pool.close();
+                    old.backend.pool.retire(GRACE);
                 }
                 self.digest.clone_from(&material.digest);
                 tracing::info!(tenant = %tenant.id, generation = tenant.generation, "tenant in force");

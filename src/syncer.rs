@@ -6,18 +6,19 @@
 
 use std::sync::Arc;
 
-use crate::clock::Clock;
 use crate::config::SyncerConfig;
-use crate::drain::Drain;
-use crate::registry::{Registry, Tenant};
-use crate::rights::Access;
-use crate::upstream::ApiClient;
+use crate::kubernetes::ApiClient;
+use crate::kubernetes::rights::Access;
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::Drain;
+use crate::tenant::{Registry, Tenant};
 
 pub mod adopt;
 pub mod apply;
 pub mod cache;
 pub mod catalog;
-pub mod cluster;
+pub mod deletions;
+pub mod dns_service;
 pub mod drift;
 pub mod engine;
 pub mod explain;
@@ -27,9 +28,11 @@ pub mod kinds;
 pub mod kubernetes_service;
 pub mod made_up;
 pub mod queue;
+pub mod recover;
 pub mod references;
 pub mod source;
 pub mod stats;
+pub mod store;
 pub mod tenant;
 pub mod tokens;
 pub mod view;
@@ -92,5 +95,6 @@ fn member(tenant: &Tenant, config: &SyncerConfig, adopts: bool) -> Member {
         api: Arc::new(tenant.api.clone()),
         fingerprint: tenant.fingerprint.clone(),
         adopts,
+        on_loss: tenant.on_loss,
     }
 }

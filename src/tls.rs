@@ -5,8 +5,11 @@
 //! the handshake, with an empty hint list (client-go ignores hints, Java and browsers filter by them), and verified
 //! per request against the tenant's current CA.
 
+pub mod certificates;
+
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
@@ -31,7 +34,7 @@ pub struct ServerTls {
 impl ServerTls {
     /// From a PEM chain (leaf first) and its PEM key. Offers h2 and http/1.1.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self> {
-        let chain = certificates(chain)?;
+        let chain = certificates_from_pem(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|e| Error::own(Kind::Tls, "a private key cannot be read").because(e))?;
         let mut config = ServerConfig::builder_with_provider(provider())
@@ -50,11 +53,34 @@ impl ServerTls {
     pub fn config(&self) -> &Arc<ServerConfig> {
         &self.config
     }
+
+    /// For an acceptor that speaks HTTP/1.1 only.
+    pub fn http1_config(&self) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
 }
 
 impl std::fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ServerTls")
+    }
+}
+
+/// The certificate of listeners that all tenants share; whoever makes or renews it sets it, handshakes take the newest.
+#[derive(Debug, Clone, Default)]
+pub struct SharedCertificate(Arc<ArcSwapOption<ServerTls>>);
+
+impl SharedCertificate {
+    /// Puts a certificate in force for the next handshakes.
+    pub fn set(&self, certificate: ServerTls) {
+        self.0.store(Some(Arc::new(certificate)));
+    }
+
+    /// The certificate in force.
+    pub fn load(&self) -> Option<Arc<ServerTls>> {
+        self.0.load_full()
     }
 }
 
@@ -67,7 +93,7 @@ pub struct ClientTrust {
 impl ClientTrust {
     /// From PEM; at least one certificate.
     pub fn from_pem(ca: &[u8]) -> Result<Self> {
-        let anchors = certificates(ca)?
+        let anchors = certificates_from_pem(ca)?
             .iter()
             .map(|der| webpki::anchor_from_trusted_cert(der).map(|a| a.to_owned()))
             .collect::<Result<Vec<_>, _>>()
@@ -103,7 +129,7 @@ impl ClientTrust {
 /// A client configuration that trusts `roots` (PEM) and may present an identity (PEM chain and key). No ALPN is set.
 pub fn client_config(roots: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<Arc<ClientConfig>> {
     let mut store = RootCertStore::empty();
-    for root in certificates(roots)? {
+    for root in certificates_from_pem(roots)? {
         store.add(root).map_err(|e| Error::own(Kind::Tls, "a server CA cannot be used").because(e))?;
     }
     let builder = ClientConfig::builder_with_provider(provider())
@@ -116,7 +142,7 @@ pub fn client_config(roots: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<A
             let key = PrivateKeyDer::from_pem_slice(key)
                 .map_err(|e| Error::own(Kind::Tls, "a private key cannot be read").because(e))?;
             builder
-                .with_client_auth_cert(certificates(chain)?, key)
+                .with_client_auth_cert(certificates_from_pem(chain)?, key)
                 .map_err(|e| Error::own(Kind::Tls, "certificate and key do not fit").because(e))?
         }
     };
@@ -125,7 +151,7 @@ pub fn client_config(roots: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<A
 }
 
 /// All certificates of a PEM text; an error when there is none.
-pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
+pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let list = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Error::own(Kind::Tls, "a certificate cannot be read").because(e))?;

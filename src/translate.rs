@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::crd::PodSecurity;
 use crate::names::{ClusterName, HostNamespace, TenantId};
 
+pub mod bounds;
 pub mod diff;
 pub mod endpoints;
 pub mod event;
@@ -20,8 +21,10 @@ pub mod labels;
 pub mod legacy;
 pub mod pod;
 pub mod policy;
+pub mod restore;
 pub mod selector;
 pub mod service;
+pub mod summary;
 
 /// What the pure functions may know of a tenant.
 #[derive(Debug, Clone)]
@@ -104,5 +107,7 @@ impl View {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod samples;
 #[cfg(test)]
 pub(crate) mod testing;

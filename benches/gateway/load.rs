@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use portico::task::{self, Task};
+use portico::runtime::task::{self, Task};
 use portico::tls::{ServerTls, client_config};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;

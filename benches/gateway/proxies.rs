@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use portico::clock::Clock;
 use portico::config::{GatewayConfig, LogConfig};
 use portico::crd::PodSecurity;
 use portico::error::Side;
+use portico::gateway;
+use portico::kubernetes::ApiClient;
 use portico::names::TenantId;
-use portico::registry::{Assertion, Backend, Registry, Tenant};
-use portico::telemetry::{self, Metrics};
+use portico::runtime::clock::Clock;
+use portico::runtime::drain;
+use portico::runtime::telemetry::{self, Metrics};
+use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
-use portico::upstream::{ApiClient, Credential, Pool, Target};
-use portico::{drain, gateway};
+use portico::upstream::{Credential, Pool, Target};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
@@ -210,6 +212,8 @@ fn tenant(folder: &Path, port: u16, backend: u16) -> Tenant {
         dns_service_ip: nowhere,
         cluster_domain: "cluster.local".to_owned(),
         pod_security: PodSecurity::Baseline,
+        store: None,
+        on_loss: portico::crd::OnLoss::default(),
         fingerprint: String::new(),
     }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use http::HeaderMap;
-use portico::clock::Clock;
 use portico::error::Side;
+use portico::kubernetes::kubeconfig::target_from_kubeconfig;
+use portico::kubernetes::resources::PODS;
+use portico::kubernetes::{ApiClient, ListOptions, PatchKind, WatchEvent, WatchStream};
 use portico::names::keys;
-use portico::upstream::kubeconfig::target_from_kubeconfig;
-use portico::upstream::resources::PODS;
-use portico::upstream::{ApiClient, ListOptions, PatchKind, Pool, WatchEvent, WatchStream};
+use portico::runtime::clock::Clock;
+use portico::upstream::Pool;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

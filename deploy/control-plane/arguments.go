@@ -1,19 +1,30 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+
+	"k8s.io/klog/v2"
 )
 
 var pkiFiles = []string{
 	"server-ca.crt", "apiserver.crt", "apiserver.key", "client-ca.crt", "client-ca.key",
 	"front-proxy-ca.crt", "sa.key", "sa.pub", "kcm.crt", "kcm.key",
 }
+
+// The certificate that the aggregator shows to extension API servers, of the same CA as Portico's gateway. Its common name is
+// read from it. A Secret that an earlier Portico made has none.
+const (
+	aggregatorCert = "aggregator.crt"
+	aggregatorKey  = "aggregator.key"
+)
 
 // A virtual cluster has no nodes of its own, and its volumes are bound on the host: these would fight the syncer.
 var disabledControllers = []string{
@@ -97,15 +108,10 @@ func missingFiles(dir string, names []string) []string {
 
 // servingName: the certificate need not name the loopback address.
 func servingName(path string) (string, error) {
-	data, err := os.ReadFile(path)
+	cert, err := readCertificate(path)
 	if err != nil {
 		return "", err
 	}
-	certs, err := parseCertificates(data)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	cert := certs[0]
 	for _, name := range cert.DNSNames {
 		if !strings.HasPrefix(name, "*") {
 			return name, nil
@@ -115,6 +121,18 @@ func servingName(path string) (string, error) {
 		return cert.IPAddresses[0].String(), nil
 	}
 	return "", fmt.Errorf("%s: no subject alternative name", path)
+}
+
+func readCertificate(path string) (*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	certs, err := parseCertificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return certs[0], nil
 }
 
 func makeArguments(o *options, files *runtimeFiles, s *store) (*arguments, error) {
@@ -165,6 +183,9 @@ func serverFlags(o *options, files *runtimeFiles) (map[string]string, error) {
 		// Without it watches are not ended, and the end of the process takes the whole request timeout of a minute.
 		"shutdown-watch-termination-grace-period": "5s",
 	}
+	if err := addAggregator(server, o); err != nil {
+		return nil, err
+	}
 	if o.advertiseAddress != "" {
 		if net.ParseIP(o.advertiseAddress) == nil {
 			return nil, fmt.Errorf("--advertise-address %q is not an IP address", o.advertiseAddress)
@@ -172,6 +193,38 @@ func serverFlags(o *options, files *runtimeFiles) (map[string]string, error) {
 		server["advertise-address"] = o.advertiseAddress
 	}
 	return server, nil
+}
+
+// addAggregator lets extension API servers believe whom the aggregator speaks for: they accept its X-Remote headers by the CA
+// and the names that this API server publishes in kube-system/extension-apiserver-authentication, which are those that it
+// accepts itself. So the name must be among the allowed ones, and whoever has this key could be anybody at this one API
+// server, which is the only one that has it. It is not the gateway's name: what the gateway shows here, no extension server
+// ever sees, and either can be told from the other, taken away or renewed alone.
+//
+// Extension servers are dialed at their ClusterIP (without --enable-aggregator-routing), as on most clusters. It is that of the
+// host's Service, so the host's kube-proxy and NetworkPolicies decide what is reached, and addresses that do not cross
+// to the host (loopback, link-local) are not dialed from this pod either.
+func addAggregator(server map[string]string, o *options) error {
+	missing := missingFiles(o.pkiDir, []string{aggregatorCert, aggregatorKey})
+	switch len(missing) {
+	case 2:
+		klog.Warningf("there is no %s in %s: extension API servers will take every request of this one for anonymous", aggregatorCert, o.pkiDir)
+		return nil
+	case 1:
+		return fmt.Errorf("missing in %s: %s", o.pkiDir, missing[0])
+	}
+	certFile := filepath.Join(o.pkiDir, aggregatorCert)
+	cert, err := readCertificate(certFile)
+	if err != nil {
+		return err
+	}
+	if cert.Subject.CommonName == "" {
+		return fmt.Errorf("%s: no common name, by which extension API servers know it", certFile)
+	}
+	server["proxy-client-cert-file"] = certFile
+	server["proxy-client-key-file"] = filepath.Join(o.pkiDir, aggregatorKey)
+	server["requestheader-allowed-names"] = strings.Join(append(slices.Clone(o.frontProxyNames), cert.Subject.CommonName), ",")
+	return nil
 }
 
 func controllerFlags(o *options, files *runtimeFiles, shared bool) map[string]string {

@@ -14,6 +14,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	// The image has no zones. Kubernetes embeds them in its main packages, which are not ours: without them every
+	// timeZone of a CronJob is unknown, and every zone in CEL.
+	_ "time/tzdata"
 
 	"github.com/spf13/pflag"
 	"k8s.io/component-base/version"
@@ -59,7 +62,7 @@ func parse(args []string) (*options, error) {
 	f := pflag.NewFlagSet("control-plane", pflag.ContinueOnError)
 	f.SortFlags = false
 	f.StringVar(&o.dataDir, "data-dir", "/data", "folder of the database (db/state.db, when it is SQLite) and of run-time files; may be empty")
-	f.StringVar(&o.pkiDir, "pki-dir", "/pki", "folder with "+strings.Join(pkiFiles, ", "))
+	f.StringVar(&o.pkiDir, "pki-dir", "/pki", "folder with "+strings.Join(pkiFiles, ", ")+"; and "+aggregatorCert+" with "+aggregatorKey+" for extension API servers")
 	f.IntVar(&o.securePort, "secure-port", 6443, "port of the API")
 	f.StringVar(&o.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of cluster IPs; must be that of the host cluster")
 	f.StringVar(&o.clusterDomain, "cluster-domain", "cluster.local", "DNS domain; part of the service account issuer")

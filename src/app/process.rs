@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use crate::clock::Clock;
+use crate::runtime::clock::Clock;
 
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
 

@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::drain::Drain;
 use crate::error::Result;
-use crate::gateway::SharedCertificate;
-use crate::tls::ServerTls;
-use crate::upstream::{ApiClient, Secret};
+use crate::kubernetes::{ApiClient, Secret};
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::Drain;
+use crate::tls::{ServerTls, SharedCertificate};
 
 /// Name of the Secret in Portico's own namespace: keys `tls.crt`, `tls.key` and, when Portico made it, `ca.crt`.
 pub(super) const SECRET: &str = "portico-gateway-tls";

@@ -10,29 +10,33 @@ use http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{process, runtime, stopped, syncer_metrics, tenant_dns};
+use super::{BACKOFF, end, process, runtime, stopped, syncer_metrics, tenant_dns};
 use crate::admin::{self, Readiness};
-use crate::clock::Clock;
-use crate::config::{AdminConfig, DnsConfig, GatewayConfig, HostConfig, LogConfig, Span, SyncerConfig};
+use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, Span, SyncerConfig};
 use crate::dns;
-use crate::drain::{self, Drain};
-use crate::election::{self, Candidate, ConfigMapLock, Timing};
-use crate::gateway::{self, SharedCertificate};
+use crate::gateway;
+use crate::kubernetes;
+use crate::kubernetes::ApiClient;
+use crate::kubernetes::election::{self, Candidate, ConfigMapLock, Timing};
+use crate::kubernetes::rights::{Access, Question, Rules};
 use crate::names::TenantId;
-use crate::registry::Registry;
-use crate::rights::{Access, Question, Rules};
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::{self, Drain};
+use crate::runtime::task::{self, Task};
+use crate::runtime::telemetry::{self, Metrics};
 use crate::sidecar::{self, OwnPod, Settings, State};
 use crate::syncer::catalog::Catalog;
 use crate::syncer::kinds::{self, Switches};
 use crate::syncer::stats::Stats;
 use crate::syncer::{self, OwnPlace};
-use crate::task::{self, Task};
-use crate::telemetry::{self, Metrics};
+use crate::tenant::Registry;
+use crate::tls::SharedCertificate;
 use crate::translate::identity;
-use crate::upstream::{self, ApiClient, Pool};
+use crate::upstream::Pool;
 
-/// Less than the ten seconds that the original manifest gives a pod to end.
-const DRAIN: Duration = Duration::from_secs(8);
+/// With the drain less than the ten seconds that the original manifest gives a pod to end.
+const DELAY: Duration = Duration::from_secs(2);
+const DRAIN: Duration = Duration::from_secs(6);
 /// As vcluster's manifests set it.
 const NAMESPACE_VARIABLE: &str = "NAMESPACE";
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -50,8 +54,10 @@ pub struct Options {
     pub flags: sidecar::Flags,
     /// Address and port of the API.
     pub listen: (IpAddr, u16),
-    /// Health and metrics.
+    /// Health.
     pub admin: SocketAddr,
+    /// Metrics, open to whoever reaches it: a namespaced Role cannot ask the host about tokens.
+    pub metrics: SocketAddr,
     /// Kinds that are not synced.
     pub disabled: BTreeSet<String>,
     /// See [`SyncerConfig`].
@@ -84,12 +90,21 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let clock = Clock::system();
     let settings = settings(&options)?;
     let host_config = HostConfig { kubeconfig: options.host_kubeconfig.clone(), ..HostConfig::default() };
-    let pool = Arc::new(Pool::new(upstream::host::target(&host_config)?, clock.clone()));
+    let pool = Arc::new(Pool::new(kubernetes::host::target(&host_config)?, clock.clone()));
     let host = ApiClient::new(pool, HeaderMap::new());
     let (readiness, metrics) = (Readiness::default(), Metrics::default());
     let (trigger, drain) = drain::channel();
-    let admin_config = AdminConfig { listen: options.admin };
-    let admin = admin::run(&admin_config, readiness.clone(), metrics.clone(), drain.clone()).await?;
+    let admin_parts = admin::Parts {
+        probes: options.admin,
+        metrics_listen: options.metrics,
+        access: admin::Access::Open,
+        readiness: readiness.clone(),
+        metrics: metrics.clone(),
+    };
+    let admin = admin::run(admin_parts, &drain).await?;
+    if !admin.metrics.ip().is_loopback() {
+        tracing::warn!(address = %admin.metrics, "whoever reaches this address may read the metrics");
+    }
     let rights = readiness.await_for("host", "the host API server did not answer yet");
     let question = Question {
         host: host.clone(),
@@ -120,16 +135,13 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let mut tasks = vec![
         task::spawn("rights", question.follow(sender, common.clock.clone(), drain.clone())),
         task::spawn("rights log", log_rights(common.access.clone(), drain.clone())),
-        task::spawn("sidecar", sidecar::run(parts(&common), drain.clone())),
+        task::spawn("sidecar", keep_tenant(parts(&common), drain.clone())),
     ];
     tasks.extend(gateway(&common, &drain));
     tasks.push(syncer(&common, version, drain));
-    tracing::info!(admin = %admin.address, id = %common.settings.id, "serving");
+    tracing::info!(health = %admin.probes, metrics = %admin.metrics, id = %common.settings.id, "serving");
     stopped().await?;
-    tracing::info!("draining");
-    if !trigger.drain(DRAIN).await {
-        tracing::warn!("some streams did not end in time");
-    }
+    end(trigger, DELAY, DRAIN).await?;
     drop(tasks);
     Ok(())
 }
@@ -213,11 +225,24 @@ fn parts(common: &Common) -> sidecar::Parts {
     }
 }
 
+/// Begun anew after a panic: the tenant in force is in the registry and stays.
+async fn keep_tenant(parts: sidecar::Parts, drain: Drain) {
+    let work = || {
+        let (parts, drain) = (parts.clone(), drain.clone());
+        async move {
+            sidecar::run(parts, drain).await;
+            Ok(())
+        }
+    };
+    task::supervise("sidecar", parts.clock.clone(), drain.clone(), BACKOFF, work).await;
+}
+
 /// The tenant's own port only: whatever address or name leads here means this tenant.
 fn gateway(common: &Common, drain: &Drain) -> Vec<Task> {
     let (address, port) = common.options.listen;
     let config = GatewayConfig {
         listen: SocketAddr::new(address, port),
+        drain_delay: Span(DELAY),
         drain_timeout: Span(DRAIN),
         ..GatewayConfig::default()
     };

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::runtime::telemetry::{Families, HistogramSample, Source};
 use crate::syncer::stats::{LAG_BOUNDS_MS, Stats};
-use crate::telemetry::{Families, HistogramSample, Source};
 
 /// Shows [`Stats`].
 pub(super) struct SyncerMetrics(pub(super) Arc<Stats>);

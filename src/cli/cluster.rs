@@ -3,7 +3,7 @@
 use kube::api::Api;
 
 use super::failure::{Failure, Outcome};
-use crate::crd::{VirtualCluster, VirtualClusterStatus};
+use crate::crd::{StorageKind, VirtualCluster, VirtualClusterStatus};
 
 /// One VirtualCluster, or exit code 3 with where to look.
 pub(super) async fn get(api: &Api<VirtualCluster>, namespace: &str, name: &str) -> Outcome<VirtualCluster> {
@@ -28,6 +28,10 @@ pub(super) fn missing(namespace: &str, name: &str) -> Failure {
         "look for it in other namespaces: portico list -A, then name its namespace with -n",
     )
 }
+
+/// Conditions that say something of a cluster that is nevertheless ready.
+const ADVICE: [&str; 2] = [DURABLE, "UpToDate"];
+const DURABLE: &str = "Durable";
 
 /// Whether the status speaks of the current spec and says `Ready`.
 pub(super) fn is_ready(cluster: &VirtualCluster) -> bool {
@@ -61,12 +65,35 @@ pub(super) fn message(cluster: &VirtualCluster) -> String {
     if !status.message.is_empty() {
         return status.message.clone();
     }
-    let waiting = status.conditions.iter().find(|c| c.status != "True");
+    let waiting = status.conditions.iter().find(|c| c.status != "True" && !ADVICE.contains(&c.r#type.as_str()));
     match waiting {
         Some(condition) => format!("{}: {}", condition.r#type, condition.message),
         None if status.phase.is_empty() => "waiting for Portico's operator".to_owned(),
         None => status.phase.clone(),
     }
+}
+
+/// Where its data is, for a table.
+pub(super) fn storage(cluster: &VirtualCluster) -> String {
+    match cluster.status.as_ref().and_then(|s| s.storage.as_ref()) {
+        None => "-".to_owned(),
+        Some(storage) => match storage.kind {
+            StorageKind::Volume => storage.size.clone(),
+            StorageKind::Database => "database".to_owned(),
+            StorageKind::External => "external".to_owned(),
+            StorageKind::Pod => "pod only".to_owned(),
+        },
+    }
+}
+
+/// Where its data is, in a sentence; loud when it does not outlive the control plane's pod.
+pub(super) fn durability(cluster: &VirtualCluster) -> Option<String> {
+    let conditions = &cluster.status.as_ref()?.conditions;
+    let durable = conditions.iter().find(|c| c.r#type == DURABLE)?;
+    Some(match durable.status.as_str() {
+        "True" => durable.message.clone(),
+        _ => format!("WARNING: {}", durable.message),
+    })
 }
 
 /// Age as kubectl shows it.
@@ -98,6 +125,23 @@ mod tests {
         assert!(is_ready(&cluster("Ready", 2, 2)));
         assert!(!is_ready(&cluster("Ready", 1, 2)));
         assert!(!has_failed(&cluster("Failed", 1, 2)));
+    }
+
+    #[test]
+    fn a_loss_to_come_is_loud_and_is_not_what_is_waited_for() {
+        let mut cluster = cluster("Ready", 1, 1);
+        assert_eq!((storage(&cluster), durability(&cluster)), ("-".to_owned(), None));
+        let status = cluster.status.as_mut().expect("status");
+        status.storage = Some(crate::crd::StorageStatus::default());
+        status.conditions.push(crate::crd::Condition {
+            r#type: DURABLE.to_owned(),
+            status: "False".to_owned(),
+            message: "the data is lost with the pod".to_owned(),
+            ..Default::default()
+        });
+        assert_eq!(durability(&cluster).as_deref(), Some("WARNING: the data is lost with the pod"));
+        assert_eq!(storage(&cluster), "pod only");
+        assert_eq!(message(&cluster), "Ready");
     }
 
     #[test]

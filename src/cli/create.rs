@@ -55,12 +55,16 @@ struct SpecArgs {
     /// SNI name of the API server beside the one every cluster has; may be given again.
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
-    /// Keep the control plane's data in a volume of this size; without it the data is lost with its pod.
+    /// Keep the control plane's data in a volume of this size; without it in one of 5Gi, where the host has a default
+    /// StorageClass.
     #[arg(long, value_name = "SIZE")]
     storage: Option<String>,
     /// StorageClass of that volume.
     #[arg(long, value_name = "NAME", requires = "storage")]
     storage_class: Option<String>,
+    /// Keep the control plane's data in its pod alone: all that is in the cluster is lost with that pod.
+    #[arg(long, conflicts_with_all = ["storage", "datastore_secret", "backend_secret"])]
+    ephemeral: bool,
     /// Cluster IP of the API: for a cluster that moves here with pods that know its address.
     #[arg(long, value_name = "IP")]
     service_ip: Option<std::net::IpAddr>,
@@ -106,12 +110,19 @@ pub(super) async fn run(host: &HostArgs, args: Args) -> Outcome<()> {
     access::ensure_binding(&host.client, &host.namespace, &args.portico).await?;
     submit(&api, &object(&host.namespace, &args.name, spec)).await?;
     if args.no_wait {
+        // What becomes of a spec without a word about it, the operator decides: describe says it.
+        if args.spec.ephemeral {
+            output::note("WARNING: the data is lost with the control plane's pod, as --ephemeral asks");
+        }
         output::note(&format!("portico describe {} -n {} shows how far it is", args.name, host.namespace));
         return Ok(());
     }
     let started = Instant::now();
-    wait_ready(&api, &host.namespace, &args).await?;
+    let made = wait_ready(&api, &host.namespace, &args).await?;
     output::line(&format!("virtual cluster {} is ready ({:.0?})", args.name, started.elapsed()));
+    if let Some(durability) = cluster::durability(&made) {
+        output::note(&durability);
+    }
     output::note(&format!("next: portico connect {} -n {} -- kubectl get namespaces", args.name, host.namespace));
     Ok(())
 }
@@ -162,13 +173,13 @@ async fn submit(api: &Api<VirtualCluster>, wanted: &VirtualCluster) -> Outcome<(
     }
 }
 
-async fn wait_ready(api: &Api<VirtualCluster>, namespace: &str, args: &Args) -> Outcome<()> {
+async fn wait_ready(api: &Api<VirtualCluster>, namespace: &str, args: &Args) -> Outcome<VirtualCluster> {
     let deadline = Instant::now() + args.timeout;
     let mut progress = Progress::start();
     loop {
         let found = cluster::get(api, namespace, &args.name).await?;
         if cluster::is_ready(&found) {
-            return Ok(());
+            return Ok(found);
         }
         let message = cluster::message(&found);
         if cluster::has_failed(&found) {
@@ -216,6 +227,11 @@ impl SpecArgs {
         if let Some(size) = &self.storage {
             let class = self.storage_class.clone().unwrap_or_default();
             spec.storage.volume_claim = Some(VolumeClaim { size: size.clone(), class });
+            spec.storage.ephemeral = false;
+        }
+        if self.ephemeral {
+            spec.storage.ephemeral = true;
+            spec.storage.volume_claim = None;
         }
         if let Some(name) = &self.datastore_secret {
             let secret = DatastoreSecret { secret_name: name.clone(), ..DatastoreSecret::default() };
@@ -265,6 +281,15 @@ fn check(spec: &VirtualClusterSpec) -> Outcome<()> {
     }
     if spec.distro == Distro::External && has_database {
         return refuse("an external virtual cluster keeps its own data", "leave --datastore-secret out");
+    }
+    if spec.storage.ephemeral && (has_database || spec.storage.volume_claim.is_some()) {
+        return refuse(
+            "storage.ephemeral keeps the data in the pod alone, and the same spec names a volume or a database",
+            "leave one of them out; without both the data is on a volume of the default StorageClass",
+        );
+    }
+    if spec.storage.ephemeral && spec.distro == Distro::External {
+        return refuse("an external virtual cluster keeps its own data", "leave --ephemeral out");
     }
     if spec.replicas > 1 && !has_database {
         return refuse(
@@ -339,6 +364,20 @@ mod tests {
         assert_eq!(spec.expose.hosts, ["a.example", "b.example"]);
         assert_eq!(spec.policy.pod_security, PodSecurity::Restricted);
         assert_eq!(spec.storage.volume_claim.expect("claim").size, "1Gi");
+    }
+
+    #[test]
+    fn data_in_the_pod_alone_is_asked_for_by_name() {
+        let ephemeral = SpecArgs { ephemeral: true, file: Some("f".into()), ..SpecArgs::default() };
+        let spec = build(&ephemeral, "storage: {volumeClaim: {size: 1Gi}}").expect("the flag wins");
+        assert!(spec.storage.ephemeral && spec.storage.volume_claim.is_none());
+        assert!(build(&ephemeral, "storage: {datastoreEndpoint: {secretName: db}}").is_err());
+        assert!(build(&ephemeral, "{distro: external, backend: {kubeconfigSecret: {name: s}}}").is_err());
+        let volume = SpecArgs { storage: Some("1Gi".into()), file: Some("f".into()), ..SpecArgs::default() };
+        assert!(!build(&volume, "storage: {ephemeral: true}").expect("the flag wins").storage.ephemeral);
+        let both = SpecArgs { file: Some("f".into()), ..SpecArgs::default() };
+        assert!(build(&both, "storage: {ephemeral: true, volumeClaim: {size: 1Gi}}").is_err());
+        assert!(!build(&SpecArgs::default(), "").expect("valid").storage.ephemeral);
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(super) async fn list(host: &HostArgs, args: ListArgs) -> Outcome<()> {
     } else if clusters.is_empty() {
         output::note(&format!("no virtual clusters {place}"));
     } else {
-        let header = ["NAME", "NAMESPACE", "PHASE", "VERSION", "AGE", "ENDPOINT"];
+        let header = ["NAME", "NAMESPACE", "PHASE", "VERSION", "STORAGE", "AGE", "ENDPOINT"];
         output::table(&header, clusters.iter().map(row).collect());
     }
     Ok(())
@@ -91,6 +91,7 @@ fn row(cluster: &VirtualCluster) -> Vec<String> {
         cluster.metadata.namespace.clone().unwrap_or_default(),
         cluster::phase(cluster).to_owned(),
         or_dash(&status.version),
+        cluster::storage(cluster),
         cluster::age(cluster),
         or_dash(status.endpoints.first().map_or("", String::as_str)),
     ]
@@ -103,11 +104,7 @@ fn or_dash(text: &str) -> String {
 fn words(cluster: &VirtualCluster) -> String {
     let status = cluster.status.clone().unwrap_or_default();
     let spec = &cluster.spec;
-    let storage = match &spec.storage.volume_claim {
-        None => "emptyDir (lost with the control plane's pod)".to_owned(),
-        Some(claim) if claim.class.is_empty() => format!("{} of the default StorageClass", claim.size),
-        Some(claim) => format!("{} of StorageClass {}", claim.size, claim.class),
-    };
+    let storage = cluster::durability(cluster).unwrap_or_else(|| cluster::storage(cluster));
     let mut out = String::new();
     let fields = [
         ("Name", cluster.metadata.name.clone().unwrap_or_default()),

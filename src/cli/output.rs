@@ -37,6 +37,17 @@ pub(super) fn note(text: &str) {
     eprintln!("{text}");
 }
 
+/// Asks a person; None when nobody is there to answer.
+pub(super) fn ask(question: &str) -> Option<String> {
+    if !(std::io::stdin().is_terminal() && is_interactive()) {
+        return None;
+    }
+    eprint!("{question} ");
+    let mut answer = String::new();
+    let read = std::io::stderr().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
+    read.ok().map(|_| answer.trim().to_owned())
+}
+
 /// Why the command failed.
 pub(super) fn failure(failure: &Failure) {
     eprintln!("error: {}", failure.what());

@@ -13,7 +13,7 @@ use super::output;
 use crate::app::sidecar::{self, Options};
 use crate::config::{LogConfig, SyncerConfig};
 use crate::crd::PodSecurity;
-use crate::election::Timing;
+use crate::kubernetes::election::Timing;
 use crate::sidecar::{Files, Flags};
 use crate::syncer::kinds::{self, Switches};
 
@@ -51,9 +51,12 @@ pub(super) struct Args {
     sync: SyncArgs,
     #[command(flatten)]
     lock: LockArgs,
-    /// Where /livez, /readyz?verbose and /metrics are served, as plain HTTP.
+    /// Where /livez and /readyz?verbose are served, as plain HTTP.
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "IP:PORT")]
     admin_address: SocketAddr,
+    /// Where /metrics is served, as plain HTTP and without authentication.
+    #[arg(long, default_value = "127.0.0.1:9091", value_name = "IP:PORT")]
+    metrics_address: SocketAddr,
     /// `tracing` filter directives.
     #[arg(long, default_value = "info", value_name = "FILTER")]
     log_filter: String,
@@ -225,6 +228,7 @@ fn options(args: Args) -> Outcome<Options> {
         },
         listen: (args.bind_address, args.port),
         admin: args.admin_address,
+        metrics: args.metrics_address,
         disabled: disabled(&args.sync.disable_sync_resources)?,
         syncer: SyncerConfig {
             translate_images: args.sync.translate_image.into_iter().collect(),

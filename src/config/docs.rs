@@ -43,7 +43,7 @@ fn resolve<'a>(schema: &'a Value, property: &'a Value) -> &'a Value {
 }
 
 /// One line, safe in a table cell.
-fn description(property: &Value) -> Option<String> {
+pub(crate) fn description(property: &Value) -> Option<String> {
     let text = property.get("description")?.as_str()?;
     Some(text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|"))
 }
@@ -66,7 +66,7 @@ fn kind(schema: &Value, field: &Value) -> String {
 }
 
 /// The values of an enum, whether they have descriptions of their own or not.
-fn choices(field: &Value) -> Option<String> {
+pub(crate) fn choices(field: &Value) -> Option<String> {
     let plain = field.get("enum").and_then(Value::as_array).cloned();
     let described = field
         .get("oneOf")
@@ -84,10 +84,23 @@ fn default(value: Option<&Value>) -> String {
         Some(Value::Object(map)) if map.is_empty() => "empty".to_owned(),
         Some(Value::String(text)) => format!("`{text}`"),
         Some(Value::Object(map)) => {
-            map.iter().map(|(k, v)| format!("`{k}: {}`", v.as_str().unwrap_or_default())).collect::<Vec<_>>().join(", ")
+            let said = map.iter().filter(|(_, value)| !value.is_null());
+            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            said.map(|(key, value)| format!("`{key}: {}`", text(value))).collect::<Vec<_>>().join(", ")
         }
         Some(other) => format!("`{other}`"),
     }
+}
+
+/// Fails when a generated file that is committed is another one; writes it first when `PORTICO_BLESS` is set.
+#[cfg(test)]
+pub(crate) fn is_committed(file: &str, generated: &str) {
+    let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("PORTICO_BLESS").is_some() {
+        std::fs::write(&path, generated).expect("written");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == generated, "{file} is stale: make generated");
 }
 
 #[cfg(test)]
@@ -96,13 +109,13 @@ mod tests {
 
     #[test]
     fn the_committed_page_is_the_generated_one() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.md");
-        let page = markdown();
-        if std::env::var_os("PORTICO_BLESS").is_some() {
-            std::fs::write(path, &page).expect("written");
-        }
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(committed == page, "docs/config.md is stale: make generated");
+        is_committed("docs/config.md", &markdown());
+    }
+
+    #[test]
+    fn a_default_of_several_values_says_each_that_there_is() {
+        let value = serde_json::json!({"maxUnavailable": null, "paused": false, "timeout": "10m"});
+        assert_eq!(default(Some(&value)), "`paused: false`, `timeout: 10m`");
     }
 
     #[test]

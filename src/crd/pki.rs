@@ -36,5 +36,13 @@ pub const FRONT_PROXY_KEY: &str = "front-proxy.key";
 pub const FRONT_PROXY_NAME: &str = "portico-gateway";
 /// The only common name that k3s allows as front proxy.
 pub const K3S_FRONT_PROXY_NAME: &str = "system:auth-proxy";
+/// The client certificate that the API server of `k8s` shows to extension API servers, CN [`AGGREGATOR_NAME`]. k3s makes its
+/// own.
+pub const AGGREGATOR: &str = "aggregator.crt";
+/// Its key.
+pub const AGGREGATOR_KEY: &str = "aggregator.key";
+/// Common name that extension API servers allow: kubeadm's, which those that do not read it from the cluster expect. Not the
+/// gateway's, so that nothing that an extension server sees is an identity of Portico.
+pub const AGGREGATOR_NAME: &str = "front-proxy-client";
 /// k3s' server token. It also encrypts k3s' copy of its CAs in the datastore: without it that datastore is lost.
 pub const K3S_TOKEN: &str = "k3s-token";

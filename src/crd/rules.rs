@@ -42,4 +42,14 @@ pub(super) const RULES: &[(&str, &str, &str)] = &[
         "has(self.storage.datastoreEndpoint) == has(oldSelf.storage.datastoreEndpoint) && self.storage.embeddedEtcd == oldSelf.storage.embeddedEtcd",
         "storage.datastoreEndpoint and storage.embeddedEtcd cannot be added or taken away later: the data would stay behind",
     ),
+    (
+        "spec",
+        "!self.storage.ephemeral || (self.distro != 'external' && !has(self.storage.volumeClaim) && !has(self.storage.datastoreEndpoint))",
+        "storage.ephemeral excludes storage.volumeClaim, storage.datastoreEndpoint and distro external",
+    ),
+    (
+        "spec",
+        "self.storage.ephemeral == oldSelf.storage.ephemeral && has(self.storage.volumeClaim) == has(oldSelf.storage.volumeClaim) && (!has(self.storage.volumeClaim) || self.storage.volumeClaim == oldSelf.storage.volumeClaim)",
+        "storage.ephemeral and storage.volumeClaim cannot be changed later: the data would stay behind; what is in force is in status.storage",
+    ),
 ];

@@ -1,7 +1,8 @@
 //! Questions about the rest of the world, asked of the host's resolvers.
 //!
 //! Promises: every wait has a deadline, an answer is taken only from the address asked, with our id and our question,
-//! from a fresh random port each time. Owns nothing about tenants; how many run at once is the caller's bound.
+//! from a fresh random port each time, and memory is taken for what came, not for what was announced. Owns nothing about
+//! tenants; how many run at once, and how many of these over TCP, is the caller's bound.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,10 +11,11 @@ use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 
-use crate::clock::Clock;
 use crate::dns::message::{self, Transport};
 use crate::error::{Error, Kind, Result};
+use crate::runtime::clock::Clock;
 
 /// One try at one resolver; stub resolvers wait 5 s in all, so two tries must fit.
 const TRY: Duration = Duration::from_secs(2);
@@ -21,6 +23,8 @@ const TRY: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 2;
 /// All tries together.
 const WHOLE: Duration = Duration::from_millis(4500);
+/// Records taken of what an alias leads to. Names with more addresses exist only to be that.
+const MOST_RECORDS: u16 = 256;
 
 /// The host's resolvers.
 #[derive(Debug, Clone)]
@@ -80,11 +84,16 @@ impl Forwarder {
         self.clock.random_below(1 << 16) as u16
     }
 
-    /// Sends a query (under [`Forwarder::id`]) and returns the raw answer, tied to it by id, question and peer.
-    pub(crate) async fn ask(&self, query: &Message, transport: Transport) -> Result<Vec<u8>> {
+    /// Sends a query (under [`Forwarder::id`]) and returns the raw answer, tied to it by id, question and peer. Over TCP it
+    /// waits for a permit of `large` first.
+    pub(crate) async fn ask(&self, query: &Message, transport: Transport, large: &Semaphore) -> Result<Vec<u8>> {
         let bytes =
             query.to_vec().map_err(|e| Error::own(Kind::Internal, "a DNS query cannot be encoded").because(e))?;
         let tries = async {
+            let _permit = match transport {
+                Transport::Tcp => large.acquire().await.ok(),
+                Transport::Udp => None,
+            };
             let mut last = Error::own(Kind::Unavailable, "no DNS resolver is configured");
             for _ in 0..ROUNDS {
                 for server in &self.servers {
@@ -110,19 +119,18 @@ impl Forwarder {
             .unwrap_or_else(|_| Err(Error::own(Kind::Timeout, "no resolver answered in time")))
     }
 
-    /// The records of a name outside, aliases included; empty when there are none.
-    pub(crate) async fn records(&self, name: Name, kind: RecordType) -> Result<Vec<Record>> {
+    /// The first records of a name outside, aliases included; empty when there are none.
+    pub(crate) async fn records(&self, name: Name, kind: RecordType, large: &Semaphore) -> Result<Vec<Record>> {
         let query = message::ask(self.id(), Query::query(name, kind));
-        let mut answer = self.ask(&query, Transport::Udp).await?;
+        let mut answer = self.ask(&query, Transport::Udp, large).await?;
         if message::is_truncated(&answer) {
-            answer = self.ask(&query, Transport::Tcp).await?;
+            answer = self.ask(&query, Transport::Tcp, large).await?;
         }
         if !matches!(rcode(&answer), 0 | 3) {
             return Err(Error::own(Kind::Unavailable, "the resolver failed"));
         }
-        let answer = Message::from_vec(&answer)
-            .map_err(|e| Error::own(Kind::Protocol, "a resolver's answer cannot be read").because(e))?;
-        Ok(answer.answers)
+        message::first_answers(&answer, MOST_RECORDS)
+            .map_err(|e| Error::own(Kind::Protocol, "a resolver's answer cannot be read").because(e))
     }
 }
 
@@ -159,8 +167,11 @@ async fn over_tcp(server: SocketAddr, query: &Message, bytes: &[u8]) -> Result<V
     framed.extend_from_slice(bytes);
     stream.write_all(&framed).await.map_err(broken(server))?;
     let length = stream.read_u16().await.map_err(broken(server))?;
-    let mut answer = vec![0; usize::from(length)];
-    stream.read_exact(&mut answer).await.map_err(broken(server))?;
+    let mut answer = Vec::new();
+    stream.take(u64::from(length)).read_to_end(&mut answer).await.map_err(broken(server))?;
+    if answer.len() < usize::from(length) {
+        return Err(Error::own(Kind::Closed, format!("resolver {server} broke off within an answer")));
+    }
     if message::answers(query, &answer) {
         Ok(answer)
     } else {

@@ -3,8 +3,10 @@
 //! Pure. Owns header rules (RFC 1035), EDNS0 (RFC 6891), truncation, and the checks that tie an upstream's answer to
 //! our question. Knows no zone.
 
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Record, RecordType};
+use hickory_proto::ProtoError;
+use hickory_proto::op::{Edns, Header, HeaderCounts, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder, DecodeError};
 
 /// The largest query taken: a question is at most 261 bytes, the rest is EDNS options.
 pub(crate) const LARGEST_QUERY: usize = 4096;
@@ -12,6 +14,14 @@ pub(crate) const LARGEST_QUERY: usize = 4096;
 pub(crate) const UDP_PAYLOAD: u16 = 1232;
 /// What a client without EDNS takes over UDP.
 const PLAIN_PAYLOAD: u16 = 512;
+/// An OPT record without options.
+const EDNS: u16 = 11;
+const HEADER: usize = 12;
+/// A pointer to the question's name, which stands behind the header.
+const QUESTION: u16 = 0xc000 | HEADER as u16;
+/// Records of a query: EDNS and a signature, and some that nobody needs. Each may be as long as a name can be, in twelve
+/// bytes of a query.
+const MOST_IN_QUERY: u16 = 4;
 
 /// How the query came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +74,16 @@ pub(crate) fn read(bytes: &[u8], transport: Transport) -> Incoming {
         Ok(bytes) => Incoming::Refused(bytes),
         Err(_) => Incoming::Ignored,
     };
-    let Ok(message) = Message::from_vec(bytes) else { return refuse(OpCode::Query, ResponseCode::FormErr) };
-    if message.metadata.op_code != OpCode::Query {
-        return refuse(message.metadata.op_code, ResponseCode::NotImp);
+    let op_code = OpCode::from_u8(flags >> 3 & 0x0f);
+    if op_code != OpCode::Query {
+        return refuse(op_code, ResponseCode::NotImp);
     }
+    // Judged by the header, before a name is read.
+    let (questions, records) = counts(bytes);
+    if questions != 1 || records > MOST_IN_QUERY {
+        return refuse(OpCode::Query, ResponseCode::FormErr);
+    }
+    let Ok(message) = Message::from_vec(bytes) else { return refuse(OpCode::Query, ResponseCode::FormErr) };
     let [question] = message.queries.as_slice() else { return refuse(OpCode::Query, ResponseCode::FormErr) };
     let question = question.clone();
     let asked = Asked { message, question, transport };
@@ -115,7 +131,7 @@ impl Asked {
             edns.set_dnssec_ok(self.wants_dnssec());
             reply.edns = Some(edns);
         }
-        fit(reply, self.limit(), self.transport).unwrap_or_default()
+        fit(&reply, self.question.name(), self.limit(), self.transport).unwrap_or_default()
     }
 
     /// The same question for an upstream resolver, under a fresh id. EDNS is hop by hop: only the DO bit goes on.
@@ -145,7 +161,8 @@ impl Asked {
         self.message.edns.as_ref().is_some_and(|e| e.flags().dnssec_ok)
     }
 
-    fn limit(&self) -> usize {
+    /// Bytes that the client takes.
+    pub(crate) fn limit(&self) -> usize {
         match self.transport {
             Transport::Tcp => usize::from(u16::MAX),
             Transport::Udp => {
@@ -175,11 +192,10 @@ pub(crate) fn answers(query: &Message, answer: &[u8]) -> bool {
     if count == [0, 0] {
         return answer.get(3).is_some_and(|b| b & 0x0f != 0);
     }
-    let mut decoder = hickory_proto::serialize::binary::BinDecoder::new(answer);
-    if decoder.read_slice(12).is_err() {
+    let mut decoder = BinDecoder::new(answer);
+    if decoder.read_slice(HEADER).is_err() {
         return false;
     }
-    use hickory_proto::serialize::binary::BinDecodable;
     Query::read(&mut decoder).is_ok_and(|echoed| {
         echoed.name() == question.name()
             && echoed.query_type() == question.query_type()
@@ -187,130 +203,95 @@ pub(crate) fn answers(query: &Message, answer: &[u8]) -> bool {
     })
 }
 
+/// The first records of a raw answer section, `most` of them: a name of 255 bytes takes two in a message.
+pub(crate) fn first_answers(answer: &[u8], most: u16) -> Result<Vec<Record>, DecodeError> {
+    let mut decoder = BinDecoder::new(answer);
+    let header = Header::read(&mut decoder)?;
+    for _ in 0..header.counts.queries.min(1) {
+        Query::read(&mut decoder)?;
+    }
+    (0..header.counts.answers.min(most)).map(|_| Record::read(&mut decoder)).collect()
+}
+
 /// Whether a raw answer has the TC bit.
 pub(crate) fn is_truncated(answer: &[u8]) -> bool {
     answer.get(2).is_some_and(|b| b & 0x02 != 0)
 }
 
-/// Encodes within `limit`: additional records go first, then answers from the end; over UDP with the TC bit.
-fn fit(mut reply: Message, limit: usize, transport: Transport) -> Option<Vec<u8>> {
-    // The encoder itself cuts at 65535 bytes and says so in the TC bit.
-    let whole = |bytes: &[u8]| bytes.len() <= limit && !is_truncated(bytes);
-    let with_all = reply.to_vec().ok()?;
-    if whole(&with_all) {
-        return Some(with_all);
+/// Encodes once, within `limit`: additional records go first, all or none of them, then answers from the end; over UDP
+/// with the TC bit.
+fn fit(reply: &Message, question: &Name, limit: usize, transport: Transport) -> Result<Vec<u8>, ProtoError> {
+    let limit = u16::try_from(limit).unwrap_or(u16::MAX);
+    let mut bytes = Vec::with_capacity(usize::from(PLAIN_PAYLOAD));
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_max_size(limit - if reply.edns.is_some() { EDNS } else { 0 });
+    let header = encoder.place::<Header>()?;
+    encoder.emit_all(reply.queries.iter())?;
+    let (answers, mut is_cut) = emit(&mut encoder, &reply.answers, question)?;
+    let (authorities, is_authority_cut) = emit(&mut encoder, &reply.authorities, question)?;
+    is_cut |= is_authority_cut;
+    let before = encoder.offset();
+    let (mut additionals, are_too_many) = emit(&mut encoder, &reply.additionals, question)?;
+    if is_cut || are_too_many {
+        encoder.set_offset(before);
+        encoder.trim();
+        additionals = 0;
     }
-    reply.additionals.clear();
-    let without = reply.to_vec().ok()?;
-    if whole(&without) {
-        return Some(without);
+    if let Some(edns) = &reply.edns {
+        encoder.set_max_size(limit);
+        let mut edns = edns.clone();
+        edns.set_rcode_high(reply.metadata.response_code.high());
+        Record::from(&edns).emit(&mut encoder)?;
+        additionals += 1;
     }
+    let mut metadata = reply.metadata;
     // Over TCP there is no further way to get more, so the client shall use what it has.
-    reply.metadata.truncation = transport == Transport::Udp;
-    let all = std::mem::take(&mut reply.answers);
-    let (mut fits, mut too_many) = (0, all.len());
-    let mut best = reply.to_vec().ok()?;
-    while fits + 1 < too_many {
-        let half = usize::midpoint(fits, too_many);
-        reply.answers = all.iter().take(half).cloned().collect();
-        let bytes = reply.to_vec().ok()?;
-        if bytes.len() <= limit && is_truncated(&bytes) == reply.metadata.truncation {
-            fits = half;
-            best = bytes;
-        } else {
-            too_many = half;
+    metadata.truncation = is_cut && transport == Transport::Udp;
+    let counts = HeaderCounts { queries: 1, answers, authorities, additionals };
+    header.replace(&mut encoder, Header { metadata, counts })?;
+    Ok(bytes)
+}
+
+/// How many questions a message says to have, and how many records in all sections.
+fn counts(message: &[u8]) -> (u16, u16) {
+    let mut counts =
+        message.get(4..HEADER).unwrap_or_default().chunks_exact(2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+    (counts.next().unwrap_or(0), counts.fold(0, u16::saturating_add))
+}
+
+/// How many records there was room for, and whether some were left.
+fn emit(encoder: &mut BinEncoder<'_>, records: &[Record], question: &Name) -> Result<(u16, bool), ProtoError> {
+    let mut count = 0;
+    for record in records {
+        let before = encoder.offset();
+        match emit_one(encoder, record, question) {
+            Ok(()) => count += 1,
+            Err(ProtoError::MaxBufferSizeExceeded(_)) => {
+                // Also what this record has left behind.
+                encoder.set_offset(before);
+                encoder.trim();
+                return Ok((count, true));
+            }
+            Err(error) => return Err(error),
         }
     }
-    Some(best)
+    Ok((count, false))
+}
+
+/// Most records have the name that was asked for: that is two bytes, and no search among the names before it.
+fn emit_one(encoder: &mut BinEncoder<'_>, record: &Record, question: &Name) -> Result<(), ProtoError> {
+    if record.name != *question {
+        return record.emit(encoder);
+    }
+    encoder.emit_u16(QUESTION)?;
+    record.record_type().emit(encoder)?;
+    record.dns_class.emit(encoder)?;
+    encoder.emit_u32(record.ttl)?;
+    let length = encoder.place::<u16>()?;
+    record.data.emit(encoder)?;
+    let bytes = u16::try_from(encoder.len_since_place(&length)).unwrap_or(u16::MAX);
+    length.replace(encoder, bytes)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use hickory_proto::rr::{Name, RData};
-    use std::net::Ipv4Addr;
-
-    fn query(edns: Option<u16>) -> Message {
-        let mut message = ask(7, Query::query(Name::from_ascii("Web.Example.").expect("name"), RecordType::A));
-        message.edns = edns.map(|size| {
-            let mut edns = Edns::new();
-            edns.set_max_payload(size);
-            edns
-        });
-        message
-    }
-
-    fn asked(edns: Option<u16>, transport: Transport) -> Asked {
-        match read(&query(edns).to_vec().expect("encodes"), transport) {
-            Incoming::Query(asked) => *asked,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn many(count: u32) -> Sections {
-        let name = Name::from_ascii("web.example.").expect("name");
-        let answers = (0..count).map(|i| Record::from_rdata(name.clone(), 5, RData::A(Ipv4Addr::from_bits(i).into())));
-        Sections { answers: answers.collect(), ..Sections::default() }
-    }
-
-    #[test]
-    fn answers_fit_the_transport() {
-        for (edns, limit) in [(None, 512), (Some(700), 700), (Some(4096), 1232), (Some(0), 512)] {
-            let bytes = asked(edns, Transport::Udp).answer(ResponseCode::NoError, true, many(500));
-            let reply = Message::from_vec(&bytes).expect("decodes");
-            assert!(bytes.len() <= limit && bytes.len() + 16 > limit, "{edns:?}: {}", bytes.len());
-            assert!(reply.metadata.truncation && !reply.answers.is_empty());
-            assert_eq!(reply.edns.is_some(), edns.is_some());
-        }
-        let bytes = asked(None, Transport::Tcp).answer(ResponseCode::NoError, true, many(500));
-        let reply = Message::from_vec(&bytes).expect("decodes");
-        assert_eq!((reply.answers.len(), reply.metadata.truncation), (500, false));
-        let bytes = asked(None, Transport::Tcp).answer(ResponseCode::NoError, true, many(9000));
-        assert!(bytes.len() <= 65_535 && !is_truncated(&bytes));
-    }
-
-    #[test]
-    fn hostile_input_is_answered_by_its_header_or_not_at_all() {
-        assert!(matches!(read(&[], Transport::Udp), Incoming::Ignored));
-        assert!(matches!(read(&[0, 7, 0x80, 0], Transport::Udp), Incoming::Ignored));
-        assert!(matches!(read(&[0, 7, 0x01, 0, 0xff], Transport::Udp), Incoming::Refused(_)));
-        let mut two = query(None);
-        two.queries.push(two.queries[0].clone());
-        let Incoming::Refused(bytes) = read(&two.to_vec().expect("encodes"), Transport::Udp) else {
-            panic!("answered")
-        };
-        assert_eq!(Message::from_vec(&bytes).expect("decodes").metadata.response_code, ResponseCode::FormErr);
-        let mut transfer = query(None);
-        transfer.queries[0].query_type = RecordType::AXFR;
-        let Incoming::Refused(bytes) = read(&transfer.to_vec().expect("encodes"), Transport::Tcp) else {
-            panic!("answered")
-        };
-        assert_eq!(Message::from_vec(&bytes).expect("decodes").metadata.response_code, ResponseCode::Refused);
-    }
-
-    #[test]
-    fn only_the_answer_to_our_question_counts() {
-        let sent = asked(Some(4096), Transport::Udp).upstream(99);
-        let mut answer = sent.clone();
-        answer.metadata.message_type = MessageType::Response;
-        assert!(answers(&sent, &answer.to_vec().expect("encodes")));
-        let mut other = answer.clone();
-        other.metadata.id = 98;
-        assert!(!answers(&sent, &other.to_vec().expect("encodes")));
-        let mut other = answer.clone();
-        other.queries[0].name = Name::from_ascii("evil.example.").expect("name");
-        assert!(!answers(&sent, &other.to_vec().expect("encodes")));
-        assert!(!answers(&sent, &sent.to_vec().expect("encodes")));
-        let mut empty = answer;
-        empty.queries.clear();
-        assert!(!answers(&sent, &empty.to_vec().expect("encodes")));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..600)) {
-            let _ = read(&bytes, Transport::Udp);
-            let _ = answers(&query(None), &bytes);
-        }
-    }
-}
+mod tests;

@@ -1,12 +1,31 @@
 //! Services and EndpointSlices as the API server writes them, read down to what the zone keeps.
 //!
-//! Pure. Never fails on a field that names do not need; what is unreadable is left out, not guessed.
+//! Pure. Never fails on a field that names do not need; what is unreadable is left out, not guessed, and what is beyond
+//! a bound is not even read: an object of a few hundred kilobytes may name a thousand endpoints and thousands of ports.
+
+mod bounded;
 
 use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use crate::dns::zone::{Endpoint, Port, Service, Slice, Target};
+pub(crate) use self::bounded::Bounded;
+use crate::dns::zone::{Endpoint, Port, Ports, Service, Slice, Target};
+
+/// Ports of one Service or EndpointSlice. Kubernetes has no bound for a Service and validates 20 000 in a slice
+/// (kubernetes#99795, which the API's own text, "a maximum of 100", never followed). More SRV records than this do not fit
+/// an answer of 64 KiB.
+pub(crate) const MAX_PORTS: usize = 1000;
+/// Endpoints of one slice, as Kubernetes validates.
+pub(crate) const MAX_ENDPOINTS: usize = 1000;
+/// ClusterIPs of a Service: one for each family.
+const MAX_CLUSTER_IPS: usize = 2;
+/// A label of a DNS name; names of namespaces, Services, ports and hosts are such.
+const LONGEST_LABEL: usize = 63;
+/// A DNS name as text; names of EndpointSlices are such.
+const LONGEST_NAME: usize = 253;
+/// A resourceVersion is a decimal number of 64 bits; opaque all the same.
+const LONGEST_VERSION: usize = 64;
 
 /// An object as it goes into the zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +34,10 @@ pub(crate) struct Named<T> {
     pub(crate) namespace: Box<str>,
     /// Name.
     pub(crate) name: Box<str>,
-    /// resourceVersion, from which a watch can go on.
+    /// resourceVersion, from which a watch can go on; empty when there is none.
     pub(crate) version: String,
+    /// Whether something was beyond a bound and left out.
+    pub(crate) is_cut: bool,
     /// The rest.
     pub(crate) value: T,
 }
@@ -54,25 +75,26 @@ struct ServiceSpec {
     #[serde(rename = "clusterIP")]
     cluster_ip: String,
     #[serde(rename = "clusterIPs")]
-    cluster_ips: Vec<String>,
+    cluster_ips: Bounded<String, MAX_CLUSTER_IPS>,
     external_name: Box<str>,
     publish_not_ready_addresses: bool,
-    ports: Vec<RawPort>,
+    ports: RawPorts,
 }
 
 #[derive(Deserialize)]
 struct SliceObject {
     metadata: Metadata,
     #[serde(default)]
-    endpoints: Option<Vec<RawEndpoint>>,
+    endpoints: Bounded<RawEndpoint, MAX_ENDPOINTS>,
     #[serde(default)]
-    ports: Option<Vec<RawPort>>,
+    ports: RawPorts,
 }
 
 #[derive(Deserialize)]
 struct RawEndpoint {
+    /// All addresses of an endpoint are fungible (EndpointSlice API): consumers use the first.
     #[serde(default)]
-    addresses: Vec<String>,
+    addresses: Bounded<String, 1>,
     #[serde(default)]
     hostname: Option<String>,
     #[serde(default)]
@@ -85,6 +107,8 @@ struct RawConditions {
     ready: Option<bool>,
 }
 
+type RawPorts = Bounded<RawPort, MAX_PORTS>;
+
 #[derive(Deserialize)]
 struct RawPort {
     #[serde(default)]
@@ -95,14 +119,28 @@ struct RawPort {
     port: Option<u16>,
 }
 
+impl<T> Named<T> {
+    /// Whether a DNS name can be made of its names; nothing else is taken in.
+    pub(crate) fn is_nameable(&self) -> bool {
+        let fits = |text: &str, most: usize| !text.is_empty() && text.len() <= most && !text.contains('/');
+        fits(&self.namespace, LONGEST_LABEL) && fits(&self.name, LONGEST_NAME)
+    }
+}
+
 /// Reads a Service.
 pub(crate) fn service(json: &[u8]) -> Result<Named<Service>, serde_json::Error> {
     let ServiceObject { metadata, spec } = serde_json::from_slice(json)?;
+    let mut is_cut = false;
     let target = match (spec.r#type.as_str(), spec.cluster_ip.as_str()) {
-        ("ExternalName", _) => Target::External(spec.external_name),
+        // The final dot is not counted.
+        ("ExternalName", _) if spec.external_name.len() <= LONGEST_NAME + 1 => Target::External(spec.external_name),
+        ("ExternalName", _) => {
+            is_cut = true;
+            Target::ClusterIps(Vec::new())
+        }
         (_, "None") => Target::Headless,
         (_, one) => {
-            let mut ips: Vec<IpAddr> = spec.cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+            let mut ips: Vec<IpAddr> = spec.cluster_ips.items.iter().filter_map(|ip| ip.parse().ok()).collect();
             if ips.is_empty() {
                 ips.extend(one.parse::<IpAddr>());
             }
@@ -110,30 +148,41 @@ pub(crate) fn service(json: &[u8]) -> Result<Named<Service>, serde_json::Error> 
         }
     };
     let publish_not_ready = spec.publish_not_ready_addresses;
-    Ok(named(metadata, Service { target, ports: ports(spec.ports), publish_not_ready }))
+    let value = Service { target, ports: ports(spec.ports, &mut is_cut), publish_not_ready };
+    Ok(named(metadata, is_cut, value))
 }
 
 /// Reads an EndpointSlice.
 pub(crate) fn slice(json: &[u8]) -> Result<Named<Slice>, serde_json::Error> {
-    let SliceObject { mut metadata, endpoints: raw_endpoints, ports: raw_ports } = serde_json::from_slice(json)?;
-    let mut endpoints = Vec::new();
-    for raw in raw_endpoints.unwrap_or_default() {
-        // All addresses of an endpoint are fungible (EndpointSlice API): consumers use the first. FQDN slices end here.
-        let Some(address) = raw.addresses.first().and_then(|a| a.parse().ok()) else { continue };
-        let hostname = raw.hostname.filter(|h| !h.is_empty()).map(|h| h.to_ascii_lowercase().into());
+    let SliceObject { mut metadata, endpoints: raw, ports: raw_ports } = serde_json::from_slice(json)?;
+    let mut is_cut = raw.is_cut;
+    let mut endpoints = Vec::with_capacity(raw.items.len());
+    for raw in raw.items {
+        // FQDN slices end here.
+        let Some(address) = raw.addresses.items.first().and_then(|a| a.parse().ok()) else { continue };
+        let hostname = raw.hostname.filter(|h| !h.is_empty());
+        is_cut |= hostname.as_ref().is_some_and(|h| h.len() > LONGEST_LABEL);
+        let hostname = hostname.filter(|h| h.len() <= LONGEST_LABEL).map(|h| h.to_ascii_lowercase().into());
         endpoints.push(Endpoint { address, hostname, ready: raw.conditions.ready != Some(false) });
     }
-    let service = metadata.labels.take().unwrap_or_default().service;
-    Ok(named(metadata, Slice { service, endpoints, ports: ports(raw_ports.unwrap_or_default()) }))
+    endpoints.shrink_to_fit();
+    let mut service = metadata.labels.take().unwrap_or_default().service;
+    if service.len() > LONGEST_LABEL || service.contains('/') {
+        (service, is_cut) = (Box::default(), true);
+    }
+    let value = Slice { service, endpoints, ports: ports(raw_ports, &mut is_cut) };
+    Ok(named(metadata, is_cut, value))
 }
 
-fn named<T>(metadata: Metadata, value: T) -> Named<T> {
-    Named { namespace: metadata.namespace, name: metadata.name, version: metadata.resource_version, value }
+fn named<T>(metadata: Metadata, is_cut: bool, value: T) -> Named<T> {
+    let version = Some(metadata.resource_version).filter(|v| v.len() <= LONGEST_VERSION).unwrap_or_default();
+    Named { namespace: metadata.namespace, name: metadata.name, version, is_cut, value }
 }
 
-fn ports(raw: Vec<RawPort>) -> Vec<Port> {
+fn ports(raw: RawPorts, is_cut: &mut bool) -> Ports {
+    *is_cut |= raw.is_cut;
     let read = |p: RawPort| {
-        let name = p.name.filter(|n| !n.is_empty())?.to_ascii_lowercase().into();
+        let name = p.name.filter(|n| !n.is_empty() && n.len() <= LONGEST_LABEL)?.to_ascii_lowercase().into();
         let protocol = match p.protocol.as_deref() {
             None | Some("TCP") => "tcp",
             Some("UDP") => "udp",
@@ -142,50 +191,8 @@ fn ports(raw: Vec<RawPort>) -> Vec<Port> {
         };
         Some(Port { name, protocol, port: p.port? })
     };
-    raw.into_iter().filter_map(read).collect()
+    raw.items.into_iter().filter_map(read).collect::<Vec<_>>().into()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-
-    #[test]
-    fn services() {
-        let read = |spec: serde_json::Value| {
-            let object = json!({"apiVersion":"v1","kind":"Service","metadata":{"name":"web","namespace":"shop",
-                "resourceVersion":"7","labels":{"a":"b"}},"spec":spec,"status":{"loadBalancer":{}}});
-            service(object.to_string().as_bytes()).expect("read")
-        };
-        let web = read(json!({"clusterIP":"10.96.0.9","clusterIPs":["10.96.0.9","fd00::9"],
-            "ports":[{"name":"http","port":80,"targetPort":"x"},{"port":81},{"name":"dns","protocol":"UDP","port":53}]}));
-        assert_eq!((&*web.namespace, &*web.name, &*web.version), ("shop", "web", "7"));
-        let ips = ["10.96.0.9", "fd00::9"].map(|ip| ip.parse().expect("ip")).to_vec();
-        assert_eq!(web.value.target, Target::ClusterIps(ips));
-        let ports: Vec<_> = web.value.ports.iter().map(|p| (&*p.name, p.protocol, p.port)).collect();
-        assert_eq!(ports, [("http", "tcp", 80), ("dns", "udp", 53)]);
-        assert_eq!(read(json!({"clusterIP":"None","clusterIPs":["None"]})).value.target, Target::Headless);
-        assert_eq!(read(json!({})).value.target, Target::ClusterIps(vec![]));
-        let external = read(json!({"type":"ExternalName","externalName":"db.example.com"}));
-        assert_eq!(external.value.target, Target::External("db.example.com".into()));
-    }
-
-    #[test]
-    fn slices() {
-        let object = json!({"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice","addressType":"IPv4",
-            "metadata":{"name":"db-abc","namespace":"shop","labels":{SERVICE_LABEL:"db"}},
-            "endpoints":[{"addresses":["10.0.0.1"],"hostname":"db-0","conditions":{"ready":true}},
-                {"addresses":["10.0.0.2"],"conditions":{"ready":false}},{"addresses":["a.example"]},{"addresses":[]}],
-            "ports":[{"name":"sql","port":5432,"protocol":"TCP"},{"name":"any","port":null}]});
-        let read = slice(object.to_string().as_bytes()).expect("read").value;
-        assert_eq!(&*read.service, "db");
-        assert_eq!(read.endpoints.len(), 2);
-        assert_eq!(read.endpoints[0].hostname.as_deref(), Some("db-0"));
-        assert!(!read.endpoints[1].ready);
-        assert_eq!(read.ports.len(), 1);
-        let empty = json!({"metadata":{"name":"x","namespace":"y"},"endpoints":null,"ports":null});
-        assert!(slice(empty.to_string().as_bytes()).expect("read").value.endpoints.is_empty());
-    }
-}
+mod tests;

@@ -1,7 +1,8 @@
 //! One tenant's DNS sockets: UDP and TCP on one port, one task, everything bounded.
 //!
 //! Promises: local answers never wait for forwarded ones; what does not fit the bounds is refused at once, so that a
-//! tenant can only exhaust its own. Knows one zone.
+//! tenant can only exhaust its own; the task gives way to others' after about a millisecond of answering, however many
+//! questions wait. Knows one zone.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -12,36 +13,38 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use hickory_proto::op::ResponseCode;
-use parking_lot::RwLock;
+use hickory_proto::rr::{Name, Record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 
-use crate::clock::Clock;
 use crate::dns::forward::Forwarder;
 use crate::dns::message::{self, Asked, Incoming, Sections, Transport};
+use crate::dns::pace;
 use crate::dns::resolve::{self, Outcome};
 use crate::dns::zone::Zone;
-use crate::drain::Drain;
 use crate::error::{Error, Kind, Result};
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::Drain;
 
 /// Forwarded questions of one tenant at once, each with one socket and at most 4.5 s long.
 const MAX_FORWARDED: usize = 256;
 /// TCP connections of one tenant at once.
 const MAX_CONNECTIONS: usize = 64;
+/// Questions of one tenant that are forwarded over TCP at once: each may bring 64 KiB.
+const MAX_LARGE: usize = 32;
 /// RFC 7766 wants seconds, not minutes.
 const TCP_IDLE: Duration = Duration::from_secs(10);
-/// kube-proxy needs a moment to learn that this replica is going.
-const LINGER: Duration = Duration::from_secs(3);
+/// For questions that are being forwarded when the drain begins; new ones go elsewhere since this replica left.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What answers are made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
-    /// The tenant's names.
-    pub(crate) zone: Arc<RwLock<Zone>>,
-    /// The way out.
-    pub(crate) forwarder: Arc<Forwarder>,
-    /// For the order of answers.
-    pub(crate) clock: Clock,
+    zone: Arc<Zone>,
+    forwarder: Arc<Forwarder>,
+    clock: Clock,
+    large: Arc<Semaphore>,
 }
 
 /// Both sockets of one port.
@@ -75,6 +78,11 @@ enum Step {
 }
 
 impl Server {
+    /// Answers from `zone`, and asks `forwarder` for the rest; `clock` orders the answers.
+    pub(crate) fn new(zone: Arc<Zone>, forwarder: Arc<Forwarder>, clock: Clock) -> Self {
+        Self { zone, forwarder, clock, large: Arc::new(Semaphore::new(MAX_LARGE)) }
+    }
+
     /// Serves until the drain has begun and lingered, or a socket breaks.
     pub(crate) async fn run(&self, sockets: &Sockets, mut drain: Drain) -> Result<()> {
         let gone = async {
@@ -96,7 +104,9 @@ impl Server {
                 got = socket.recv_from(&mut buffer) => {
                     let (length, peer) = got.map_err(|e| Error::own(Kind::Unavailable, "a UDP socket broke").because(e))?;
                     let query = buffer.get(..length).unwrap_or_default();
-                    match self.handle(query, Transport::Udp, later.len() < MAX_FORWARDED) {
+                    let (step, work) = self.handle(query, Transport::Udp, later.len() < MAX_FORWARDED);
+                    pace::charge(work).await;
+                    match step {
                         Step::Nothing => continue,
                         Step::Reply(bytes) => (bytes, peer),
                         Step::Later(answer) => {
@@ -135,13 +145,13 @@ impl Server {
         loop {
             let next = tokio::time::timeout(TCP_IDLE, read_frame(&mut stream)).await;
             let Ok(Ok(Some(query))) = next else { return };
-            let bytes = match self.handle(&query, Transport::Tcp, true) {
+            let (step, work) = self.handle(&query, Transport::Tcp, true);
+            pace::charge(work).await;
+            let frame = match step {
                 Step::Nothing => return,
-                Step::Reply(bytes) => bytes,
-                Step::Later(answer) => answer.await,
+                Step::Reply(bytes) => framed(&bytes),
+                Step::Later(answer) => framed(&answer.await),
             };
-            let mut frame = (bytes.len() as u16).to_be_bytes().to_vec();
-            frame.extend_from_slice(&bytes);
             match tokio::time::timeout(TCP_IDLE, stream.write_all(&frame)).await {
                 Ok(Ok(())) => {}
                 _ => return,
@@ -149,17 +159,24 @@ impl Server {
         }
     }
 
-    fn handle(&self, query: &[u8], transport: Transport, may_forward: bool) -> Step {
+    /// What a query leads to, and how much work it was.
+    fn handle(&self, query: &[u8], transport: Transport, may_forward: bool) -> (Step, usize) {
         let asked = match message::read(query, transport) {
             Incoming::Query(asked) => asked,
-            Incoming::Refused(reply) => return Step::Reply(reply),
-            Incoming::Ignored => return Step::Nothing,
+            Incoming::Refused(reply) => return (Step::Reply(reply), 1),
+            Incoming::Ignored => return (Step::Nothing, 1),
         };
-        let zone = self.zone.read();
         let (name, kind) = (asked.question().name(), asked.question().query_type());
-        let authority = || resolve::soa(&zone).into_iter().collect();
+        let turn = self.clock.random_below(u64::MAX);
+        let question = resolve::Asked { name, kind, room: asked.limit(), turn };
+        let (outcome, work) = resolve::resolve(&self.zone, &question, self.forwarder.foreign());
+        (self.step(asked, outcome, may_forward), work)
+    }
+
+    fn step(&self, asked: Box<Asked>, outcome: Outcome, may_forward: bool) -> Step {
+        let authority = || resolve::soa(&self.zone).into_iter().collect();
         let negative = |code| asked.answer(code, true, Sections { authorities: authority(), ..Sections::default() });
-        match resolve::resolve(&zone, name, kind, self.forwarder.foreign()) {
+        match outcome {
             Outcome::Found { mut answers, additionals } => {
                 self.rotate(&mut answers);
                 let sections = Sections { answers, additionals, ..Sections::default() };
@@ -171,24 +188,13 @@ impl Server {
             Outcome::Alias { .. } | Outcome::Outside if !may_forward => {
                 Step::Reply(asked.failure(ResponseCode::ServFail))
             }
-            Outcome::Outside => Step::Later(Box::pin(outside(Arc::clone(&self.forwarder), asked))),
-            Outcome::Alias { chain, target } => {
-                let forwarder = Arc::clone(&self.forwarder);
-                Step::Later(Box::pin(async move {
-                    match forwarder.records(target, asked.question().query_type()).await {
-                        Ok(found) => {
-                            let answers = chain.into_iter().chain(found).collect();
-                            asked.answer(ResponseCode::NoError, true, Sections { answers, ..Sections::default() })
-                        }
-                        Err(error) => failed(&asked, &error),
-                    }
-                }))
-            }
+            Outcome::Outside => Step::Later(Box::pin(outside(self.clone(), asked))),
+            Outcome::Alias { chain, target } => Step::Later(Box::pin(alias(self.clone(), asked, chain, target))),
         }
     }
 
     /// Spreads clients that take the first address; records of an alias chain keep their order.
-    fn rotate(&self, answers: &mut [hickory_proto::rr::Record]) {
+    fn rotate(&self, answers: &mut [Record]) {
         let one_set = answers.windows(2).all(|pair| matches!(pair, [a, b] if a.record_type() == b.record_type()));
         if one_set && answers.len() > 1 {
             let by = self.clock.random_below(answers.len() as u64) as usize;
@@ -197,10 +203,21 @@ impl Server {
     }
 }
 
-async fn outside(forwarder: Arc<Forwarder>, asked: Box<Asked>) -> Vec<u8> {
-    let query = asked.upstream(forwarder.id());
-    match forwarder.ask(&query, asked.transport()).await {
+async fn outside(server: Server, asked: Box<Asked>) -> Vec<u8> {
+    let query = asked.upstream(server.forwarder.id());
+    match server.forwarder.ask(&query, asked.transport(), &server.large).await {
         Ok(answer) => asked.relay(answer),
+        Err(error) => failed(&asked, &error),
+    }
+}
+
+async fn alias(server: Server, asked: Box<Asked>, chain: Vec<Record>, target: Name) -> Vec<u8> {
+    match server.forwarder.records(target, asked.question().query_type(), &server.large).await {
+        Ok(found) => {
+            pace::charge(found.len()).await;
+            let answers = chain.into_iter().chain(found).collect();
+            asked.answer(ResponseCode::NoError, true, Sections { answers, ..Sections::default() })
+        }
         Err(error) => failed(&asked, &error),
     }
 }
@@ -208,6 +225,14 @@ async fn outside(forwarder: Arc<Forwarder>, asked: Box<Asked>) -> Vec<u8> {
 fn failed(asked: &Asked, error: &Error) -> Vec<u8> {
     tracing::debug!(%error, "a DNS question could not be forwarded");
     asked.failure(ResponseCode::ServFail)
+}
+
+/// With its length before it. The answer itself goes at once: a slow reader holds one copy.
+fn framed(bytes: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(2 + bytes.len());
+    frame.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+    frame.extend_from_slice(bytes);
+    frame
 }
 
 async fn read_frame(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {

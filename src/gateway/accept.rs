@@ -12,16 +12,19 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::metrics::HandshakeFailure;
-use super::{Gateway, serve};
-use crate::drain::Drain;
-use crate::task::{self, Task};
+use super::serve::{self, Socket};
+use super::shared::Gateway;
+use crate::runtime::drain::Drain;
+use crate::runtime::task::{self, Task};
 
 /// Out of file descriptors: others need them back first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many the kernel keeps until they are accepted (tokio's choice).
+const QUEUE: usize = 1024;
 /// A port that another process still holds is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(5);
 
-/// Serves the shared listener until the drain begins.
+/// Serves the shared listener until the drain begins, the leaving phase included.
 pub(super) async fn shared(gateway: Arc<Gateway>, listener: TcpListener, drain: Drain) {
     accept(gateway, listener, None, drain).await;
 }
@@ -67,17 +70,24 @@ pub(super) async fn tenants(
                 }
             }
             () = tokio::time::sleep(BIND_RETRY), if failed => {}
-            _ = drain.signaled() => return,
+            _ = drain.signaled() => break,
         }
+    }
+    for listener in open.into_values() {
+        listener.join().await;
     }
 }
 
 async fn accept(gateway: Arc<Gateway>, listener: TcpListener, port: Option<u16>, mut drain: Drain) {
+    let mut queued = QUEUE;
     loop {
+        // Who connected before the drain is in the queue, and still served.
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
+            accepted = listener.accept(), if queued > 0 => accepted,
             _ = drain.signaled() => return,
         };
+        queued -= usize::from(drain.is_draining());
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -91,11 +101,8 @@ async fn accept(gateway: Arc<Gateway>, listener: TcpListener, port: Option<u16>,
             continue;
         };
         gateway.metrics.accepted.fetch_add(1, Ordering::Relaxed);
-        let (gateway, connection_drain) = (Arc::clone(&gateway), drain.clone());
-        let connection = async move {
-            serve::connection(gateway, stream, peer, port, connection_drain).await;
-            drop(permit);
-        };
-        task::spawn("gateway connection", connection).owned_by_drain(&drain);
+        let socket = Socket { stream, peer, port, permit };
+        let serving = serve::connection(Arc::clone(&gateway), socket, drain.clone());
+        task::spawn("gateway connection", serving).owned_by_drain(&drain);
     }
 }

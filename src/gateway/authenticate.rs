@@ -3,18 +3,17 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
-use super::context::{Caller, Who};
-use crate::clock::Clock;
+use crate::error::status::Status;
 use crate::error::{Error, Kind, Result, Side};
-use crate::identity::{self, Cleaned, Credentials, Identity};
+use crate::gateway::identity::{self, Cleaned, Credentials, Identity};
 use crate::names::TenantId;
-use crate::registry::{Assertion, Tenant};
-use crate::status::Status;
+use crate::runtime::clock::Clock;
+use crate::tenant::{Assertion, Tenant};
 
 /// How long a verdict holds within one generation: a certificate may expire while its connection lives.
 const VERDICT_LIFE: Duration = Duration::from_secs(30);
@@ -22,6 +21,36 @@ const VERDICT_LIFE: Duration = Duration::from_secs(30);
 /// For whoever comes with a certificate through an ingress that ends TLS: kubectl shows this text.
 const NO_CERTIFICATE_PASSES: &str = "no credentials arrived: this address is behind a proxy that ends TLS, and client \
     certificates do not pass it; use a token (kubectl create token ACCOUNT), or an address with TLS passthrough";
+
+/// Who asks, and what of it goes to the backend.
+#[derive(Debug)]
+pub struct Caller {
+    /// How it is known.
+    pub who: Who,
+    /// The caller's own `Impersonate-*` headers; the backend judges them.
+    pub impersonate: HeaderMap,
+}
+
+/// How a caller is known.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Who {
+    /// By a client certificate that the tenant's CA signed.
+    Certificate(Identity),
+    /// By a token that only the backend can judge: the whole `Authorization` value.
+    Token(HeaderValue),
+    /// Not at all, and the tenant allows that.
+    Anonymous,
+}
+
+impl std::fmt::Debug for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Certificate(identity) => f.debug_tuple("Certificate").field(&identity.user).finish(),
+            Self::Token(_) => f.write_str("Token(…)"),
+            Self::Anonymous => f.write_str("Anonymous"),
+        }
+    }
+}
 
 /// The client certificates of one connection.
 #[derive(Debug)]
@@ -48,11 +77,6 @@ enum Outcome {
 impl Certificates {
     pub(super) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
         Self { chain, verdict: Mutex::new(None) }
-    }
-
-    /// The same certificates, not judged yet; for a stream that outlives its request.
-    pub(super) fn clone_chain(&self) -> Self {
-        Self::new(self.chain.clone())
     }
 
     /// Whether they still stand for an identity in this generation of the tenant.

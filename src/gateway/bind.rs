@@ -1,22 +1,17 @@
 //! Which tenant a request is for: computed anew from the connection's binding, the authority and the path, which must
 //! agree. What disagrees is 421 and never forwarded.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, Uri, header};
 
-use super::handshake::Binding;
-use crate::api::PathPrefix;
-use crate::config::GatewayConfig;
+use super::connection::Binding;
+use super::shared::SharedNames;
 use crate::error::{Error, Kind, Result};
+use crate::gateway::api::PathPrefix;
 use crate::names::TenantId;
-use crate::registry::{Snapshot, Tenant};
-
-/// Names of the shared listener: no tenant's, and reachable under any binding.
-#[derive(Debug)]
-pub(super) struct SharedNames(HashSet<String>);
+use crate::tenant::{Snapshot, Tenant};
 
 /// A bound request.
 #[derive(Debug)]
@@ -34,24 +29,6 @@ pub(super) enum Host {
     Ip(IpAddr),
     /// Lower case, without the final dot.
     Name(String),
-}
-
-impl SharedNames {
-    pub(super) fn new(config: &GatewayConfig) -> Self {
-        let mut names: HashSet<String> = config.extra_sans.iter().map(|name| name.to_ascii_lowercase()).collect();
-        // port-forwards and local runs
-        names.insert("localhost".to_owned());
-        if let Some(Host::Name(name)) =
-            config.public_url.parse::<Uri>().ok().and_then(|uri| parse_authority(uri.authority()?.as_str()).ok())
-        {
-            names.insert(name);
-        }
-        Self(names)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.0.contains(name)
-    }
 }
 
 /// The host named by the request target and the Host header, which must be one and well formed.
@@ -140,7 +117,7 @@ fn check_host(
 ) -> Result<()> {
     // an address says nothing: kubectl's --tls-server-name keeps it in the Host header
     let Host::Name(name) = host else { return Ok(()) };
-    let named = snapshot.by_host(name);
+    let named = if names.has(name) { None } else { snapshot.by_host(name) };
     match (bound, named) {
         (Some(bound), Some(named)) if bound.id == named.id => Ok(()),
         (_, Some(_)) => Err(misdirected("the request names another host than the TLS connection")),

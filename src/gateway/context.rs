@@ -1,89 +1,78 @@
 //! What one request knows of itself once it is bound, cleaned and authenticated. Everything behind that works on this.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 
+use super::authenticate::{Caller, Who};
+use super::connection::Connection;
+use super::entry::Entry;
 use super::record::Record;
-use crate::api::RequestInfo;
-use crate::clock::Clock;
 use crate::config::GatewayConfig;
-use crate::drain::Drain;
 use crate::error::Result;
-use crate::identity::Identity;
-use crate::registry::{Assertion, Registry, Tenant};
-use crate::upstream::{self, ApiClient, Class, ResponseBody};
+use crate::gateway::api::RequestInfo;
+use crate::gateway::identity::Identity;
+use crate::kubernetes::ApiClient;
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::Drain;
+use crate::tenant::{Assertion, Tenant};
+use crate::upstream::{self, Class, ResponseBody};
 
-/// One request's context. Cheap to clone; a stream that outlives the answer's head keeps a clone of [`Context::record`]
-/// (counts, limits, access log) and of [`Context::drain`] (so that shutdown waits for it).
-#[derive(Debug, Clone)]
+/// One request's context. A stream that outlives the answer's head keeps it, and with it the account
+/// ([`Context::record`]: counts, limits, access log) and the drain (so that shutdown waits for it).
+#[derive(Debug)]
 pub struct Context {
+    /// By which it came.
+    pub(super) connection: Arc<Connection>,
     /// The virtual cluster, in the generation that serves this request.
     pub tenant: Arc<Tenant>,
     /// What is asked for.
-    pub info: Arc<RequestInfo>,
+    pub info: RequestInfo,
     /// Who asks.
-    pub caller: Arc<Caller>,
+    pub caller: Caller,
     /// The client's `Upgrade` header, when it wants one. The request's own headers have it no more.
     pub upgrade: Option<HeaderValue>,
     /// The tenant's path prefix, when the request came by path; `""` otherwise.
-    pub prefix: Arc<str>,
-    /// Where the request came from.
-    pub peer: SocketAddr,
-    /// The host cluster, with Portico's own rights.
-    pub host: ApiClient,
-    /// Limits and deadlines.
-    pub config: Arc<GatewayConfig>,
-    /// Time.
-    pub clock: Clock,
-    /// All tenants: a stream learns from it that its own is gone.
-    pub registry: Arc<Registry>,
-    /// Held while anything of this request runs.
-    pub drain: Drain,
+    pub prefix: String,
     /// The request's account.
     pub record: Arc<Record>,
-}
-
-/// Who asks, and what of it goes to the backend.
-#[derive(Debug)]
-pub struct Caller {
-    /// How it is known.
-    pub who: Who,
-    /// The caller's own `Impersonate-*` headers; the backend judges them.
-    pub impersonate: HeaderMap,
-}
-
-/// How a caller is known.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Who {
-    /// By a client certificate that the tenant's CA signed.
-    Certificate(Identity),
-    /// By a token that only the backend can judge: the whole `Authorization` value.
-    Token(HeaderValue),
-    /// Not at all, and the tenant allows that.
-    Anonymous,
-}
-
-impl std::fmt::Debug for Who {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Certificate(identity) => f.debug_tuple("Certificate").field(&identity.user).finish(),
-            Self::Token(_) => f.write_str("Token(…)"),
-            Self::Anonymous => f.write_str("Anonymous"),
-        }
-    }
+    /// How it came in: known or not.
+    pub entry: Entry,
 }
 
 impl Context {
+    /// Limits and deadlines.
+    pub fn config(&self) -> &GatewayConfig {
+        &self.connection.gateway.config
+    }
+
+    /// The host cluster, with Portico's own rights.
+    pub fn host(&self) -> &ApiClient {
+        &self.connection.gateway.host
+    }
+
+    /// Time.
+    pub fn clock(&self) -> &Clock {
+        &self.connection.gateway.clock
+    }
+
+    /// Held while anything of this request runs.
+    pub fn drain(&self) -> &Drain {
+        &self.connection.drain
+    }
+
     /// Connections by which requests of this caller reach the backend.
     pub fn class(&self, long_running: bool) -> Class {
-        match (&self.caller.who, long_running) {
-            (Who::Token(_), false) => Class::Token,
-            (Who::Token(_), true) => Class::TokenWatch,
-            (_, false) => Class::Unary,
-            (_, true) => Class::Watch,
+        match (&self.caller.who, self.entry.is_known(), long_running) {
+            (Who::Certificate(_), _, false) => Class::Unary,
+            (Who::Certificate(_), _, true) => Class::Watch,
+            (Who::Token(_), true, false) => Class::Token,
+            (Who::Token(_), true, true) => Class::TokenWatch,
+            (Who::Token(_), false, false) => Class::Unknown,
+            (Who::Token(_), false, true) => Class::UnknownWatch,
+            (Who::Anonymous, _, false) => Class::Anonymous,
+            (Who::Anonymous, _, true) => Class::AnonymousWatch,
         }
     }
 
@@ -107,20 +96,22 @@ impl Context {
         for (name, value) in &self.caller.impersonate {
             headers.append(name.clone(), value.clone());
         }
-        if let Ok(value) = HeaderValue::try_from(self.peer.ip().to_canonical().to_string()) {
+        if let Ok(value) = HeaderValue::try_from(self.connection.peer.ip().to_canonical().to_string()) {
             headers.insert("x-forwarded-for", value);
         }
         Ok(headers)
     }
 
-    /// Asks the backend something of our own as this caller, for instance a SelfSubjectAccessReview: the answer holds
-    /// for the caller's certificate, token and impersonation alike. `request` has path, method, content type and body.
-    pub async fn ask_backend(
+    /// Sends a short request with the caller's own credentials to the backend and notes what the answer says of them: a
+    /// token that is accepted is known from now on. `method` is what is done by it: GET when nothing is done yet.
+    pub(super) async fn send(
         &self,
-        mut request: Request<upstream::Body>,
+        request: Request<upstream::Body>,
+        method: &Method,
         deadline: Duration,
     ) -> Result<Response<ResponseBody>> {
-        request.headers_mut().extend(self.backend_headers()?);
-        self.tenant.backend.pool.send(self.class(false), request, deadline).await
+        let response = self.tenant.backend.pool.send(self.class(false), request, deadline).await?;
+        self.entry.judged(method, response.status())?;
+        Ok(response)
     }
 }

@@ -1,62 +1,109 @@
-//! To the backend and back: headers filtered, bodies streamed, nothing buffered.
+//! To the backend and back: headers filtered, bodies streamed, nothing buffered but short refusals of callers
+//! whom nobody knows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
-use http_body::Body as _;
+use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 
-use super::context::{Context, Who};
+use super::authenticate::Who;
+use super::buffer;
+use super::context::Context;
+use super::ending;
 use super::record::Record;
 use super::respond::Body;
-use super::serve::Connection;
-use super::upgrade;
 use crate::error::{BoxError, Error, Kind, Result};
-use crate::identity;
-use crate::upstream::{self, Class, Meter};
+use crate::gateway::identity;
+use crate::upstream::{self, Meter};
 
 /// Long-running requests have no deadline of ours; the backend ends them.
 const NO_DEADLINE: Duration = Duration::from_secs(24 * 3600);
-/// Watches end spread over this part of the drain, so that clients do not come back all at once.
-const WATCH_SPREAD: f64 = 0.5;
+/// An unknown caller's body up to this length is forwarded before he is judged. An API server that does not accept him
+/// answers without reading it.
+const SMALL_BODY: u64 = 64 << 10;
+/// For such a body to arrive.
+const SMALL_BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// What answers an unknown caller without making him known is read up to this length, and not kept waiting by him: so
+/// much for each of few places.
+const LONGEST_REFUSAL: usize = 8 << 10;
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Forwards a request that nobody intercepts.
-pub(super) async fn forward(
-    connection: &Connection,
-    context: &Context,
-    request: Request<Incoming>,
-) -> Result<Response<Body>> {
-    if context.upgrade.is_some() {
-        return Box::pin(upgrade::forward(context, request)).await;
-    }
+/// Forwards a request that nobody intercepts and that wants no upgrade.
+pub(super) async fn forward(context: &Arc<Context>, request: Request<Incoming>) -> Result<Response<Body>> {
     let long_running = context.info.is_long_running();
     let class = context.class(long_running);
-    context.record.upstream(match class {
-        Class::Unary => "unary",
-        Class::Watch => "watch",
-        Class::Token => "token",
-        Class::TokenWatch => "token-watch",
-    });
-    let meter = Arc::new(BodyMeter::new(context));
+    context.record.upstream(class.name());
+    let meter = Arc::new(BodyMeter::new(context, request.body()));
     let request = upstream_request(context, request, &meter)?;
-    let deadline = if long_running { NO_DEADLINE } else { context.config.request_timeout.0 };
-    let sent = context.tenant.backend.pool.send(class, request, deadline).await;
+    let known = context.entry.is_known();
+    let deadline = if long_running && known { NO_DEADLINE } else { context.config().request_timeout.0 };
+    let method = request.method().clone();
+    let sending = context.tenant.backend.pool.send(class, request, deadline);
+    let sent = if known { sending.await } else { Box::pin(before_stall(sending, &meter)).await };
     let response = match sent {
         Ok(response) => response,
         Err(_) if meter.is_exceeded() => return Err(meter.too_large()),
         Err(error) => return Err(error),
     };
+    context.entry.judged(&method, response.status())?;
     let (mut head, body) = response.into_parts();
     identity::clean_response(&mut head.headers, false);
     head.extensions.clear();
     rewrite_location(context, &mut head.headers)?;
+    if is_read_here(context, &body) {
+        return short(head, body).await;
+    }
     let mut body = Body::stream(body);
     if context.info.verb == "watch" {
-        body = body.ends_on(watch_end(connection, context), is_json(&head.headers));
+        body = body.ends_on(ending::of_watch(context), is_json(&head.headers));
     }
     Ok(Response::from_parts(head, body))
+}
+
+/// Whether a body is too long, or may be, to be forwarded for a caller who is not known yet.
+pub(super) fn is_large(body: &Incoming) -> bool {
+    !body.is_end_stream() && body.size_hint().exact().is_none_or(|length| length > SMALL_BODY)
+}
+
+/// Whether an answer is read whole, so that neither the place nor the backend's connection waits for an unknown caller
+/// to read: whatever a token gets that is not accepted, and short answers to callers without credentials.
+pub(super) fn is_read_here(context: &Context, body: &impl HttpBody) -> bool {
+    match context.caller.who {
+        _ if context.entry.is_known() => false,
+        Who::Certificate(_) | Who::Token(_) => true,
+        Who::Anonymous => body.size_hint().upper().is_some_and(|length| length <= LONGEST_REFUSAL as u64),
+    }
+}
+
+/// Such an answer.
+pub(super) async fn short<B>(head: Parts, body: B) -> Result<Response<Body>>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let body = buffer::read_short(body, LONGEST_REFUSAL, REFUSAL_DEADLINE).await;
+    let endless = || Error::backend(Kind::Protocol, format!("the API server answers with {} and no end", head.status));
+    let body = body.ok_or_else(endless)?;
+    Ok(Response::from_parts(head, Body::full(body)))
+}
+
+/// The answer, unless the request's body stops to come.
+async fn before_stall<T>(sending: impl Future<Output = Result<T>>, meter: &BodyMeter) -> Result<T> {
+    let stalled = async {
+        tokio::time::sleep(SMALL_BODY_DEADLINE).await;
+        if meter.has_arrived() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        sent = sending => sent,
+        () = stalled => Err(Error::client(Kind::Timeout, "the request body did not arrive in time")),
+    }
 }
 
 fn upstream_request(
@@ -89,14 +136,21 @@ fn upstream_request(
 #[derive(Debug)]
 struct BodyMeter {
     limit: Option<u64>,
+    /// Its length, when that is known before.
+    expected: u64,
     seen: AtomicU64,
     record: Arc<Record>,
 }
 
 impl BodyMeter {
-    fn new(context: &Context) -> Self {
-        let limit = (!context.info.is_long_running()).then_some(context.config.max_body as u64);
-        Self { limit, seen: AtomicU64::new(0), record: Arc::clone(&context.record) }
+    fn new(context: &Context, body: &Incoming) -> Self {
+        let limit = (!context.info.is_long_running()).then_some(context.config().max_body as u64);
+        let expected = body.size_hint().exact().unwrap_or_default();
+        Self { limit, expected, seen: AtomicU64::new(0), record: Arc::clone(&context.record) }
+    }
+
+    fn has_arrived(&self) -> bool {
+        self.seen.load(Ordering::Relaxed) >= self.expected
     }
 
     fn is_exceeded(&self) -> bool {
@@ -114,45 +168,6 @@ impl Meter for BodyMeter {
         self.record.add_received(bytes);
         self.seen.fetch_add(bytes as u64, Ordering::Relaxed);
         if self.is_exceeded() { Err(self.too_large().into()) } else { Ok(()) }
-    }
-}
-
-/// Resolves when a watch should end although its backend goes on: the process drains, the tenant is gone, or its CA
-/// no longer vouches for the caller. Clients watch again from where they were.
-fn watch_end(connection: &Connection, context: &Context) -> impl Future<Output = ()> + Send + 'static {
-    let mut drain = context.drain.clone();
-    let (clock, tenant, caller) = (context.clock.clone(), Arc::clone(&context.tenant), Arc::clone(&context.caller));
-    let registry = Arc::clone(&connection.gateway.registry);
-    let chain = connection.certificates.clone_chain();
-    let drained = async move {
-        let left = drain.signaled().await.saturating_duration_since(clock.instant());
-        let spread = u64::try_from(left.mul_f64(WATCH_SPREAD).as_millis()).unwrap_or(0);
-        tokio::time::sleep(Duration::from_millis(clock.random_below(spread))).await;
-    };
-    let clock = context.clock.clone();
-    let revoked = async move {
-        let mut changes = registry.subscribe();
-        let mut generation = tenant.generation;
-        loop {
-            let snapshot = registry.load();
-            let Some(now) = snapshot.by_id(&tenant.id) else { return };
-            if now.generation != generation {
-                generation = now.generation;
-                if matches!(caller.who, Who::Certificate(_)) && !chain.still_hold(now, &clock) {
-                    return;
-                }
-            }
-            drop(snapshot);
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    async move {
-        tokio::select! {
-            () = drained => {}
-            () = revoked => {}
-        }
     }
 }
 

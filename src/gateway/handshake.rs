@@ -7,32 +7,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::Gateway;
+use super::connection::Binding;
 use super::metrics::HandshakeFailure;
-use crate::names::TenantId;
-use crate::registry::Snapshot;
+use super::shared::Gateway;
+use crate::names::reserved::normal;
+use crate::tenant::Snapshot;
 use crate::tls::ServerTls;
-
-/// What the handshake decided; the tenant itself is looked up anew for every request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Binding {
-    /// A tenant's own port, whatever the SNI.
-    Port(u16, TenantId),
-    /// A tenant's name in the SNI.
-    Name(String, TenantId),
-    /// The shared name, another name or none: the tenant comes by path.
-    Shared,
-}
-
-impl Binding {
-    /// The tenant, when the connection is bound to one.
-    pub(super) fn tenant(&self) -> Option<&TenantId> {
-        match self {
-            Self::Port(_, id) | Self::Name(_, id) => Some(id),
-            Self::Shared => None,
-        }
-    }
-}
 
 /// A connection behind its handshake.
 pub(super) struct Shaken {
@@ -75,10 +55,11 @@ fn choose(
         let tenant = snapshot.by_port(port)?;
         return Some((Binding::Port(port, tenant.id.clone()), tenant.server_tls.clone()));
     }
-    if let Some(name) = sni
-        && let Some(tenant) = snapshot.by_host(name)
+    if let Some(name) = sni.and_then(normal)
+        && !gateway.names.has(&name)
+        && let Some(tenant) = snapshot.by_host(&name)
     {
-        return Some((Binding::Name(name.to_ascii_lowercase(), tenant.id.clone()), tenant.server_tls.clone()));
+        return Some((Binding::Name(name, tenant.id.clone()), tenant.server_tls.clone()));
     }
     Some((Binding::Shared, ServerTls::clone(&*gateway.shared.load()?)))
 }

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use super::buffer::{Budget, Share};
+use super::known::Accepted;
 use super::limits::Limits;
+use super::places::Places;
 use crate::config::GatewayConfig;
 use crate::names::TenantId;
-use crate::registry::Snapshot;
-use crate::telemetry::{Families, HistogramSample, Source};
+use crate::runtime::telemetry::{Families, HistogramSample, Source};
+use crate::tenant::Snapshot;
 
 /// Coarse kinds of requests: enough to see what a tenant does, few enough to keep series small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +40,7 @@ impl VerbClass {
         (Self::Other, "other"),
     ];
 
-    /// From what [`crate::api::RequestInfo`] says.
+    /// From what [`crate::gateway::api::RequestInfo`] says.
     pub fn of(verb: &str, long_running: bool) -> Self {
         match (verb, long_running) {
             ("watch", _) => Self::Watch,
@@ -59,6 +62,9 @@ pub(super) enum HandshakeFailure {
 }
 
 const HANDSHAKE_FAILURES: [&str; 4] = ["timeout", "protocol", "no-certificate", "too-many-connections"];
+/// Bytes for larger buffers of upgraded streams, of all tenants: 256 bulk transfers in one direction, a quarter of them of
+/// one tenant. Others are slower, not refused.
+const STREAM_BUFFERS: usize = 64 << 20;
 const CODES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Milliseconds; Kubernetes' own request buckets, thinned out.
 const BOUNDS: [u64; 10] = [5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
@@ -79,6 +85,8 @@ pub struct TenantMetrics {
     sent: AtomicU64,
     pub(super) misdirected: AtomicU64,
     pub(super) limited: AtomicU64,
+    /// Requests of unknown callers for whom there was no place.
+    pub(super) unknown_refused: AtomicU64,
 }
 
 /// What the gateway keeps of a tenant over its generations.
@@ -86,6 +94,9 @@ pub struct TenantMetrics {
 pub(super) struct TenantState {
     pub(super) metrics: Arc<TenantMetrics>,
     pub(super) limits: Limits,
+    pub(super) accepted: Accepted,
+    pub(super) buffers: Arc<Share>,
+    pub(super) stream_buffers: Arc<Share>,
 }
 
 /// Counts of the whole gateway and of each tenant.
@@ -93,6 +104,12 @@ pub(super) struct TenantState {
 pub(super) struct GatewayMetrics {
     config: GatewayConfig,
     tenants: RwLock<HashMap<TenantId, Arc<TenantState>>>,
+    budget: Arc<Budget>,
+    stream_budget: Arc<Budget>,
+    /// For callers with a token that their backend has not accepted yet.
+    pub(super) unknown: Places,
+    /// For callers without any credentials: they shall not keep the others out.
+    pub(super) anonymous: Places,
     handshake_failures: [AtomicU64; HANDSHAKE_FAILURES.len()],
     pub(super) connections: AtomicI64,
     pub(super) accepted: AtomicU64,
@@ -143,7 +160,12 @@ impl Histogram {
 
 impl GatewayMetrics {
     pub(super) fn new(config: GatewayConfig) -> Arc<Self> {
+        let places = || Places::new(config.max_unknown, config.max_unknown_per_tenant);
         Arc::new(Self {
+            budget: Arc::new(Budget::new(config.max_buffered_bytes)),
+            stream_budget: Arc::new(Budget::new(STREAM_BUFFERS)),
+            unknown: places(),
+            anonymous: places(),
             config,
             tenants: RwLock::default(),
             handshake_failures: Default::default(),
@@ -159,7 +181,15 @@ impl GatewayMetrics {
             return Arc::clone(state);
         }
         let mut tenants = self.tenants.write();
-        let fresh = || Arc::new(TenantState { metrics: Arc::default(), limits: Limits::new(&self.config) });
+        let fresh = || {
+            Arc::new(TenantState {
+                metrics: Arc::default(),
+                limits: Limits::new(&self.config),
+                accepted: Accepted::default(),
+                buffers: Share::of(Arc::clone(&self.budget)),
+                stream_buffers: Share::of(Arc::clone(&self.stream_budget)),
+            })
+        };
         Arc::clone(tenants.entry(id.clone()).or_insert_with(fresh))
     }
 
@@ -181,6 +211,7 @@ impl Source for GatewayMetrics {
         let tenants: Vec<_> = self.tenants.read().iter().map(|(id, state)| (id.clone(), Arc::clone(state))).collect();
         for (id, state) in tenants {
             collect_tenant(families, &id, &state);
+            self.collect_unknown(families, &id, &state);
         }
     }
 }
@@ -206,6 +237,32 @@ impl GatewayMetrics {
                 counter.load(Ordering::Relaxed),
             );
         }
+    }
+
+    fn collect_unknown(&self, families: &mut Families, id: &TenantId, state: &TenantState) {
+        let tenant = [("namespace", id.namespace().as_str()), ("cluster", id.name().as_str())];
+        for (caller, places) in [("token", &self.unknown), ("anonymous", &self.anonymous)] {
+            families.gauge(
+                "portico_gateway_unknown_in_flight",
+                "Requests of callers whom nobody knows yet.",
+                &[tenant.as_slice(), &[("caller", caller)]].concat(),
+                places.in_use(id) as f64,
+            );
+        }
+        families.counter(
+            "portico_gateway_unknown_refused_total",
+            "Requests of unknown callers for whom there was no place (429).",
+            &tenant,
+            state.metrics.unknown_refused.load(Ordering::Relaxed),
+        );
+        let bytes = state.buffers.in_use() as f64;
+        families.gauge("portico_gateway_buffered_bytes", "Bytes that whole bodies take now.", &tenant, bytes);
+        families.counter(
+            "portico_gateway_buffer_refused_total",
+            "Bodies that were not read for want of budget (429).",
+            &tenant,
+            state.buffers.refused(),
+        );
     }
 }
 

@@ -1,10 +1,9 @@
 //! One request's account: what is counted while it runs and the one line and the metrics that it leaves at its end.
 //!
 //! Promises: shared by everything that works on a request (phases, body, tunnel); the last holder's drop releases the
-//! request's permit and writes the line, so a stream is in the log with its true length and time. Never a query string
+//! request's seat or place and writes the line, so a stream is in the log with its true length and time. Never a query string
 //! (exec commands and tokens stand there), never a header.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,18 +12,28 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::connection::Connection;
 use super::metrics::{TenantMetrics, VerbClass};
-use crate::telemetry::ACCESS;
+use super::places::Place;
+use crate::runtime::telemetry::ACCESS;
 
 /// Paths are cut here in the log.
 const LONGEST_PATH: usize = 512;
+
+/// What a request holds while it runs.
+#[derive(Debug)]
+pub(super) enum Hold {
+    /// A seat of its tenant.
+    Seat(#[expect(dead_code, reason = "released by its drop")] OwnedSemaphorePermit),
+    /// A place among the callers whom nobody knows yet.
+    Place(#[expect(dead_code, reason = "released by its drop")] Place),
+}
 
 /// Shared account of one request.
 #[derive(Debug)]
 pub struct Record {
     started: Instant,
-    peer: SocketAddr,
-    protocol: &'static str,
+    connection: Arc<Connection>,
     received: AtomicU64,
     sent: AtomicU64,
     fields: Mutex<Fields>,
@@ -43,18 +52,13 @@ struct Fields {
     upstream: &'static str,
     code: u16,
     flag: &'static str,
-    permit: Option<OwnedSemaphorePermit>,
+    hold: Option<Hold>,
 }
 
 impl Record {
     /// Begins the account.
-    pub(super) fn new(
-        started: Instant,
-        peer: SocketAddr,
-        protocol: &'static str,
-        method: &str,
-        path: &str,
-    ) -> Arc<Self> {
+    pub(super) fn new(connection: &Arc<Connection>, method: &str, path: &str) -> Arc<Self> {
+        connection.begin();
         let cut = path.char_indices().nth(LONGEST_PATH).map_or(path.len(), |(at, _)| at);
         let fields = Fields {
             method: method.to_owned(),
@@ -62,9 +66,8 @@ impl Record {
             ..Fields::default()
         };
         Arc::new(Self {
-            started,
-            peer,
-            protocol,
+            started: connection.gateway.clock.instant(),
+            connection: Arc::clone(connection),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             fields: Mutex::new(fields),
@@ -94,7 +97,7 @@ impl Record {
         }
     }
 
-    /// Notes through what the answer came: `unary`, `watch`, `token`, `token-watch`, `upgrade`, `host`.
+    /// Notes through what the answer came: the connections' class, `upgrade` or `host`.
     pub fn upstream(&self, class: &'static str) {
         self.fields.lock().upstream = class;
     }
@@ -118,8 +121,16 @@ impl Record {
         self.fields.lock().code = code;
     }
 
-    pub(super) fn hold(&self, permit: OwnedSemaphorePermit) {
-        self.fields.lock().permit = Some(permit);
+    /// Takes `hold` instead of what was held before.
+    pub(super) fn hold(&self, hold: Hold) {
+        // Dropped outside of the lock.
+        let _before = self.fields.lock().hold.replace(hold);
+    }
+
+    /// Gives back a place, but no seat: all of the answer is in memory, and how slowly an unknown caller reads it is
+    /// nobody's concern.
+    pub(super) fn leave_place(&self) {
+        let _place = self.fields.lock().hold.take_if(|hold| matches!(hold, Hold::Place(_)));
     }
 }
 
@@ -132,7 +143,8 @@ impl Drop for Record {
             // the client left before there was an answer
             fields.flag = "CLOS";
         }
-        fields.permit.take();
+        fields.hold.take();
+        self.connection.end();
         if let Some(tenant) = &fields.tenant {
             let class = VerbClass::of(fields.verb, fields.long_running);
             tenant.finished(class, fields.code, took, received, sent);
@@ -152,8 +164,8 @@ impl Drop for Record {
             bytes_out = sent,
             duration_ms = took.as_secs_f64() * 1000.0,
             upstream = fields.upstream,
-            protocol = self.protocol,
-            peer = %self.peer,
+            protocol = if self.connection.is_http2 { "h2" } else { "h1" },
+            peer = %self.connection.peer,
             "request"
         );
     }

@@ -4,45 +4,51 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 
-use super::authenticate::authenticate;
+use super::authenticate::{Who, authenticate};
 use super::bind::{self, Bound};
-use super::context::{Context, Who};
+use super::connection::Connection;
+use super::context::Context;
+use super::intercept::{self, stream::Stream};
 use super::record::Record;
 use super::respond::{self, Body};
-use super::serve::Connection;
-use super::{forward, service_create, stream};
-use crate::api::{self, RequestInfo};
+use super::{entry, forward, review, upgrade};
 use crate::error::{Error, Kind, Result, Side};
-use crate::identity;
-
-const INTERCEPTED: [&str; 4] = ["exec", "attach", "portforward", "log"];
+use crate::gateway::api::{self, RequestInfo};
+use crate::gateway::identity;
 
 /// Answers one request, whatever happens, and accounts for it.
-pub(super) async fn serve(connection: &Connection, request: Request<Incoming>) -> Response<Body> {
-    let protocol = if connection.is_http2 { "h2" } else { "h1" };
-    let started = connection.gateway.clock.instant();
-    let record = Record::new(started, connection.peer, protocol, request.method().as_str(), request.uri().path());
+pub(super) async fn serve(connection: &Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
+    let record = Record::new(connection, request.method().as_str(), request.uri().path());
+    let is_upgrade = request.headers().contains_key(header::UPGRADE);
     let outcome = phases(connection, &record, request).await;
+    let mut must_close = false;
     let mut response = outcome.unwrap_or_else(|error| {
         report(&error);
         record.flag(error.kind().flag());
-        let mut response = respond::failure(&error);
-        if !connection.is_http2 && matches!(error.kind(), Kind::Misdirected | Kind::BadRequest) {
-            // nothing that follows on such a connection can be trusted to be what it seems
+        // nothing that follows on such a connection can be trusted to be what it seems
+        must_close = matches!(error.kind(), Kind::Misdirected | Kind::BadRequest);
+        respond::failure(&error)
+    });
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if response.body().is_whole() {
+            record.leave_place();
+        }
+        // Behind a refused upgrade may stand bytes that were meant for a pod; they are never read as a request. And who is
+        // sent away as we leave finds another replica.
+        if !connection.is_http2 && (must_close || is_upgrade || connection.drain.is_leaving()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        response
-    });
+    }
     record.code(response.status().as_u16());
     *response.version_mut() = if connection.is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     response.map(|body| body.accounted(record))
 }
 
 async fn phases(
-    connection: &Connection,
+    connection: &Arc<Connection>,
     record: &Arc<Record>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>> {
@@ -68,47 +74,59 @@ async fn phases(
         Who::Token(_) => "(token)",
         Who::Anonymous => "system:anonymous",
     });
-    let permit = state.limits.admit(info.is_long_running()).inspect_err(|_| {
-        state.metrics.limited.fetch_add(1, Ordering::Relaxed);
-    })?;
-    record.hold(permit);
+    let entry = entry::enter(connection, tenant, state, &caller, info.is_long_running(), record).await?;
 
     set_path(&mut request, &bound.path)?;
     request.headers_mut().remove(header::HOST);
     let context = Context {
+        connection: Arc::clone(connection),
         tenant: bound.tenant,
-        info: Arc::new(info),
-        caller: Arc::new(caller),
+        info,
+        caller,
         upgrade,
-        prefix: bound.prefix.into(),
-        peer: connection.peer,
-        host: gateway.host.clone(),
-        config: Arc::clone(&gateway.config),
-        clock: gateway.clock.clone(),
-        registry: Arc::clone(&gateway.registry),
-        drain: connection.drain.clone(),
+        prefix: bound.prefix,
         record: Arc::clone(record),
+        entry,
     };
-    dispatch(connection, &context, request).await
+    dispatch(&Arc::new(context), request).await
 }
 
 /// Where a request is served: host, gateway or backend. `pods/proxy` and `services/proxy` go to the backend, which
 /// dials the pods itself: pods share the host's network, so that works, and the backend authorizes as for any request.
-async fn dispatch(connection: &Connection, context: &Context, request: Request<Incoming>) -> Result<Response<Body>> {
+async fn dispatch(context: &Arc<Context>, request: Request<Incoming>) -> Result<Response<Body>> {
     let info = &context.info;
-    if info.is_pod_subresource(&INTERCEPTED) {
+    if let Some(stream) = Stream::of(info) {
         context.record.upstream("host");
-        return Box::pin(stream::intercept(context, request)).await;
+        return Box::pin(intercept::pods::serve(context, stream, request)).await;
     }
-    let creates = info.verb == "create" && info.name.is_empty() && !info.namespace.is_empty();
-    if creates && info.is_core_v1("services") {
-        return Box::pin(service_create::intercept(context, request)).await;
+    if needs_judged_token(context, &request) {
+        Box::pin(review::token(context)).await?;
+    }
+    if is_service_creation(context) {
+        return Box::pin(intercept::service::create(context, request)).await;
     }
     if info.is_resource && info.group.is_empty() && info.resource == "nodes" && info.subresource == "proxy" {
         // nodes are the host's: a kubelet behind this path would run commands in anyone's pods
         return Err(Error::client(Kind::Forbidden, "nodes/proxy is not available in a virtual cluster"));
     }
-    forward::forward(connection, context, request).await
+    if context.upgrade.is_some() {
+        return Box::pin(upgrade::forward(context, request)).await;
+    }
+    forward::forward(context, request).await
+}
+
+/// A caller without credentials has nothing buffered: his is forwarded, and the syncer settles the address.
+fn is_service_creation(context: &Context) -> bool {
+    let info = &context.info;
+    let creates = info.verb == "create" && info.name.is_empty() && !info.namespace.is_empty();
+    creates && info.is_core_v1("services") && !matches!(context.caller.who, Who::Anonymous)
+}
+
+/// Whether a token must be judged before its request is: one whose body is buffered here, may take long, or whose
+/// answer's head may. Any other is judged by its own answer, whose head comes before its body is read.
+fn needs_judged_token(context: &Context, request: &Request<Incoming>) -> bool {
+    let is_proxy = context.info.is_long_running() && context.info.verb != "watch";
+    is_proxy || is_service_creation(context) || forward::is_large(request.body())
 }
 
 fn bind_request(connection: &Connection, record: &Record, request: &Request<Incoming>) -> Result<Bound> {

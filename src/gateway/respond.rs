@@ -11,8 +11,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::record::Record;
+use crate::error::status::Status;
 use crate::error::{BoxError, Error, Kind, Side};
-use crate::status::Status;
 use crate::upstream::ResponseBody;
 
 /// The body of every answer. Nothing is buffered; what passes is counted on the request's record, which lives as long.
@@ -61,6 +61,11 @@ impl Body {
     /// Passed through from a connection of its own.
     pub fn incoming(body: Incoming) -> Self {
         Self { source: Source::Upgraded(body), ..Self::default() }
+    }
+
+    /// Whether all of it is in memory: nothing of the backend waits for its reader.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.source, Source::Empty | Source::Full(_) | Source::Ended)
     }
 
     /// Ends the stream cleanly once `signal` resolves and no data is waiting; `by_lines` only where a line ended.

@@ -1,4 +1,4 @@
-//! One connection: from its handshake to its end, over h2 or h1 as agreed by ALPN.
+//! Serving one connection: from its handshake to its end, over h2 or h1 as agreed by ALPN.
 //!
 //! Extended CONNECT (RFC 8441) stays off: API servers do not speak it.
 
@@ -7,20 +7,21 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 
 use super::authenticate::Certificates;
-use super::handshake::{self, Binding};
-use super::{Gateway, request};
-use crate::drain::Drain;
+use super::connection::{Connection, too_late_to_begin};
+use super::shared::Gateway;
+use super::{handshake, request};
 use crate::error::BoxError;
+use crate::runtime::drain::Drain;
 
 /// Clients open further connections by themselves beyond this.
 const MAX_STREAMS: u32 = 1_000;
@@ -35,54 +36,41 @@ const SEND_BUFFER: usize = 64 << 10;
 /// Dead NAT paths would hold watches forever.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// For a whole head, and for the next one on an idle connection.
+/// For a whole h1 head, and for the next one on an idle connection.
 const HEADER_READ: Duration = Duration::from_secs(60);
+/// For an idle client to take note of our end.
+const GOODBYE: Duration = Duration::from_secs(2);
 
-/// What the requests of one connection share.
-#[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) gateway: Arc<Gateway>,
-    pub(super) binding: Binding,
-    pub(super) certificates: Certificates,
-    pub(super) is_http2: bool,
+/// A socket that was just accepted.
+pub(super) struct Socket {
+    pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
-    pub(super) drain: Drain,
+    /// The tenant's port that it came to.
+    pub(super) port: Option<u16>,
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
 /// Serves one accepted socket to its end.
-pub(super) async fn connection(
-    gateway: Arc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    port: Option<u16>,
-    mut drain: Drain,
-) {
+pub(super) async fn connection(gateway: Arc<Gateway>, socket: Socket, mut drain: Drain) {
+    let Socket { stream, peer, port, permit } = socket;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let shaken = tokio::select! {
         shaken = handshake::shake(&gateway, stream, port) => shaken,
-        _ = drain.signaled() => return,
+        () = too_late_to_begin(&mut drain) => return,
     };
     let shaken = match shaken {
         Ok(shaken) => shaken,
         Err(why) => return gateway.metrics.handshake_failed(why),
     };
-    gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
-    let connection = Arc::new(Connection {
-        gateway: Arc::clone(&gateway),
-        binding: shaken.binding,
-        certificates: Certificates::new(shaken.chain),
-        is_http2: shaken.is_http2,
-        peer,
-        drain,
-    });
-    let outcome = if shaken.is_http2 {
+    let (certificates, is_http2) = (Certificates::new(shaken.chain), shaken.is_http2);
+    let connection = Connection::new(gateway, shaken.binding, certificates, is_http2, (peer, permit), drain);
+    let outcome = if is_http2 {
         Box::pin(serve_http2(connection, shaken.stream)).await
     } else {
         Box::pin(serve_http1(connection, shaken.stream)).await
     };
-    gateway.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     if let Err(error) = outcome {
         tracing::debug!(%peer, error, "connection ended");
     }
@@ -123,8 +111,8 @@ async fn serve_http1(connection: Arc<Connection>, stream: TlsStream<TcpStream>) 
     until_over(&connection, serving, http1::UpgradeableConnection::graceful_shutdown).await
 }
 
-/// Drives a connection; once its tenant is gone or the process drains, no request more is taken, and past the drain's
-/// deadline it is cut.
+/// Drives a connection; once it is over no request more is taken, and past the drain's deadline it is cut. So it is soon
+/// when no request runs.
 async fn until_over<C, E>(connection: &Connection, serving: C, close: impl Fn(Pin<&mut C>)) -> Result<(), BoxError>
 where
     C: Future<Output = Result<(), E>>,
@@ -134,10 +122,16 @@ where
     let mut drain = connection.drain.clone();
     tokio::select! {
         outcome = serving.as_mut() => return outcome.map_err(Into::into),
-        () = tenant_gone(connection) => {}
-        _ = drain.signaled() => {}
+        () = connection.is_over() => {}
     }
     close(serving.as_mut());
+    if connection.is_idle() {
+        match tokio::time::timeout(GOODBYE, serving.as_mut()).await {
+            Ok(outcome) => return outcome.map_err(Into::into),
+            Err(_) if connection.is_idle() => return Err("it took no note of its end".into()),
+            Err(_) => {}
+        }
+    }
     tokio::select! {
         outcome = serving.as_mut() => return outcome.map_err(Into::into),
         deadline = drain.signaled() => {
@@ -147,19 +141,4 @@ where
         }
     }
     Err("cut at the end of the drain".into())
-}
-
-/// Resolves when the tenant that the connection is bound to is no more; never on the shared listener.
-async fn tenant_gone(connection: &Connection) {
-    let registry = &connection.gateway.registry;
-    let mut changes = registry.subscribe();
-    if let Some(id) = connection.binding.tenant() {
-        while registry.load().by_id(id).is_some() {
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-        return;
-    }
-    std::future::pending().await
 }

@@ -3,20 +3,21 @@
 //! Promises: nothing but the head goes upstream before the 101; without a 101 the answer is relayed, and neither
 //! connection carries another request (CVE-2018-1002105).
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
 use super::context::Context;
+use super::forward::{is_read_here, short};
 use super::respond::Body;
+use super::tunnel;
 use crate::error::{Error, Kind, Result};
-use crate::identity;
-use crate::task;
+use crate::gateway::identity;
 use crate::upstream;
 
 /// Forwards one upgrade request over a connection of its own.
-pub(super) async fn forward(context: &Context, mut request: Request<Incoming>) -> Result<Response<Body>> {
+pub(super) async fn forward(context: &Arc<Context>, mut request: Request<Incoming>) -> Result<Response<Body>> {
     let Some(protocol) = context.upgrade.clone() else {
         return Err(Error::own(Kind::Internal, "an upgrade without a protocol"));
     };
@@ -33,14 +34,18 @@ pub(super) async fn forward(context: &Context, mut request: Request<Incoming>) -
     headers.extend(context.backend_headers()?);
     set_upgrade(headers, protocol);
 
-    let deadline = context.config.request_timeout.0;
+    let deadline = context.config().request_timeout.0;
     let connection = context.tenant.backend.pool.dial_upgrade(context.with_identity(), deadline).await?;
+    let method = onward.method().clone();
     let mut response = connection.send(onward, deadline).await?;
+    context.entry.judged(&method, response.status())?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut head, body) = response.into_parts();
         identity::clean_response(&mut head.headers, false);
-        head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         head.extensions.clear();
+        if is_read_here(context, &body) {
+            return short(head, body).await;
+        }
         return Ok(Response::from_parts(head, Body::incoming(body)));
     }
     let backend = hyper::upgrade::on(&mut response);
@@ -48,34 +53,11 @@ pub(super) async fn forward(context: &Context, mut request: Request<Incoming>) -
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *answer.headers_mut() = std::mem::take(response.headers_mut());
     identity::clean_response(answer.headers_mut(), true);
-    task::spawn("gateway upgrade", relay(context.clone(), client, backend)).owned_by_drain(&context.drain);
+    tunnel::start(context, client, backend);
     Ok(answer)
 }
 
 fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, protocol);
-}
-
-async fn relay(context: Context, client: OnUpgrade, backend: OnUpgrade) {
-    let mut drain = context.drain.clone();
-    let (client, backend) = match tokio::try_join!(client, backend) {
-        Ok(both) => both,
-        Err(error) => return tracing::debug!(%error, "an upgrade was not completed"),
-    };
-    let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-    let copying = tokio::io::copy_bidirectional(&mut client, &mut backend);
-    let over = async {
-        let deadline = drain.signaled().await;
-        tokio::time::sleep_until(deadline).await;
-    };
-    tokio::select! {
-        outcome = copying => {
-            if let Ok((received, sent)) = outcome {
-                context.record.add_received(usize::try_from(received).unwrap_or(usize::MAX));
-                context.record.add_sent(usize::try_from(sent).unwrap_or(usize::MAX));
-            }
-        }
-        () = over => {}
-    }
 }

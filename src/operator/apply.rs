@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
+use crate::kubernetes::Resource;
 use crate::operator::host::{Host, name_of, uid_of};
-use crate::upstream::Resource;
 
 /// Annotation: digest of what was applied, so that a field which is no longer wanted is noticed too.
 const APPLIED: &str = "portico.dev/applied";
@@ -39,8 +39,21 @@ pub(crate) async fn ensure(
     desired: Value,
     mark: Mark<'_>,
 ) -> Result<Value> {
+    let existing = host.get(resource, namespace, name_of(&desired)).await?;
+    ensure_over(host, resource, namespace, desired, mark, existing).await
+}
+
+/// The same for a caller who has already looked.
+pub(crate) async fn ensure_over(
+    host: &dyn Host,
+    resource: &Resource,
+    namespace: &str,
+    desired: Value,
+    mark: Mark<'_>,
+    existing: Option<Value>,
+) -> Result<Value> {
     let desired = stamped(desired)?;
-    if let Some(existing) = host.get(resource, namespace, name_of(&desired)).await? {
+    if let Some(existing) = existing {
         check_ours(resource, &existing, mark)?;
         if is_within(&desired, &existing) {
             return Ok(existing);

@@ -1,9 +1,9 @@
 //! Phase 4: the service CIDR, which tenant and host must share since ClusterIPs are.
 
 use crate::error::{Error, Kind, Result};
+use crate::kubernetes::resources::{SERVICE_CIDRS, SERVICES};
+use crate::kubernetes::service_range;
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
-use crate::upstream::resources::{SERVICE_CIDRS, SERVICES};
-use crate::upstream::service_range;
 
 /// The CIDR for this cluster: its own wish, the configuration's, or the host's own (asked once).
 pub(crate) async fn find(context: &Context, cluster: &Cluster) -> Result<String, Halt> {

@@ -7,13 +7,16 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::crd::{self, VirtualCluster, VirtualClusterSpec};
 use crate::error::{Error, Kind, Result};
+use crate::names::claims::{Owners, Verdict};
+use crate::names::reserved::Reserved;
 use crate::names::{TenantId, keys};
 use crate::operator::host::{Host, Pending};
 use crate::operator::ports::Ports;
+use crate::operator::rollout::{self, Rollout};
+use crate::runtime::clock::Clock;
 use crate::upstream::Target;
 
 /// A VirtualCluster whose name is valid.
@@ -22,6 +25,8 @@ pub(crate) struct Cluster {
     pub id: TenantId,
     pub uid: String,
     pub generation: i64,
+    /// A person wants it to take part in no wave of updates.
+    pub is_pushed: bool,
     pub spec: VirtualClusterSpec,
     pub status: crd::VirtualClusterStatus,
 }
@@ -38,6 +43,7 @@ impl Cluster {
             id,
             uid: metadata.uid.clone().unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
+            is_pushed: rollout::is_pushed(metadata.annotations.as_ref()),
             spec: object.spec.clone(),
             status: object.status.clone().unwrap_or_default(),
         })
@@ -98,6 +104,11 @@ pub(crate) struct Context {
     pub backends: Arc<dyn Backends>,
     pub clock: Clock,
     pub ports: Ports,
+    pub rollout: Rollout,
+    /// Names and ports that are no tenant's.
+    pub reserved: Arc<Reserved>,
+    /// Who has which name, out of all VirtualClusters that are there.
+    pub owners: Mutex<Arc<Owners>>,
     pub service_cidr: Mutex<Option<String>>,
 }
 
@@ -105,6 +116,12 @@ impl Context {
     /// Portico's own namespace.
     pub(crate) fn system_namespace(&self) -> &str {
         &self.config.host.system_namespace
+    }
+
+    /// What becomes of the names that a cluster asks for.
+    pub(crate) fn judge(&self, cluster: &Cluster) -> Verdict {
+        let owners = Arc::clone(&self.owners.lock());
+        owners.judge(&cluster.id, &cluster.spec.expose.hosts)
     }
 }
 
@@ -120,6 +137,16 @@ pub(crate) mod condition {
     pub(crate) const CERTIFICATES: &str = "CertificatesReady";
     pub(crate) const CONTROL_PLANE: &str = "ControlPlaneReady";
     pub(crate) const READY: &str = "Ready";
+    /// The API server has another store than the known one; reason of a hold.
+    pub(crate) const STORE_REPLACED: &str = "StoreReplaced";
+    /// Copies wait for a person; reason of a hold.
+    pub(crate) const MASS_DELETION: &str = "MassDeletion";
+    /// Beside the order: whether the data outlives the control plane's pod.
+    pub(crate) const DURABLE: &str = "Durable";
+    /// Beside the order: whether the control plane has the newest rendering.
+    pub(crate) const UP_TO_DATE: &str = "UpToDate";
+    /// Beside that order: whether all of `spec.expose.hosts` lead here.
+    pub(crate) const HOSTS: &str = "HostsAccepted";
 }
 
 /// Why a round ends before the cluster is ready.

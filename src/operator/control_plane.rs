@@ -10,33 +10,51 @@ mod tests;
 
 use serde_json::Value;
 
-use crate::crd::Distro;
+use crate::crd::{Distro, StorageStatus, VirtualClusterStatus};
 use crate::error::Result;
+use crate::kubernetes::resources::{CLAIMS, PODS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS};
 use crate::names::keys;
 use crate::operator::apply::{self, Mark};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
 use crate::operator::host::name_of;
 use crate::operator::pki;
+use crate::operator::rollout::{self, Change};
 use crate::operator::secret::Data;
-use crate::upstream::resources::{CLAIMS, PODS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS};
 
 /// Waits until nothing of a deleted namesake's control plane is left. The garbage collector takes its pod and volume last:
 /// our Service would lead to that pod, and our StatefulSet would begin on that volume, with data that belongs to other
 /// keys and that is about to be deleted.
 pub(crate) async fn outlive_predecessor(context: &Context, cluster: &Cluster) -> Result<(), Halt> {
     let (host, namespace) = (&*context.host, cluster.namespace());
-    let set = host.get(&STATEFUL_SETS, namespace, cluster.name()).await.during(condition::SERVICES)?;
-    if let Some(set) = set {
-        return apply::check_ours(&STATEFUL_SETS, &set, Mark::Owner(&cluster.uid)).during(condition::SERVICES);
+    if find(context, cluster).await.during(condition::SERVICES)?.is_some() {
+        return Ok(());
     }
     for pod in pods(context, cluster).await.during(condition::SERVICES)? {
         wait_out(PODS.kind, &pod)?;
     }
-    let name = format!("data-{}-0", cluster.name());
-    if let Some(claim) = host.get(&CLAIMS, namespace, &name).await.during(condition::SERVICES)? {
+    if let Some(claim) = host.get(&CLAIMS, namespace, &claim_name(cluster)).await.during(condition::SERVICES)? {
         wait_out(CLAIMS.kind, &claim)?;
     }
     Ok(())
+}
+
+/// The StatefulSet, when there is one; one that is not this cluster's is an error.
+pub(crate) async fn find(context: &Context, cluster: &Cluster) -> Result<Option<Value>> {
+    let set = context.host.get(&STATEFUL_SETS, cluster.namespace(), cluster.name()).await?;
+    if let Some(set) = &set {
+        apply::check_ours(&STATEFUL_SETS, set, Mark::Owner(&cluster.uid))?;
+    }
+    Ok(set)
+}
+
+/// Digest of the PKI with which a StatefulSet was made.
+pub(crate) fn pki_of(set: &Value) -> Option<&str> {
+    set["spec"]["template"]["metadata"]["annotations"][manifests::PKI_DIGEST].as_str()
+}
+
+/// Name of the claim with the data: the one pod's.
+pub(crate) fn claim_name(cluster: &Cluster) -> String {
+    format!("{}-{}-0", manifests::CLAIM, cluster.name())
 }
 
 fn wait_out(kind: &str, object: &Value) -> Result<(), Halt> {
@@ -74,30 +92,64 @@ pub(crate) async fn ensure_services(context: &Context, cluster: &Cluster) -> Res
     }
 }
 
+/// What a control plane is made of, beside its spec.
+pub(crate) struct Ingredients<'a> {
+    pub service_cidr: String,
+    /// ClusterIP of the Service in front of the backend.
+    pub service_ip: &'a str,
+    pub pki: &'a Data,
+    pub storage: &'a StorageStatus,
+}
+
 /// Makes the ServiceAccount and StatefulSet and waits for a pod. Of several replicas one suffices: more are for the case
-/// that it goes.
+/// that it goes. `existing` is the StatefulSet as it was found; it stays as it is while a wave of updates holds it.
 pub(crate) async fn ensure(
     context: &Context,
     cluster: &Cluster,
-    service_cidr: &str,
-    service_ip: &str,
-    data: &Data,
+    with: Ingredients<'_>,
+    existing: Option<Value>,
+    next: &mut VirtualClusterStatus,
 ) -> Result<(), Halt> {
     let mark = Mark::Owner(&cluster.uid);
     let (host, namespace) = (&*context.host, cluster.namespace());
-    let datastore = datastore::find(context, cluster, data).await?;
+    let datastore = datastore::find(context, cluster, with.pki).await?;
     apply::ensure(host, &SERVICE_ACCOUNTS, namespace, manifests::service_account(cluster), mark)
         .await
         .during(condition::CONTROL_PLANE)?;
-    let (image, pki_digest) = (image(context, cluster), pki::digest(data));
-    let plan = manifests::Plan { cluster, image: &image, service_cidr, service_ip, pki_digest: &pki_digest, datastore };
+    let (image, pki_digest) = (image(context, cluster), pki::digest(with.pki));
+    let plan = manifests::Plan {
+        cluster,
+        image: &image,
+        service_cidr: &with.service_cidr,
+        service_ip: with.service_ip,
+        pki_digest: &pki_digest,
+        datastore,
+        storage: with.storage,
+    };
     let desired = manifests::stateful_set(&plan);
-    let set = apply::ensure(host, &STATEFUL_SETS, namespace, desired, mark).await.during(condition::CONTROL_PLANE)?;
+    let set = match existing {
+        Some(set) if !may_change(context, cluster, &set, &desired, next).await? => set,
+        existing => apply::ensure_over(host, &STATEFUL_SETS, namespace, desired, mark, existing)
+            .await
+            .during(condition::CONTROL_PLANE)?,
+    };
     if is_ready(&set) {
         return Ok(());
     }
     let (reason, message) = explain(&pods(context, cluster).await.during(condition::CONTROL_PLANE)?);
     Err(Halt::waiting(condition::CONTROL_PLANE, reason, message))
+}
+
+async fn may_change(
+    context: &Context,
+    cluster: &Cluster,
+    set: &Value,
+    desired: &Value,
+    next: &mut VirtualClusterStatus,
+) -> Result<bool, Halt> {
+    let inputs = [manifests::PKI_DIGEST, manifests::DATASTORE_DIGEST];
+    let change = Change::between(set, desired, &inputs, cluster);
+    rollout::admit(context, cluster, change, is_ready(set), next).await
 }
 
 fn image(context: &Context, cluster: &Cluster) -> String {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use serde_json::Value;
 
 use crate::error::Result;
-use crate::upstream::{ApiClient, ListOptions, Resource};
+use crate::kubernetes::{ApiClient, ListOptions, Resource};
 
 /// A boxed answer: one allocation per API call is nothing beside the call.
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -74,7 +74,7 @@ impl Host for ApiClient {
         name: &'a str,
         patch: &'a Value,
     ) -> Pending<'a, Value> {
-        let kind = crate::upstream::PatchKind::Merge;
+        let kind = crate::kubernetes::PatchKind::Merge;
         Box::pin(Self::patch(self, resource, within(namespace), name, "status", kind, patch))
     }
 

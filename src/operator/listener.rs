@@ -1,13 +1,13 @@
 //! The shared listener's certificate: Secret `portico-gateway-tls` in Portico's namespace, made and renewed here
 //! unless somebody brought their own (no `ca.key` in it).
 
-use crate::certificates::{self, Leaf, Pair, Usage};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
+use crate::kubernetes::resources::SECRETS;
+use crate::names::reserved::host_of;
 use crate::operator::cluster::Context;
-use crate::operator::pki::host_of;
 use crate::operator::secret::{self, Data};
-use crate::upstream::resources::SECRETS;
+use crate::tls::certificates::{self, Leaf, Pair, Usage};
 
 /// Name of the Secret; keys `ca.crt`, `tls.crt`, `tls.key`, and `ca.key` when the certificate is ours.
 pub(crate) const SECRET: &str = "portico-gateway-tls";

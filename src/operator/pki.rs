@@ -2,17 +2,22 @@
 //! are renewed in time and when their names change.
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::certificates::{self, Leaf, Pair, Usage};
 use crate::crd::{Distro, pki};
 use crate::error::{Error, Kind, Result};
 use crate::names::TenantId;
-use crate::operator::apply::Mark;
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::restored::Whose;
 use crate::operator::secret::{self, Data};
+use crate::tls::certificates::{self, Leaf, Pair, Usage};
 
 const RENEW_DAYS: u32 = 30;
+/// Annotation of the Secret: see [`origin`].
+const ORIGIN: &str = "portico.dev/pki-of";
+/// Its value when a person says that what is in the Secret shall be used.
+const TAKE_THIS: &str = "this";
 
 /// What the certificates must say.
 #[derive(Debug, Clone)]
@@ -25,20 +30,99 @@ pub(crate) struct Wishes<'a> {
     pub backend_names: Vec<String>,
 }
 
-/// The Secret's data after it was made or brought up to date.
-pub(crate) async fn ensure(context: &Context, cluster: &Cluster, wishes: &Wishes<'_>) -> Result<Data, Halt> {
+/// The Secret's data after it was made or brought up to date, or taken over from a backup.
+/// `running` is the digest of the PKI with which a control plane that is there was made.
+pub(crate) async fn ensure(
+    context: &Context,
+    cluster: &Cluster,
+    wishes: &Wishes<'_>,
+    running: Option<&str>,
+) -> Result<Data, Halt> {
     let name = cluster.pki_secret();
-    let mark = Mark::Owner(&cluster.uid);
     let host = &*context.host;
-    let existing = secret::read(host, cluster.namespace(), &name, mark).await.during(condition::CERTIFICATES)?;
-    let old = existing.as_ref().map(secret::data);
-    let new = plan(old.as_ref(), wishes, context.clock.now())
-        .map_err(|error| Halt::blocked(condition::CERTIFICATES, "Damaged", error.message()))?;
-    if old.as_ref() != Some(&new) {
-        let desired = secret::object(&cluster.metadata(&name), "Opaque", &new);
-        secret::write(host, cluster.namespace(), existing.as_ref(), &desired).await.during(condition::CERTIFICATES)?;
+    let existing = secret::read(host, cluster, &name).await.during(condition::CERTIFICATES)?;
+    let old = existing.as_ref().map(|(secret, _)| secret::data(secret));
+    let new = plan(old.as_ref(), wishes, context.clock.now());
+    let new = match (&existing, &old) {
+        (Some((secret, whose)), Some(old)) => {
+            let new = usable(cluster, old, new, *whose)?;
+            check_origin(cluster, secret, *whose, &digest(&new), running)?;
+            new
+        }
+        _ => new.map_err(|error| damaged_halt(&error))?,
+    };
+    let origin = origin(cluster, &digest(&new));
+    let is_told =
+        existing.as_ref().is_some_and(|(secret, _)| secret["metadata"]["annotations"][ORIGIN] == origin.as_str());
+    let is_ours = existing.as_ref().is_some_and(|(_, whose)| *whose == Whose::Ours);
+    if !is_ours || !is_told || old.as_ref() != Some(&new) {
+        let mut metadata = cluster.metadata(&name);
+        metadata["annotations"] = json!({ORIGIN: origin});
+        let desired = secret::object(&metadata, "Opaque", &new);
+        let existing = existing.as_ref().map(|(secret, _)| secret);
+        secret::write(host, cluster.namespace(), existing, &desired).await.during(condition::CERTIFICATES)?;
     }
     Ok(new)
+}
+
+/// What becomes of the data of a Secret that is there. One from a backup must be whole before it is taken over.
+fn usable(cluster: &Cluster, old: &Data, new: Result<Data>, whose: Whose) -> Result<Data, Halt> {
+    let text = |key: &str| old.get(key).map(String::as_str).unwrap_or_default();
+    let signs = || certificates::is_signing_pair(text(pki::SERVICE_ACCOUNT_KEY), text(pki::SERVICE_ACCOUNT_PUBLIC));
+    let lacks = match &new {
+        Err(error) => Some(error.message().to_owned()),
+        Ok(_) if whose == Whose::Restored && cluster.spec.distro.is_ours() && !signs() => {
+            Some("its service-account keys do not belong together".to_owned())
+        }
+        Ok(_) => None,
+    };
+    match (lacks, new) {
+        (None, Ok(new)) => Ok(new),
+        (Some(lacks), _) if whose == Whose::Restored => {
+            let (name, namespace) = (cluster.pki_secret(), cluster.namespace());
+            let message = format!(
+                "Secret {name:?} has no owner, as one that was restored, but cannot be taken over: {lacks}. Restore the \
+                 whole Secret, or give the cluster a new PKI: kubectl -n {namespace} delete secret {name}"
+            );
+            Err(Halt::blocked(condition::CERTIFICATES, "PkiIncomplete", message))
+        }
+        (_, Err(error)) => Err(damaged_halt(&error)),
+        (Some(lacks), Ok(_)) => Err(Halt::blocked(condition::CERTIFICATES, "Damaged", lacks)),
+    }
+}
+
+fn damaged_halt(error: &Error) -> Halt {
+    Halt::blocked(condition::CERTIFICATES, "Damaged", error.message())
+}
+
+/// Refuses a PKI that came into the Secret from elsewhere while a control plane runs with another one: its files would
+/// be exchanged under it, its data may belong to the other's keys, and k3s does not start with them.
+fn check_origin(
+    cluster: &Cluster,
+    secret: &Value,
+    whose: Whose,
+    digest: &str,
+    running: Option<&str>,
+) -> Result<(), Halt> {
+    let said = secret["metadata"]["annotations"][ORIGIN].as_str().unwrap_or_default();
+    let is_settled =
+        said == TAKE_THIS || (whose == Whose::Ours && (said.is_empty() || said == origin(cluster, digest)));
+    if is_settled || running.is_none_or(|running| running == digest) {
+        return Ok(());
+    }
+    let (name, namespace) = (cluster.pki_secret(), cluster.namespace());
+    let message = format!(
+        "Secret {name:?} holds another PKI than the one that this control plane was made with: it was restored too late, or \
+         changed by hand. To restore in order, delete the VirtualCluster, put back its data and this Secret, then create it \
+         (docs/operations/backup.md). To go on with the keys that the Secret holds now: kubectl -n {namespace} annotate \
+         secret {name} {ORIGIN}={TAKE_THIS} --overwrite"
+    );
+    Err(Halt::blocked(condition::CERTIFICATES, "PkiReplaced", message))
+}
+
+/// For which VirtualCluster Portico made a PKI, or took it over, and which one it was.
+fn origin(cluster: &Cluster, digest: &str) -> String {
+    format!("{}/{digest}", cluster.uid)
 }
 
 /// The data that should be: `old` with what is missing or stale made anew. An error when a CA of an existing Secret is
@@ -52,8 +136,8 @@ pub(crate) fn plan(old: Option<&Data>, wishes: &Wishes<'_>, now: Timestamp) -> R
     refresh(&mut data, (pki::GATEWAY, pki::GATEWAY_KEY), &server_ca, &gateway, now)?;
     match wishes.distro {
         Distro::K8s => {
-            control_plane(&mut data, fresh, wishes, pki::FRONT_PROXY_NAME, now)?;
-            leaves(&mut data, wishes, &server_ca, now)?;
+            let front_proxy_ca = control_plane(&mut data, fresh, wishes, pki::FRONT_PROXY_NAME, now)?;
+            leaves(&mut data, wishes, &server_ca, &front_proxy_ca, now)?;
         }
         // k3s signs its leaves itself.
         Distro::K3s => {
@@ -65,14 +149,15 @@ pub(crate) fn plan(old: Option<&Data>, wishes: &Wishes<'_>, now: Timestamp) -> R
     Ok(data)
 }
 
-/// What every control plane of ours shares with the gateway: the front proxy's CA and identity, the token key.
+/// What every control plane of ours shares with the gateway: the front proxy's CA, which is returned, and identity, and the
+/// token key.
 fn control_plane(
     data: &mut Data,
     fresh: bool,
     wishes: &Wishes<'_>,
     front_proxy_name: &str,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Pair> {
     let keys = (pki::FRONT_PROXY_CA, pki::FRONT_PROXY_CA_KEY);
     let front_proxy_ca = authority(data, fresh, "front-proxy", wishes, keys, now)?;
     if fresh {
@@ -83,17 +168,20 @@ fn control_plane(
         return Err(damaged("service-account key"));
     }
     let proxy = client_leaf(front_proxy_name);
-    refresh(data, (pki::FRONT_PROXY, pki::FRONT_PROXY_KEY), &front_proxy_ca, &proxy, now)
+    refresh(data, (pki::FRONT_PROXY, pki::FRONT_PROXY_KEY), &front_proxy_ca, &proxy, now)?;
+    Ok(front_proxy_ca)
 }
 
-/// The leaves of `distro: k8s`, which holds no key of the server CA.
-fn leaves(data: &mut Data, wishes: &Wishes<'_>, server_ca: &Pair, now: Timestamp) -> Result<()> {
+/// The leaves of `distro: k8s`, which holds no key of the server's and the front proxy's CA.
+fn leaves(data: &mut Data, wishes: &Wishes<'_>, server_ca: &Pair, front_proxy_ca: &Pair, now: Timestamp) -> Result<()> {
     let client_ca = Pair {
         certificate: data.get(pki::CLIENT_CA).cloned().unwrap_or_default(),
         key: data.get(pki::CLIENT_CA_KEY).cloned().unwrap_or_default(),
     };
     let backend = server_leaf("kube-apiserver", &wishes.backend_names);
     refresh(data, (pki::API_SERVER, pki::API_SERVER_KEY), server_ca, &backend, now)?;
+    let aggregator = client_leaf(pki::AGGREGATOR_NAME);
+    refresh(data, (pki::AGGREGATOR, pki::AGGREGATOR_KEY), front_proxy_ca, &aggregator, now)?;
     let controllers = client_leaf("system:kube-controller-manager");
     refresh(data, (pki::CONTROLLER_MANAGER, pki::CONTROLLER_MANAGER_KEY), &client_ca, &controllers, now)
 }
@@ -110,20 +198,20 @@ fn token(data: &mut Data, fresh: bool) -> Result<()> {
     Ok(())
 }
 
-/// Names under which the gateway serves a tenant.
+/// Names under which the gateway serves a tenant: of those that it asks for, `hosts`, which it has. `extraSANs` pass as
+/// they are: they lead nowhere, and only who trusts this tenant's own CA believes them (docs/security.md).
 pub(crate) fn gateway_names(
     cluster: &Cluster,
     base_domain: &str,
-    public_url: &str,
+    hosts: &[String],
     api_service_ip: &str,
 ) -> Vec<String> {
     let domain = &cluster.spec.network.cluster_domain;
     let mut names = vec![cluster.id.default_host(base_domain)];
-    names.extend(cluster.spec.expose.hosts.iter().cloned());
+    names.extend(hosts.iter().cloned());
     names.extend(cluster.spec.expose.extra_sans.iter().cloned());
     names.extend(kubernetes_names(domain));
     names.extend([api_service_ip.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()]);
-    names.extend(host_of(public_url));
     names
 }
 
@@ -134,12 +222,6 @@ pub(crate) fn backend_names(cluster: &Cluster, service_ip: &str) -> Vec<String> 
     names.extend(kubernetes_names(&cluster.spec.network.cluster_domain));
     names.extend(["127.0.0.1".to_owned(), "localhost".to_owned(), service_ip.to_owned()]);
     names
-}
-
-/// The host part of a URL, without brackets around an IPv6 address.
-pub(crate) fn host_of(url: &str) -> Option<String> {
-    let uri: http::Uri = url.parse().ok()?;
-    uri.host().map(|host| host.trim_matches(['[', ']']).to_owned())
 }
 
 /// Digest of what a running control plane does not read again by itself: CAs and the service-account key.
@@ -222,83 +304,4 @@ fn damaged(what: &str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        text.parse().expect("time")
-    }
-
-    fn wishes<'a>(id: &'a TenantId, ip: &str) -> Wishes<'a> {
-        Wishes {
-            id,
-            distro: Distro::K8s,
-            gateway_names: vec!["a.ns.portico.local".to_owned(), ip.to_owned()],
-            backend_names: vec!["a.ns.svc".to_owned()],
-        }
-    }
-
-    #[test]
-    fn made_once_then_stable_and_only_the_stale_leaf_is_renewed() {
-        let id = TenantId::parse("ns", "a").expect("id");
-        let now = at("2026-01-01T00:00:00Z");
-        let first = plan(None, &wishes(&id, "10.0.0.1"), now).expect("plan");
-        assert_eq!(first.len(), 16);
-        assert_eq!(plan(Some(&first), &wishes(&id, "10.0.0.1"), now).expect("plan"), first);
-        let moved = plan(Some(&first), &wishes(&id, "10.0.0.2"), now).expect("plan");
-        let changed: Vec<&String> = first.keys().filter(|k| first.get(*k) != moved.get(*k)).collect();
-        assert_eq!(changed, [pki::GATEWAY, pki::GATEWAY_KEY]);
-        assert_eq!(digest(&first), digest(&moved));
-        let later = plan(Some(&first), &wishes(&id, "10.0.0.1"), at("2026-12-15T00:00:00Z")).expect("plan");
-        let changed = first.keys().filter(|k| first.get(*k) != later.get(*k)).count();
-        assert_eq!(changed, 8, "four leaves with their keys");
-    }
-
-    #[test]
-    fn a_ca_is_never_replaced_silently() {
-        let id = TenantId::parse("ns", "a").expect("id");
-        let now = at("2026-01-01T00:00:00Z");
-        let mut data = plan(None, &wishes(&id, "10.0.0.1"), now).expect("plan");
-        let key = data.remove(pki::CLIENT_CA_KEY).expect("there");
-        assert!(plan(Some(&data), &wishes(&id, "10.0.0.1"), now).is_err());
-        data.insert(pki::CLIENT_CA_KEY.to_owned(), key);
-        data.remove(pki::SERVICE_ACCOUNT_KEY);
-        assert!(plan(Some(&data), &wishes(&id, "10.0.0.1"), now).is_err());
-    }
-
-    #[test]
-    fn external_backends_get_no_control_plane_keys() {
-        let id = TenantId::parse("ns", "a").expect("id");
-        let wishes = Wishes { distro: Distro::External, ..wishes(&id, "10.0.0.1") };
-        let data = plan(None, &wishes, at("2026-01-01T00:00:00Z")).expect("plan");
-        assert!(!data.contains_key(pki::API_SERVER_KEY) && !data.contains_key(pki::SERVICE_ACCOUNT_KEY));
-        assert!(data.contains_key(pki::GATEWAY) && data.contains_key(pki::CLIENT_CA));
-    }
-
-    #[test]
-    fn k3s_gets_a_token_and_its_front_proxy_name_and_signs_its_own_leaves() {
-        let id = TenantId::parse("ns", "a").expect("id");
-        let now = at("2026-01-01T00:00:00Z");
-        let wishes = Wishes { distro: Distro::K3s, ..wishes(&id, "10.0.0.1") };
-        let first = plan(None, &wishes, now).expect("plan");
-        assert!(!first.contains_key(pki::API_SERVER_KEY) && !first.contains_key(pki::CONTROLLER_MANAGER_KEY));
-        let text = |key: &str| first.get(key).cloned().unwrap_or_default();
-        let ca = Pair { certificate: text(pki::FRONT_PROXY_CA), key: text(pki::FRONT_PROXY_CA_KEY) };
-        let proxy = Pair { certificate: text(pki::FRONT_PROXY), key: text(pki::FRONT_PROXY_KEY) };
-        assert!(certificates::is_current(&proxy, &ca, &client_leaf("system:auth-proxy"), now));
-        assert_eq!(text(pki::K3S_TOKEN).len(), 64);
-        assert_ne!(plan(None, &wishes, now).expect("another").get(pki::K3S_TOKEN), first.get(pki::K3S_TOKEN));
-        assert_eq!(plan(Some(&first), &wishes, at("2026-06-01T00:00:00Z")).expect("plan"), first);
-        let mut damaged = first;
-        damaged.remove(pki::K3S_TOKEN);
-        let refusal = plan(Some(&damaged), &wishes, now).expect_err("never a new one");
-        assert!(refusal.message().contains("k3s token"), "{refusal}");
-    }
-
-    #[test]
-    fn hosts_of_urls() {
-        assert_eq!(host_of("https://p.example.com:8443/x").as_deref(), Some("p.example.com"));
-        assert_eq!(host_of("https://[fd00::1]:8443").as_deref(), Some("fd00::1"));
-        assert_eq!(host_of(""), None);
-    }
-}
+mod tests;

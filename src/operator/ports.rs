@@ -1,4 +1,6 @@
 //! Phase 2: each tenant's two consecutive ports, unique over all VirtualClusters and written down before they are used.
+//!
+//! Of two statuses that name one port the older cluster's counts, by the function that the registry asks too.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,9 +8,11 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::error::Result;
+use crate::kubernetes::resources::{SERVICES, VIRTUAL_CLUSTERS};
+use crate::names::claims::{Age, port_owners};
+use crate::names::reserved::Reserved;
 use crate::names::{TenantId, keys};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
-use crate::upstream::resources::{SERVICES, VIRTUAL_CLUSTERS};
 
 /// Who holds which port: what the statuses say plus what was given out and is not yet seen there.
 #[derive(Debug, Default)]
@@ -18,22 +22,21 @@ pub(crate) struct Ports {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Holding {
-    uid: String,
-    created: String,
+    age: Age,
     port: u16,
 }
 
 impl Ports {
     /// Takes in what a status says. What was given out in this process stands until the status shows it.
-    pub(crate) fn observe(&self, id: &TenantId, uid: &str, created: &str, port: Option<u16>) {
+    pub(crate) fn observe(&self, age: &Age, port: Option<u16>) {
         let mut held = self.held.lock();
         match port {
             Some(port) => {
-                held.insert(id.clone(), Holding { uid: uid.to_owned(), created: created.to_owned(), port });
+                held.insert(age.id().clone(), Holding { age: age.clone(), port });
             }
             None => {
-                if held.get(id).is_some_and(|holding| holding.uid != uid) {
-                    held.remove(id);
+                if held.get(age.id()).is_some_and(|holding| holding.age.uid() != age.uid()) {
+                    held.remove(age.id());
                 }
             }
         }
@@ -44,26 +47,34 @@ impl Ports {
         self.held.lock().remove(id);
     }
 
-    /// The port a cluster may go on using: the one it holds, unless an older cluster holds the same (two operators
-    /// gave it out at once) or it is outside the range.
-    fn keep(&self, id: &TenantId, range: (u16, u16)) -> Option<u16> {
+    /// The port a cluster may go on using: the one it holds, unless it is an older one's (two operators gave it out at
+    /// once, or somebody wrote it there), one of Portico's own, or outside the range.
+    fn keep(&self, id: &TenantId, range: (u16, u16), reserved: &Reserved) -> Option<u16> {
         let held = self.held.lock();
-        let own = held.get(id)?;
-        let contested = held.iter().any(|(other, holding)| {
-            other != id && holding.port == own.port && (&holding.created, other) < (&own.created, id)
-        });
-        (!contested && is_in_range(own.port, range)).then_some(own.port)
+        let own = held.get(id)?.port;
+        if !is_in_range(own, range) {
+            return None;
+        }
+        let owners = port_owners(reserved, held.values().map(|holding| (&holding.age, holding.port)));
+        (owners.get(&own) == Some(id)).then_some(own)
     }
 
     /// The lowest free pair; it is held from now on.
-    fn take(&self, id: &TenantId, uid: &str, range: (u16, u16), busy: &BTreeSet<u16>) -> Option<u16> {
+    fn take(
+        &self,
+        (id, uid): (&TenantId, &str),
+        range: (u16, u16),
+        reserved: &Reserved,
+        busy: &BTreeSet<u16>,
+    ) -> Option<u16> {
         let mut held = self.held.lock();
-        let taken: BTreeSet<u16> = held.iter().filter(|(other, _)| *other != id).map(|(_, h)| h.port).collect();
+        let others = held.iter().filter(|(other, _)| *other != id);
+        let taken: BTreeSet<u16> = others.flat_map(|(_, h)| [h.port, h.port.saturating_add(1)]).collect();
+        let is_free = |port: u16| !taken.contains(&port) && !busy.contains(&port) && !reserved.is_port(port);
         let first = range.0.checked_next_multiple_of(2)?;
-        let port = (first..range.1).step_by(2).find(|port| !taken.contains(port) && !busy.contains(port))?;
+        let port = (first..range.1).step_by(2).find(|port| is_free(*port) && is_free(port + 1))?;
         // A newcomer is the youngest of all, whatever its status says later.
-        let created = "9999".to_owned();
-        held.insert(id.clone(), Holding { uid: uid.to_owned(), created, port });
+        held.insert(id.clone(), Holding { age: Age::new(None, uid, id), port });
         Some(port)
     }
 }
@@ -76,7 +87,7 @@ fn is_in_range(port: u16, range: (u16, u16)) -> bool {
 pub(crate) async fn ensure(context: &Context, cluster: &Cluster) -> Result<u16, Halt> {
     let operator = &context.config.operator;
     let range = (operator.first_port, operator.last_port);
-    if let Some(port) = context.ports.keep(&cluster.id, range) {
+    if let Some(port) = context.ports.keep(&cluster.id, range, &context.reserved) {
         if cluster.status.port == Some(port) {
             return Ok(port);
         }
@@ -84,7 +95,8 @@ pub(crate) async fn ensure(context: &Context, cluster: &Cluster) -> Result<u16, 
         return Ok(port);
     }
     let busy = in_use_by_services(context, cluster).await.during(condition::SERVICES)?;
-    let Some(port) = context.ports.take(&cluster.id, &cluster.uid, range, &busy) else {
+    let newcomer = (&cluster.id, cluster.uid.as_str());
+    let Some(port) = context.ports.take(newcomer, range, &context.reserved, &busy) else {
         return Err(Halt::blocked(
             condition::SERVICES,
             "NoFreePort",
@@ -124,42 +136,53 @@ mod tests {
         TenantId::parse("ns", name).expect("id")
     }
 
+    fn take(ports: &Ports, (name, uid): (&str, &str), range: (u16, u16), busy: &[u16]) -> Option<u16> {
+        ports.take((&id(name), uid), range, &Reserved::default(), &busy.iter().copied().collect())
+    }
+
+    fn keep(ports: &Ports, name: &str, range: (u16, u16)) -> Option<u16> {
+        ports.keep(&id(name), range, &Reserved::default())
+    }
+
+    fn observe(ports: &Ports, (name, uid): (&str, &str), created: &str, port: Option<u16>) {
+        ports.observe(&Age::new(Some(created), uid, &id(name)), port);
+    }
+
     #[test]
     fn pairs_are_even_unique_and_reused() {
         let ports = Ports::default();
         let range = (20_001, 20_007);
-        let none = BTreeSet::new();
-        assert_eq!(ports.take(&id("a"), "1", range, &none), Some(20_002));
-        assert_eq!(ports.take(&id("b"), "2", range, &none), Some(20_004));
-        assert_eq!(ports.take(&id("c"), "3", range, &none), Some(20_006));
-        assert_eq!(ports.take(&id("d"), "4", range, &none), None);
+        assert_eq!(take(&ports, ("a", "1"), range, &[]), Some(20_002));
+        assert_eq!(take(&ports, ("b", "2"), range, &[]), Some(20_004));
+        assert_eq!(take(&ports, ("c", "3"), range, &[]), Some(20_006));
+        assert_eq!(take(&ports, ("d", "4"), range, &[]), None);
         ports.release(&id("b"));
-        assert_eq!(ports.take(&id("d"), "4", range, &BTreeSet::from([20_004])), None);
-        assert_eq!(ports.take(&id("d"), "4", range, &none), Some(20_004));
-        assert_eq!(ports.keep(&id("d"), range), Some(20_004));
+        assert_eq!(take(&ports, ("d", "4"), range, &[20_004]), None);
+        assert_eq!(take(&ports, ("d", "4"), range, &[]), Some(20_004));
+        assert_eq!(keep(&ports, "d", range), Some(20_004));
     }
 
     #[test]
     fn a_stale_status_does_not_free_what_was_given_out() {
         let ports = Ports::default();
         let range = (20_000, 20_003);
-        assert_eq!(ports.take(&id("a"), "1", range, &BTreeSet::new()), Some(20_000));
-        ports.observe(&id("a"), "1", "2026", None);
-        assert_eq!(ports.keep(&id("a"), range), Some(20_000));
-        ports.observe(&id("a"), "2", "2027", None);
-        assert_eq!(ports.keep(&id("a"), range), None);
+        assert_eq!(take(&ports, ("a", "1"), range, &[]), Some(20_000));
+        observe(&ports, ("a", "1"), "2026-01-01T00:00:00Z", None);
+        assert_eq!(keep(&ports, "a", range), Some(20_000));
+        observe(&ports, ("a", "2"), "2027-01-01T00:00:00Z", None);
+        assert_eq!(keep(&ports, "a", range), None);
     }
 
     #[test]
     fn of_two_holders_the_older_keeps_the_port() {
         let ports = Ports::default();
         let range = (20_000, 20_010);
-        ports.observe(&id("old"), "1", "2026-01-01", Some(20_000));
-        ports.observe(&id("new"), "2", "2026-01-02", Some(20_000));
-        assert_eq!(ports.keep(&id("old"), range), Some(20_000));
-        assert_eq!(ports.keep(&id("new"), range), None);
-        assert_eq!(ports.take(&id("new"), "2", range, &BTreeSet::new()), Some(20_002));
-        ports.observe(&id("far"), "3", "2026-01-02", Some(9_000));
-        assert_eq!(ports.keep(&id("far"), range), None);
+        observe(&ports, ("old", "2"), "2026-01-01T00:00:00Z", Some(20_000));
+        observe(&ports, ("new", "1"), "2026-01-02T00:00:00Z", Some(20_000));
+        assert_eq!(keep(&ports, "old", range), Some(20_000));
+        assert_eq!(keep(&ports, "new", range), None);
+        assert_eq!(take(&ports, ("new", "1"), range, &[]), Some(20_002));
+        observe(&ports, ("far", "3"), "2026-01-02T00:00:00Z", Some(9_000));
+        assert_eq!(keep(&ports, "far", range), None);
     }
 }

@@ -8,12 +8,15 @@ use serde_json::json;
 
 use crate::crd::{BackendStatus, VirtualClusterStatus, pki as keys};
 use crate::error::{Error, Kind, Result, Side};
+use crate::kubernetes;
+use crate::kubernetes::resources::{SECRETS, VIRTUAL_CLUSTERS};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
 use crate::operator::secret::{self, Data};
-use crate::operator::{cidr, control_plane, kubeconfig, listener, pki, ports, rights, status, system_services};
+use crate::operator::{
+    cidr, control_plane, kubeconfig, listener, pki, ports, rights, rollout, status, storage, system_services,
+};
 use crate::tls;
-use crate::upstream::resources::{SECRETS, VIRTUAL_CLUSTERS};
-use crate::upstream::{self, Credential, Target};
+use crate::upstream::{Credential, Target};
 
 /// How often what is ready is compared again.
 const DRIFT: Duration = Duration::from_secs(60);
@@ -30,8 +33,13 @@ pub(crate) struct Outcome {
 /// Works on one cluster. `attempt` counts the rounds since the last news of it.
 pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32) -> Outcome {
     let mut next = cluster.status.clone();
-    let halt = phases(context, cluster, &mut next).await.err();
-    status::conclude(&mut next, halt.as_ref(), cluster.generation, context.clock.now());
+    rollout::begin_round(context, cluster);
+    let verdict = context.judge(cluster);
+    let halt = phases(context, cluster, &verdict.accepted, &mut next).await.err();
+    rollout::conclude(context, cluster, halt.as_ref(), &mut next);
+    let now = context.clock.now();
+    status::conclude(&mut next, halt.as_ref(), cluster.generation, now);
+    status::hosts(&mut next, &verdict, cluster.generation, now);
     let pause = match &halt {
         None => context.clock.jitter(DRIFT),
         Some(halt) => {
@@ -56,7 +64,12 @@ pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32
     Outcome { pause, status: Some(next) }
 }
 
-async fn phases(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) -> Result<(), Halt> {
+async fn phases(
+    context: &Context,
+    cluster: &Cluster,
+    hosts: &[String],
+    next: &mut VirtualClusterStatus,
+) -> Result<(), Halt> {
     rights::check(context, cluster).await?;
     let is_ours = cluster.spec.distro.is_ours();
     if is_ours && cluster.status.backend.is_none() {
@@ -70,15 +83,25 @@ async fn phases(context: &Context, cluster: &Cluster, next: &mut VirtualClusterS
     next.service_cidr = cidr::find(context, cluster).await?;
 
     let service_ip = if is_ours { control_plane::ensure_services(context, cluster).await? } else { String::new() };
-    let data = certificates(context, cluster, &addresses.api, &service_ip, next).await?;
+    let set = if is_ours { control_plane::find(context, cluster).await.during(condition::SERVICES)? } else { None };
+    let running = set.as_ref().and_then(control_plane::pki_of);
+    let data = certificates(context, cluster, hosts, (&addresses.api, &service_ip), running, next).await?;
     let target = if is_ours {
         // The address, not a name: Portico does not depend on the host's cluster DNS.
         let address =
             if service_ip.contains(':') { format!("[{service_ip}]:443") } else { format!("{service_ip}:443") };
         next.backend = Some(BackendStatus { address, server_name: cluster.server_name() });
-        control_plane::ensure(context, cluster, &next.service_cidr, &service_ip, &data).await?;
+        let storage = storage::ensure(context, cluster, set.as_ref(), next).await?;
+        let with = control_plane::Ingredients {
+            service_cidr: next.service_cidr.clone(),
+            service_ip: &service_ip,
+            pki: &data,
+            storage: &storage,
+        };
+        control_plane::ensure(context, cluster, with, set, next).await?;
         own_target(cluster, &service_ip, &data).during(condition::CONTROL_PLANE)?
     } else {
+        storage::ensure(context, cluster, None, next).await?;
         let target = external_target(context, cluster).await?;
         let address = format!("{}:{}", target.host, target.port);
         next.backend = Some(BackendStatus { address, server_name: target.server_name.to_str().into_owned() });
@@ -91,22 +114,23 @@ async fn phases(context: &Context, cluster: &Cluster, next: &mut VirtualClusterS
 async fn certificates(
     context: &Context,
     cluster: &Cluster,
-    api_ip: &str,
-    service_ip: &str,
+    hosts: &[String],
+    (api_ip, service_ip): (&str, &str),
+    running: Option<&str>,
     next: &mut VirtualClusterStatus,
 ) -> Result<Data, Halt> {
     let gateway = &context.config.gateway;
     let wishes = pki::Wishes {
         id: &cluster.id,
         distro: cluster.spec.distro,
-        gateway_names: pki::gateway_names(cluster, &gateway.base_domain, &gateway.public_url, api_ip),
+        gateway_names: pki::gateway_names(cluster, &gateway.base_domain, hosts, api_ip),
         backend_names: pki::backend_names(cluster, service_ip),
     };
-    let data = pki::ensure(context, cluster, &wishes).await?;
+    let data = pki::ensure(context, cluster, &wishes, running).await?;
     next.pki_secret = cluster.pki_secret();
     let shared_ca = listener::ensure(context).await.during(condition::CERTIFICATES)?;
     let tenant_ca = data.get(keys::SERVER_CA).map(String::as_str).unwrap_or_default();
-    let ways = kubeconfig::ways(cluster, gateway, &shared_ca, tenant_ca);
+    let ways = kubeconfig::ways(cluster, gateway, hosts, &shared_ca, tenant_ca);
     kubeconfig::ensure(context, cluster, &data, &ways).await?;
     next.kubeconfig_secret = cluster.kubeconfig_secret();
     let default_host = cluster.id.default_host(&gateway.base_domain);
@@ -182,6 +206,6 @@ async fn external_target(context: &Context, cluster: &Cluster) -> Result<Target,
         let message = format!("Secret {:?} with key {:?} does not exist", reference.name, reference.key);
         return Err(blocked("NoKubeconfig", message));
     };
-    upstream::target_from_kubeconfig(text, Side::Backend)
+    kubernetes::target_from_kubeconfig(text, Side::Backend)
         .map_err(|error| blocked("BadKubeconfig", format!("the kubeconfig cannot be used: {}", error.message())))
 }

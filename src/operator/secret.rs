@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::operator::apply::{self, Mark};
+use crate::kubernetes::resources::SECRETS;
+use crate::kubernetes::secret::{decoded, encoded};
+use crate::operator::cluster::Cluster;
 use crate::operator::host::{Host, name_of};
-use crate::upstream::resources::SECRETS;
-use crate::upstream::secret::{decoded, encoded};
+use crate::operator::restored::{self, Whose};
 
 /// Decoded data; keys that are no text are left out.
 pub(crate) type Data = BTreeMap<String, String>;
@@ -23,16 +24,15 @@ pub(crate) fn object(metadata: &Value, kind: &str, data: &Data) -> Value {
     json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": encoded(data)})
 }
 
-/// What is there, after a check that it is ours.
-pub(crate) async fn read(host: &dyn Host, namespace: &str, name: &str, mark: Mark<'_>) -> Result<Option<Value>> {
-    let existing = host.get(&SECRETS, namespace, name).await?;
-    if let Some(existing) = &existing {
-        apply::check_ours(&SECRETS, existing, mark)?;
-    }
-    Ok(existing)
+/// What is there under a name of this cluster's, and whose it is; one that is somebody else's is an error.
+pub(crate) async fn read(host: &dyn Host, cluster: &Cluster, name: &str) -> Result<Option<(Value, Whose)>> {
+    let Some(existing) = host.get(&SECRETS, cluster.namespace(), name).await? else { return Ok(None) };
+    let whose = restored::whose(&SECRETS, &existing, cluster)?;
+    Ok(Some((existing, whose)))
 }
 
-/// Creates it, or replaces exactly the version that was read: of two writers one fails and reads again.
+/// Creates it, or replaces exactly the version that was read: of two writers one fails and reads again. One that was
+/// somebody else's is this owner's from then on.
 pub(crate) async fn write(host: &dyn Host, namespace: &str, existing: Option<&Value>, desired: &Value) -> Result<()> {
     let Some(existing) = existing else {
         host.create(&SECRETS, namespace, desired).await?;
@@ -40,10 +40,15 @@ pub(crate) async fn write(host: &dyn Host, namespace: &str, existing: Option<&Va
     };
     let mut next = existing.clone();
     next["data"] = desired["data"].clone();
-    if let Some(labels) = desired["metadata"]["labels"].as_object() {
-        for (key, value) in labels {
-            next["metadata"]["labels"][key] = value.clone();
+    for texts in ["labels", "annotations"] {
+        for (key, value) in desired["metadata"][texts].as_object().into_iter().flatten() {
+            next["metadata"][texts][key] = value.clone();
         }
+    }
+    let owners = &desired["metadata"]["ownerReferences"];
+    let is_owned = |by: &Value| next["metadata"]["ownerReferences"].as_array().is_some_and(|all| all.contains(by));
+    if owners.as_array().into_iter().flatten().any(|owner| !is_owned(owner)) {
+        next["metadata"]["ownerReferences"] = owners.clone();
     }
     host.replace(&SECRETS, namespace, &next).await?;
     tracing::info!(namespace, secret = name_of(desired), "wrote a Secret anew");

@@ -4,10 +4,14 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::crd::{Condition, VirtualClusterStatus};
+use crate::names::claims::Verdict;
 use crate::operator::cluster::{Halt, Retry, condition};
 
 /// In the order in which they come true.
 const ORDER: [&str; 4] = [condition::SERVICES, condition::CERTIFICATES, condition::CONTROL_PLANE, condition::READY];
+
+/// Reasons of a hold, each a condition of its own.
+const HOLDS: [&str; 2] = [condition::STORE_REPLACED, condition::MASS_DELETION];
 
 /// Completes `status` with conditions, phase and message after a round that came through (`None`) or halted.
 pub(crate) fn conclude(status: &mut VirtualClusterStatus, halt: Option<&Halt>, generation: i64, now: Timestamp) {
@@ -31,6 +35,45 @@ pub(crate) fn conclude(status: &mut VirtualClusterStatus, halt: Option<&Halt>, g
     }
     .to_owned();
     status.message = halt.map(|halt| halt.message.clone()).unwrap_or_default();
+    show_hold(status, generation, now);
+}
+
+/// What the syncer says of a hold, as conditions: nobody shall read `Ready` while nothing is synced.
+fn show_hold(status: &mut VirtualClusterStatus, generation: i64, now: Timestamp) {
+    let hold = status.hold.clone();
+    for kind in HOLDS {
+        let hold = hold.as_ref().filter(|hold| hold.reason == kind);
+        match hold {
+            Some(hold) => {
+                set(&mut status.conditions, kind, ("True", kind, hold.message.as_str()), generation, now);
+                set(&mut status.conditions, condition::READY, ("False", kind, hold.message.as_str()), generation, now);
+                "Held".clone_into(&mut status.phase);
+                status.message.clone_from(&hold.message);
+            }
+            None if status.conditions.iter().any(|c| c.r#type == kind) => {
+                set(&mut status.conditions, kind, ("False", "Settled", ""), generation, now);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Sets a condition that is beside the order: [`conclude`] leaves it alone.
+pub(crate) fn note(
+    status: &mut VirtualClusterStatus,
+    kind: &str,
+    (value, reason, message): (&str, &str, &str),
+    generation: i64,
+    now: Timestamp,
+) {
+    set(&mut status.conditions, kind, (value, reason, message), generation, now);
+}
+
+/// Says which of the names that the cluster asks for it does not get, and who has them. It is served all the same.
+pub(crate) fn hosts(status: &mut VirtualClusterStatus, verdict: &Verdict, generation: i64, now: Timestamp) {
+    let value = if verdict.refused.is_empty() { "True" } else { "False" };
+    let message = verdict.message();
+    set(&mut status.conditions, condition::HOSTS, (value, verdict.reason(), &message), generation, now);
 }
 
 fn set(
@@ -119,6 +162,23 @@ mod tests {
         let patch = patch(&before, &status).expect("changed");
         assert_eq!(patch["message"], Value::Null);
         assert!(patch.get("observedGeneration").is_none());
+    }
+
+    #[test]
+    fn a_held_cluster_is_not_ready_and_says_why_until_it_is_settled() {
+        let mut status = VirtualClusterStatus { port: Some(20_000), ..Default::default() };
+        conclude(&mut status, None, 1, at("2026-01-01T00:00:00Z"));
+        assert!(!status.conditions.iter().any(|c| c.r#type == condition::STORE_REPLACED));
+        let message = "another store".to_owned();
+        let reason = condition::STORE_REPLACED.to_owned();
+        status.hold = Some(crate::crd::HoldStatus { reason, message, ..Default::default() });
+        conclude(&mut status, None, 1, at("2026-01-01T00:01:00Z"));
+        assert!(is_true(&status, condition::STORE_REPLACED) && !is_true(&status, condition::READY));
+        assert_eq!((status.phase.as_str(), status.message.as_str()), ("Held", "another store"));
+        status.hold = None;
+        conclude(&mut status, None, 1, at("2026-01-01T00:02:00Z"));
+        assert!(is_true(&status, condition::READY));
+        assert_eq!(get(&status, condition::STORE_REPLACED).status, "False");
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use crate::error::{Kind, Result};
+use crate::kubernetes::resources::{SERVICES, VIRTUAL_CLUSTERS};
 use crate::names::{TenantId, keys};
 use crate::operator::apply::{self, Mark};
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
 use crate::operator::host::{name_of, uid_of};
-use crate::upstream::resources::{SERVICES, VIRTUAL_CLUSTERS};
 
 /// Annotation: uid of the VirtualCluster, so that a successor of the same name does not inherit Services unseen.
 const CLUSTER_UID: &str = "portico.dev/cluster-uid";

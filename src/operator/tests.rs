@@ -3,6 +3,11 @@
 
 mod distros;
 mod fake;
+mod following;
+mod hosts;
+mod recovery;
+mod storage;
+mod waves;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +18,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::crd::{Distro, pki};
+use crate::kubernetes::resources::{CLAIMS, PODS, SECRETS, SERVICES, STATEFUL_SETS, VIRTUAL_CLUSTERS};
 use crate::operator::cluster::condition;
-use crate::upstream::resources::{CLAIMS, PODS, SECRETS, SERVICES, STATEFUL_SETS};
 use fake::{Answers, FakeHost};
 
 const SYSTEM: &str = "portico-system";
+const PUBLIC: &str = "https://portico.example.com";
 
 struct World {
     host: Arc<FakeHost>,
@@ -35,12 +41,16 @@ impl World {
     fn context(host: &Arc<FakeHost>, now: Timestamp) -> Context {
         let mut config = Config::default();
         config.host.system_namespace = SYSTEM.to_owned();
+        config.gateway.public_url = PUBLIC.to_owned();
         Context {
+            reserved: Arc::new(Reserved::new(&config)),
+            owners: Mutex::default(),
             config: Arc::new(config),
             host: Arc::clone(host) as Arc<dyn host::Host>,
             backends: Arc::new(Answers),
             clock: Clock::seeded(now, 1),
             ports: Ports::default(),
+            rollout: Rollout::default(),
             service_cidr: Mutex::default(),
         }
     }
@@ -58,9 +68,13 @@ impl World {
 
     fn cluster(&self, namespace: &str, name: &str) -> Cluster {
         let object = self.host.find(&VIRTUAL_CLUSTERS, namespace, name).expect("there");
-        let created = object["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
+        let age = Age::of(&object).expect("age");
         let cluster = Cluster::new(&serde_json::from_value(object).expect("reads")).expect("valid");
-        self.context.ports.observe(&cluster.id, &cluster.uid, &created, cluster.status.port);
+        self.context.ports.observe(&age, cluster.status.port);
+        self.context.rollout.observe(&cluster, &self.context.config.operator.rollout, self.context.clock.now());
+        let mut claims = Claims::default();
+        claims.replace(&self.host.all(&VIRTUAL_CLUSTERS));
+        *self.context.owners.lock() = Arc::new(claims.owners(&self.context.reserved));
         cluster
     }
 
@@ -268,13 +282,6 @@ fn the_annotated_configuration_is_the_default_one() {
 #[test]
 fn crd_files_are_the_generated_ones() {
     for file in ["config/crd/virtualcluster.yaml", "deploy/helm/portico/files/virtualcluster.yaml"] {
-        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
-        if std::env::var_os("PORTICO_BLESS").is_some() {
-            std::fs::write(&path, crate::crd::yaml()).expect("written");
-        }
-        assert!(
-            std::fs::read_to_string(&path).expect("there") == crate::crd::yaml(),
-            "{file} is stale: make generated"
-        );
+        crate::config::docs::is_committed(file, &crate::crd::yaml());
     }
 }

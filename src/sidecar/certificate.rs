@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::Settings;
 use super::host::Surroundings;
-use crate::certificates::{self, Leaf, Pair, Usage};
 use crate::error::{Error, Kind, Result};
+use crate::tls::certificates::{self, Leaf, Pair, Usage};
 
 /// Renewed when less than this is left, without a restart.
 const RENEW_DAYS: u32 = 90;

@@ -1,11 +1,11 @@
 //! What happens where a right is missing, in the words that `/readyz?verbose` and the log show.
 
-use crate::rights::Access;
-use crate::upstream::Resource;
-use crate::upstream::resources::{
+use crate::kubernetes::Resource;
+use crate::kubernetes::resources::{
     CLAIMS, CONFIG_MAPS, ENDPOINT_SLICES, EVENTS, INGRESS_CLASSES, INGRESSES, NODES, PODS, PRIORITY_CLASSES,
     RUNTIME_CLASSES, SECRETS, SERVICE_CIDRS, SERVICES, STORAGE_CLASSES, VOLUMES,
 };
+use crate::kubernetes::rights::Access;
 
 /// A right and what is done without it.
 struct Fallback {
@@ -83,7 +83,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::rights::Rules;
+    use crate::kubernetes::rights::Rules;
 
     #[test]
     fn every_missing_right_is_named_with_what_happens_instead() {

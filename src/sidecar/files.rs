@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{Files, missing};
-use crate::certificates::Pair;
 use crate::error::{Result, Side};
+use crate::kubernetes::kubeconfig::{self, Files as Named};
 use crate::tls;
-use crate::upstream::kubeconfig::{self, Files as Named};
+use crate::tls::certificates::Pair;
 use crate::upstream::{Credential, Target};
 
 /// All of it, parsed as far as it can be wrong.
@@ -99,7 +99,7 @@ async fn exists(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::certificates::{self, Leaf, Usage};
+    use crate::tls::certificates::{self, Leaf, Usage};
 
     fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
         let path = folder.join(name);

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::{Settings, missing};
 use crate::error::{Error, Kind, Result};
+use crate::kubernetes::resources::{CONFIG_MAPS, PODS, SERVICES, STATEFUL_SETS};
+use crate::kubernetes::{ApiClient, ListOptions};
 use crate::names::keys;
 use crate::translate::{Owner, json};
-use crate::upstream::resources::{PODS, SERVICES, STATEFUL_SETS};
-use crate::upstream::{ApiClient, ListOptions};
 
 /// The pod of this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(super) struct Surroundings {
     pub(super) names: Vec<String>,
     /// Label terms that Services of the namespace select by, but for the tenant's own.
     pub(super) selected_by: BTreeSet<(String, String)>,
+    /// uid of the store that the syncer has recorded.
+    pub(super) store: Option<String>,
 }
 
 /// Looks for the pod of this process; None when there is none of that name.
@@ -70,6 +72,7 @@ pub(super) async fn look(host: &ApiClient, settings: &Settings, own: Option<&Own
         owner: owner(host, settings).await?,
         names: Vec::new(),
         selected_by: BTreeSet::new(),
+        store: recorded_store(host, settings).await?,
     };
     for service in &services {
         let selector = json::strings(service, "/spec/selector");
@@ -90,6 +93,12 @@ pub(super) async fn look(host: &ApiClient, settings: &Settings, own: Option<&Own
     let own = own.into_iter().flat_map(|own| [own.ip.clone(), own.node_ip.clone()]);
     surroundings.names.extend(own.filter(|name| !name.is_empty()));
     Ok(surroundings)
+}
+
+async fn recorded_store(host: &ApiClient, settings: &Settings) -> Result<Option<String>> {
+    let record = host.get(&CONFIG_MAPS, Some(settings.id.namespace().as_str()), &settings.id.store_record()).await?;
+    let uid = record.as_ref().map(|record| json::text(record, "/data/store").to_owned());
+    Ok(uid.filter(|uid| !uid.is_empty()))
 }
 
 /// Pods ask for names at the same address as for the API. The ports are added beside those that are there.

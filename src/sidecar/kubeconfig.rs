@@ -12,12 +12,12 @@ use super::Settings;
 use super::files::Material;
 use super::host::Surroundings;
 use crate::error::{Error, Kind, Result};
-use crate::kubeconfig::{self, Way};
+use crate::kubernetes::ApiClient;
+use crate::kubernetes::kubeconfig::issue::{self, Way};
+use crate::kubernetes::resources::SECRETS;
+use crate::kubernetes::secret::{decoded, encoded};
 use crate::names::keys;
 use crate::translate::identity;
-use crate::upstream::ApiClient;
-use crate::upstream::resources::SECRETS;
-use crate::upstream::secret::{decoded, encoded};
 
 /// As k3s' own admin.
 const ADMIN: &str = "system:admin";
@@ -37,7 +37,7 @@ pub(super) async fn ensure(
         check_ours(found, settings, around, &material.server_ca.certificate)?;
     }
     let old = found.as_ref().map(|secret| decoded(&secret["data"]));
-    let data = kubeconfig::plan(old.as_ref(), &material.client_ca, ADMIN, &ways(settings, material), now)?;
+    let data = issue::plan(old.as_ref(), &material.client_ca, ADMIN, &ways(settings, material), now)?;
     let metadata = metadata(settings, around, names);
     let is_right = |secret: &Value| {
         old.as_ref() == Some(&data)
@@ -109,7 +109,7 @@ fn check_ours(secret: &Value, settings: &Settings, around: &Surroundings, server
 
 /// Whether there is a kubeconfig and nothing else, and all its clusters are verified by this CA.
 fn trusts(data: &BTreeMap<String, String>, server_ca: &str) -> bool {
-    let (Some(config), 1) = (data.get(kubeconfig::CONFIG), data.len()) else { return false };
+    let (Some(config), 1) = (data.get(issue::CONFIG), data.len()) else { return false };
     let Ok(document) = serde_saphyr::from_str::<Value>(config) else { return false };
     let clusters = document["clusters"].as_array().map(Vec::as_slice).unwrap_or_default();
     let is_ours = |cluster: &Value| {

@@ -1,11 +1,11 @@
 //! Whether k3s takes the cluster IPs of the host: they are shared, so its `--service-cidr` must hold the host's range.
 
 use crate::error::Result;
-use crate::registry::Tenant;
-use crate::rights::Access;
+use crate::kubernetes::resources::{SERVICE_CIDRS, SERVICES};
+use crate::kubernetes::rights::Access;
+use crate::kubernetes::{ApiClient, ListOptions, service_range};
 use crate::sidecar::{Parts, State};
-use crate::upstream::resources::{SERVICE_CIDRS, SERVICES};
-use crate::upstream::{ApiClient, ListOptions, service_range};
+use crate::tenant::Tenant;
 
 /// Done once for each generation of the tenant that answers.
 #[derive(Debug, Default)]

@@ -8,13 +8,15 @@ use sha2::{Digest, Sha256};
 use super::Settings;
 use super::files::Material;
 use super::host::Surroundings;
-use crate::certificates::Pair;
-use crate::clock::Clock;
+use crate::crd::OnLoss;
 use crate::error::Result;
-use crate::registry::{Assertion, Backend, Tenant};
+use crate::kubernetes::ApiClient;
+use crate::runtime::clock::Clock;
+use crate::tenant::{Assertion, Backend, Tenant};
+use crate::tls::certificates::Pair;
 use crate::tls::{ClientTrust, ServerTls};
 use crate::translate::Placement;
-use crate::upstream::{ApiClient, Pool};
+use crate::upstream::Pool;
 
 /// Everything one generation is made of.
 pub(super) struct Inputs<'a> {
@@ -35,6 +37,7 @@ impl Inputs<'_> {
             &around.address.to_string(),
             &around.owner.as_ref().map(|o| o.uid.clone()).unwrap_or_default(),
             &format!("{:?}", around.selected_by),
+            around.store.as_deref().unwrap_or_default(),
         ] {
             sha.update(part.len().to_be_bytes());
             sha.update(part.as_bytes());
@@ -79,6 +82,8 @@ impl Inputs<'_> {
             dns_service_ip: around.address,
             cluster_domain: settings.flags.cluster_domain.clone(),
             pod_security: settings.flags.pod_security,
+            store: around.store.clone(),
+            on_loss: OnLoss::Hold,
             fingerprint,
         })
     }

@@ -11,15 +11,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result, Side};
+use crate::kubernetes::resources::{CLAIMS, CONFIG_MAPS, ENDPOINTS, INGRESSES, PODS, SECRETS, SERVICES};
+use crate::kubernetes::rights::Access;
+use crate::kubernetes::{ListOptions, PatchKind, Resource};
 use crate::names::keys;
-use crate::rights::Access;
 use crate::syncer::cache::text;
 use crate::syncer::engine::Engine;
 use crate::syncer::kind::ObjectKey;
 use crate::syncer::tenant::{Member, TenantState, identify};
 use crate::translate::legacy::{self, Around, Verdict};
-use crate::upstream::resources::{CLAIMS, CONFIG_MAPS, ENDPOINTS, INGRESSES, PODS, SECRETS, SERVICES};
-use crate::upstream::{ListOptions, PatchKind, Resource};
 
 /// Pods before Services: a Service that is given a selector must find them by their new labels.
 const KINDS: &[Resource] = &[PODS, SERVICES, ENDPOINTS, CONFIG_MAPS, SECRETS, CLAIMS, INGRESSES];
@@ -78,6 +78,7 @@ pub async fn follow(engine: &Engine, tenant: &TenantState, mut later: Vec<Resour
     while !later.is_empty() {
         // A refusal need not show in the rights: a Role may have been deleted and made again between two looks at them.
         let _ = tokio::time::timeout(engine.clock.jitter(ASK_AGAIN), access.changed()).await;
+        tenant.store.until_believed().await;
         let held = later.clone();
         later = possible(engine, tenant, later, &access).await;
         for resource in held.iter().filter(|resource| !later.contains(resource)) {
@@ -148,6 +149,8 @@ async fn adopt_kind(engine: &Engine, tenant: &TenantState, resource: &Resource, 
     };
     if !old.is_empty() {
         let Some(steps) = judge(tenant, &member, resource, &old, tally).await? else { return Ok(()) };
+        // What another store does not have was not deleted by anybody.
+        tenant.store.check(&*member.api, &engine.clock).await?;
         write(engine, tenant, resource, steps, tally).await?;
     }
     if tally.written.contains(resource.kind) {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Kind, Result};
+use crate::kubernetes::Resource;
+use crate::kubernetes::resources::{EVENTS, PODS, SECRETS};
 use crate::syncer::cache::{SourceState, mark, text};
 use crate::syncer::engine::Engine;
 use crate::syncer::explain;
@@ -17,8 +19,6 @@ use crate::syncer::queue::Item;
 use crate::syncer::tenant::{Member, TenantState, identify, key_of};
 use crate::syncer::tokens::{Minted, Wish};
 use crate::syncer::worker::Pair;
-use crate::upstream::Resource;
-use crate::upstream::resources::{EVENTS, PODS, SECRETS};
 
 /// Why a plan was not carried out to its end.
 #[derive(Debug)]

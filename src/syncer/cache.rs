@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::Value;
 
+use crate::translate::summary::Summary;
+
 /// One object as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -20,6 +22,9 @@ pub struct Entry {
     /// Of everything that plans look at, also of what is not kept.
     digest: u64,
     json: Box<[u8]>,
+    /// About the bytes that the parsed object takes.
+    weight: u32,
+    summary: Option<Summary>,
 }
 
 /// Objects of one kind on one side.
@@ -61,11 +66,24 @@ impl Entry {
         let digest = hasher.finish();
         keep(projected);
         let json = serde_json::to_vec(projected).unwrap_or_default().into_boxed_slice();
-        Self { uid, version, digest, json }
+        let weight = u32::try_from(weight(projected)).unwrap_or(u32::MAX);
+        Self { uid, version, digest, json, weight, summary: None }
+    }
+
+    /// With what plans of other objects read of it.
+    pub fn with_summary(self, summary: Option<Summary>) -> Self {
+        Self { summary, ..self }
+    }
+
+    /// What plans of other objects read of it.
+    pub fn summary(&self) -> Option<&Summary> {
+        self.summary.as_ref()
     }
 
     /// The object, with its resourceVersion.
     pub fn object(&self) -> Value {
+        #[cfg(test)]
+        PARSES.with(|count| count.set(count.get() + 1));
         let mut object: Value = serde_json::from_slice(&self.json).unwrap_or_default();
         if self.version > 0
             && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
@@ -78,6 +96,11 @@ impl Entry {
     /// Whether a plan could see a difference.
     pub fn differs(&self, other: &Self) -> bool {
         self.digest != other.digest || self.uid != other.uid
+    }
+
+    /// About the bytes that [`Entry::object`] takes, known without a parse.
+    pub fn weight(&self) -> usize {
+        usize::try_from(self.weight).unwrap_or(usize::MAX)
     }
 
     /// Bytes held.
@@ -183,6 +206,11 @@ impl<K: Ord + Clone> Store<K> {
         }
     }
 
+    /// Whether a list of this version would be of an older state than the watch has delivered: the history began anew.
+    pub fn is_rewound(&self, version: u64) -> bool {
+        version > 0 && version < self.delivered
+    }
+
     /// A whole list. Returns the keys that changed, came or went (then with what they were). Own writes newer than the list stay, unless the
     /// server's history began anew (its versions are behind what it delivered once).
     pub fn replace(&mut self, list: Vec<(K, Entry)>, version: u64) -> Vec<(K, Option<Entry>)> {
@@ -243,6 +271,30 @@ impl SharedState {
         };
         self.0.swap(number, Ordering::AcqRel) != number
     }
+}
+
+/// About the bytes of memory that a value takes: a map is a tree whose smallest node has room for eleven entries.
+fn weight(value: &Value) -> usize {
+    const NODE: usize = 640;
+    const ENTRY: usize = 112;
+    const ITEM: usize = 40;
+    const TEXT: usize = 16;
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len() + TEXT,
+        Value::Array(items) => items.iter().map(|item| ITEM + weight(item)).sum(),
+        Value::Object(map) if map.is_empty() => 0,
+        Value::Object(map) => {
+            let entries: usize = map.iter().map(|(key, value)| key.len() + TEXT + weight(value)).sum();
+            entries + NODE.max(map.len() * ENTRY)
+        }
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread made a whole object of an entry.
+    pub(crate) static PARSES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// `metadata.{field}` as text, `""` when it is missing.

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::kubernetes::Resource;
 use crate::syncer::kind::{Reference, ResourceSyncer};
 use crate::syncer::queue::Item;
-use crate::upstream::Resource;
 
 /// All kinds, in a fixed order; cheap to clone.
 #[derive(Clone)]

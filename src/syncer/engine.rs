@@ -11,13 +11,16 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::clock::Clock;
 use crate::config::SyncerConfig;
+use crate::kubernetes::api::SharedCluster;
+use crate::kubernetes::resources::SERVICES;
+use crate::kubernetes::rights::Access;
+use crate::kubernetes::{ListOptions, Resource};
 use crate::names::{TenantId, keys};
-use crate::rights::Access;
+use crate::runtime::clock::Clock;
+use crate::runtime::task::{self, Task};
 use crate::syncer::cache::SourceState;
 use crate::syncer::catalog::Catalog;
-use crate::syncer::cluster::SharedCluster;
 use crate::syncer::host::{Affected, HostStore, Place, Witness, pack_host};
 use crate::syncer::kind::{HostScope, ObjectKey};
 use crate::syncer::made_up::{MadeUp, OwnPlace};
@@ -25,9 +28,8 @@ use crate::syncer::queue::{Item, Queue, TenantNumber, Urgency};
 use crate::syncer::source::{Feed, Incoming, Source, StandIn};
 use crate::syncer::stats::{Snapshot, Stats};
 use crate::syncer::tenant::{Member, Origin, TenantState, Touched, pack_virtual};
-use crate::syncer::{adopt, drift, kubernetes_service, worker};
-use crate::task::{self, Task};
-use crate::upstream::{ListOptions, Resource};
+use crate::syncer::{adopt, deletions, dns_service, drift, kubernetes_service, recover, store, worker};
+use crate::translate::service;
 
 /// What an engine is made of.
 pub struct Settings {
@@ -194,10 +196,18 @@ impl Engine {
         let engine = Arc::clone(self);
         let owned = Arc::clone(&tenant);
         tenant.own(task::spawn("sync-tenant", async move {
+            store::settle(&engine, &owned).await;
             kubernetes_service::settle(&engine, &owned).await;
             let later = adopt::settle(&engine, &owned).await;
             engine.start_sources(&owned);
-            tokio::join!(kubernetes_service::guard(&engine, &owned), adopt::follow(&engine, &owned, later));
+            tokio::join!(
+                store::follow(&engine, &owned),
+                deletions::follow(&engine, &owned),
+                recover::collect_abandoned(&engine, &owned),
+                kubernetes_service::guard(&engine, &owned),
+                dns_service::guard(&engine, &owned),
+                adopt::follow(&engine, &owned, later),
+            );
         }));
     }
 
@@ -215,12 +225,14 @@ impl Engine {
     }
 
     fn rebind(&self, tenant: &Arc<TenantState>, member: Member) {
+        tenant.store.doubt();
         tenant.rebind(member);
         for host in tenant.kinds.iter().filter_map(|k| k.host.as_ref()) {
             host.reindex(&self.catalog, tenant);
         }
         self.push_all(tenant);
         tenant.service_changed.notify_one();
+        tenant.dns_service_changed.notify_one();
     }
 
     fn place(self: &Arc<Self>, place: Place) -> Arc<HostStore> {
@@ -249,7 +261,7 @@ impl Engine {
             swapped: self.host_swapped.subscribe(),
             access: self.access.clone(),
             stand_in,
-            identity: None,
+            store: None,
             clock: self.clock.clone(),
             relist_after: self.config.drift_interval.0 * RELIST_INTERVALS,
             owner,
@@ -289,7 +301,7 @@ impl Engine {
                 swapped: tenant.swapped.subscribe(),
                 access: Access::granted(),
                 stand_in: None,
-                identity: Some(Arc::clone(&tenant.identity)),
+                store: Some(Arc::clone(&tenant.store)),
                 clock: self.clock.clone(),
                 relist_after: self.config.drift_interval.0 * RELIST_INTERVALS,
                 owner: tenant.id.to_string(),
@@ -312,8 +324,12 @@ impl Engine {
                 self.push(tenant, referrer);
             }
         }
-        if item.key.name == "kubernetes" && self.catalog.kind(item.kind).resource().kind == "Service" {
-            tenant.service_changed.notify_one();
+        if self.catalog.kind(item.kind).resource() == SERVICES {
+            match item.key.name.as_str() {
+                "kubernetes" if item.key.namespace == "default" => tenant.service_changed.notify_one(),
+                service::DNS_NAME => tenant.dns_service_changed.notify_one(),
+                _ => {}
+            }
         }
         self.push(tenant, item);
     }
@@ -372,7 +388,8 @@ impl Engine {
         }
     }
 
-    fn push_all(&self, tenant: &TenantState) {
+    /// Wants everything of a tenant looked at.
+    pub fn push_all(&self, tenant: &TenantState) {
         for (kind, _) in self.catalog.iter() {
             self.push_kind(tenant, kind);
         }

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 
 use crate::names::HostNamespace;
+use crate::runtime::task::Task;
 use crate::syncer::cache::{Entry, SharedState, SourceState, Store, mark};
 use crate::syncer::catalog::Catalog;
 use crate::syncer::kind::{Direction, ResourceSyncer};
@@ -15,7 +16,6 @@ use crate::syncer::queue::Item;
 use crate::syncer::source::Incoming;
 use crate::syncer::tenant::{Origin, TenantState, key_of};
 use crate::syncer::tokens;
-use crate::task::Task;
 
 /// Where host objects of a kind are watched.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,8 +1,11 @@
 //! What a kind is to the engine: pure functions from two objects to a plan. No IO, no clock, no client.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use crate::upstream::Resource;
+use crate::kubernetes::Resource;
+use crate::translate::summary::{NamespaceSummary, ServiceSummary, Summary};
 
 /// What the pure functions may know of a tenant.
 pub use crate::translate::View as TenantView;
@@ -34,18 +37,27 @@ pub struct Reference {
     pub key: ObjectKey,
 }
 
-/// Read access to what the engine has cached, for plans that depend on other objects. Lookups are by kind name.
+/// Read access to what the engine has cached, for plans that depend on other objects. Lookups are by kind name. Whole
+/// objects are given one at a time, by key; of what a plan wants many of there are summaries.
 pub trait Lookup {
     /// A virtual object of the tenant, projected.
     fn virtual_object(&self, kind: &str, key: &ObjectKey) -> Option<Value>;
-    /// All virtual objects of a kind in a namespace (`""` for all namespaces or cluster-scoped kinds), projected.
-    fn virtual_objects(&self, kind: &str, namespace: &str) -> Vec<Value>;
+    /// Keys of all virtual objects of a kind in a namespace.
+    fn virtual_keys(&self, kind: &str, namespace: &str) -> Vec<ObjectKey>;
+    /// All virtual Namespaces, by name.
+    fn namespaces(&self) -> Vec<Arc<NamespaceSummary>>;
+    /// All virtual Services of a namespace, by name.
+    fn services(&self, namespace: &str) -> Vec<Arc<ServiceSummary>>;
+    /// One virtual Service.
+    fn service(&self, key: &ObjectKey) -> Option<Arc<ServiceSummary>>;
     /// A host object of the tenant by the virtual object it stands for (namespaced kinds), projected.
     fn host_object(&self, kind: &str, key: &ObjectKey) -> Option<Value>;
     /// A cluster-scoped host object by name (nodes, classes, PVs), projected.
     fn host_cluster_object(&self, kind: &str, name: &str) -> Option<Value>;
-    /// Virtual objects that reference this one (reverse of [`ResourceSyncer::references`]), as (kind, key).
-    fn referrers(&self, kind: &str, key: &ObjectKey) -> Vec<(&'static str, ObjectKey)>;
+    /// Whether any virtual object references this one (reverse of [`ResourceSyncer::references`]).
+    fn is_referenced(&self, kind: &str, key: &ObjectKey) -> bool;
+    /// Objects of the kind `by` that reference this one, at most so many.
+    fn referrers(&self, kind: &str, key: &ObjectKey, by: &str, most: usize) -> Vec<ObjectKey>;
     /// A host object of the tenant by its host name, projected. None also means: no such index, the kinds then compute
     /// names of all virtual objects (slow; Events need it).
     fn host_object_named(&self, kind: &str, name: &str) -> Option<Value> {
@@ -90,7 +102,7 @@ pub enum Action {
         /// `""`, `status`, `ephemeralcontainers`, `resize`.
         subresource: &'static str,
         /// Body form.
-        kind: crate::upstream::PatchKind,
+        kind: crate::kubernetes::PatchKind,
         /// Patch.
         patch: Value,
     },
@@ -114,7 +126,7 @@ pub enum Action {
         /// `""` or `status`.
         subresource: &'static str,
         /// Body form.
-        kind: crate::upstream::PatchKind,
+        kind: crate::kubernetes::PatchKind,
         /// Patch; merge patches may carry `metadata.uid` as a precondition.
         patch: Value,
     },
@@ -261,6 +273,12 @@ pub trait ResourceSyncer: Send + Sync + 'static {
 
     /// Drops what no plan of this kind ever looks at (managedFields first), to keep caches small. Called for both sides.
     fn project(&self, object: Value, side: Direction) -> Value;
+
+    /// What plans of other objects read of a virtual object of this kind, kept beside it; see [`Lookup`].
+    fn summary(&self, virtual_object: &Value) -> Option<Summary> {
+        let _ = virtual_object;
+        None
+    }
 
     /// Identity of the virtual object that a host object stands for, from its annotations; None when it is not ours.
     fn virtual_key(&self, host: &Value, view: &TenantView) -> Option<ObjectKey>;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::kind::{Action, Involved, Lookup, ObjectKey, ResourceSyncer, TenantView};
+use super::kind::{Action, Involved, ObjectKey, ResourceSyncer, TenantView};
+use crate::kubernetes::{PatchKind, Resource};
 use crate::names::Limit;
 use crate::translate::{identity, json};
-use crate::upstream::{PatchKind, Resource};
 
 pub mod claim;
 pub mod cluster;
@@ -25,6 +25,8 @@ pub mod service;
 
 #[cfg(test)]
 mod adoption_tests;
+#[cfg(test)]
+mod restore_tests;
 #[cfg(test)]
 mod testing;
 
@@ -200,9 +202,4 @@ fn move_owners(resource: Resource, host: &Value, intent: &Value) -> Option<Actio
         kind: PatchKind::Merge,
         patch: json!({"metadata": {"uid": json::uid(host), "ownerReferences": owners}}),
     })
-}
-
-/// Whether anything uses this object.
-fn is_used(kind: &str, key: &ObjectKey, lookup: &dyn Lookup) -> bool {
-    !lookup.referrers(kind, key).is_empty()
 }

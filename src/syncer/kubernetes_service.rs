@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::error::{Kind, Result};
+use crate::kubernetes::resources::{ENDPOINT_SLICES, ENDPOINTS, SERVICES};
 use crate::syncer::cache::text;
 use crate::syncer::engine::Engine;
 use crate::syncer::tenant::{Member, TenantState};
-use crate::upstream::resources::{ENDPOINT_SLICES, ENDPOINTS, SERVICES};
 
 const NAME: &str = "kubernetes";
 const NAMESPACE: &str = "default";
@@ -57,6 +57,7 @@ pub async fn settle(engine: &Engine, tenant: &TenantState) {
 pub async fn guard(engine: &Engine, tenant: &TenantState) {
     loop {
         tenant.service_changed.notified().await;
+        tenant.store.until_believed().await;
         settle(engine, tenant).await;
         // A refused address is asked for again only after a while, whatever changes.
         if step(&tenant.bound()).await.is_err() {

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::kubernetes::Resource;
 use crate::syncer::cache::SourceState;
 use crate::syncer::host::Witness;
 use crate::syncer::source::{Feed, StandIn};
 use crate::translate::json;
-use crate::upstream::Resource;
 
 /// Where this process itself runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

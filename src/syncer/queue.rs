@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::runtime::clock::Clock;
 use crate::syncer::kind::ObjectKey;
 
 /// A tenant in this process; never used again after its removal.

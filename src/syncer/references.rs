@@ -44,6 +44,12 @@ impl References {
         self.reverse.get(to).map(|set| set.iter().cloned().collect()).unwrap_or_default()
     }
 
+    /// Who of one kind references it, at most so many.
+    pub fn referrers_of(&self, to: &Item, kind: u16, most: usize) -> Vec<Item> {
+        let all = self.reverse.get(to).into_iter().flatten();
+        all.filter(|item| item.kind == kind).take(most).cloned().collect()
+    }
+
     /// Whether anybody references it.
     pub fn is_referenced(&self, to: &Item) -> bool {
         self.reverse.contains_key(to)

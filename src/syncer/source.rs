@@ -1,25 +1,24 @@
 //! One watch of one kind in one place, kept alive: list (streamed when the server can), watch, reconnect, list again.
 //!
-//! Promises: the feed sees a complete list before it counts as synced; a 410, an overdue list or a server whose history
-//! began anew leads to a fresh list; a kind that may not be read is off until it may. Must not know what objects mean.
+//! Promises: the feed sees a complete list before it counts as synced; a 410, an overdue list or a newly accepted store
+//! leads to a fresh list, and only the known store's lists reach the feed; a kind that may not be read is off until it may.
+//! Must not know what objects mean.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
-use crate::rights::Access;
-use crate::syncer::cache::{Entry, SourceState, text};
-use crate::syncer::cluster::{Cluster, Events, SharedCluster};
+use crate::kubernetes::api::{Events, SharedCluster};
+use crate::kubernetes::rights::Access;
+use crate::kubernetes::{ListOptions, Resource, WatchEvent};
+use crate::runtime::clock::Clock;
+use crate::syncer::cache::{Entry, SourceState};
 use crate::syncer::kind::ObjectKey;
-use crate::upstream::resources::NAMESPACES;
-use crate::upstream::{ListOptions, Resource, WatchEvent};
+use crate::syncer::store::StoreGuard;
 
 /// An object on its way from the wire into a cache.
 #[derive(Debug)]
@@ -56,13 +55,6 @@ pub trait StandIn: Send + Sync + 'static {
     fn end(&self);
 }
 
-/// Which server it is: learned from a uid that lives as long as its data.
-#[derive(Debug, Default)]
-pub struct Identity {
-    uid: Mutex<String>,
-    epoch: AtomicU64,
-}
-
 /// One source.
 pub struct Source {
     /// What is watched.
@@ -81,8 +73,8 @@ pub struct Source {
     pub access: Access,
     /// What there is while it may not; None: the kind rests.
     pub stand_in: Option<Arc<dyn StandIn>>,
-    /// Notices that the server lost its data; None for the host.
-    pub identity: Option<Arc<Identity>>,
+    /// Whether the server has the store that is known; None for the host.
+    pub store: Option<Arc<StoreGuard>>,
     /// Time and jitter.
     pub clock: Clock,
     /// A list older than this is made again, in case an event was lost.
@@ -103,26 +95,6 @@ struct Progress {
 const SILENCE: Duration = Duration::from_secs(720);
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(30);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(20);
-
-impl Identity {
-    /// Asks the server who it is; a change begins a new epoch.
-    async fn check(&self, cluster: &dyn Cluster) -> Result<()> {
-        let Some(namespace) = cluster.get(&NAMESPACES, None, "kube-system").await? else { return Ok(()) };
-        let uid = text(&namespace, "uid");
-        let mut known = self.uid.lock();
-        if *known != uid {
-            if !known.is_empty() {
-                self.epoch.fetch_add(1, Ordering::AcqRel);
-            }
-            uid.clone_into(&mut known);
-        }
-        Ok(())
-    }
-
-    fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
-    }
-}
 
 impl Source {
     /// Runs until dropped.
@@ -152,6 +124,9 @@ impl Source {
             };
             if !wait.is_zero() {
                 tokio::time::sleep(self.clock.jitter(wait)).await;
+            }
+            if let Some(store) = &self.store {
+                store.until_believed().await;
             }
         }
     }
@@ -203,10 +178,10 @@ impl Source {
     async fn follow(&mut self, progress: &mut Progress) -> Result<()> {
         let cluster = (self.cluster)();
         self.swapped.mark_unchanged();
-        if let Some(identity) = &self.identity {
-            identity.check(&*cluster).await?;
-            if identity.epoch() != progress.epoch {
-                progress.epoch = identity.epoch();
+        if let Some(store) = &self.store {
+            store.check_recent(&*cluster, &self.clock).await?;
+            if store.epoch() != progress.epoch {
+                progress.epoch = store.epoch();
                 progress.version = None;
             }
         }
@@ -286,6 +261,7 @@ impl Source {
         }
         let (items, version) = cluster.list(&self.resource, self.namespace.as_deref(), &self.options).await?;
         let list = items.into_iter().map(|object| self.feed.pack(object)).collect();
+        self.confirm(cluster).await?;
         self.listed(list, version.clone(), progress);
         self.watch(cluster, &version).await
     }
@@ -308,12 +284,21 @@ impl Source {
                     }
                 }
                 Some(WatchEvent::Bookmark { resource_version, initial_events_end: true }) => {
+                    self.confirm(cluster).await?;
                     self.listed(list.into_values().collect(), resource_version, progress);
                     return Ok(events);
                 }
                 Some(WatchEvent::Bookmark { .. }) => {}
                 None => return Err(Error::new(Side::Own, Kind::Closed, "the list ended early")),
             }
+        }
+    }
+
+    /// A list replaces all that is known: the server may have come back with another store since it was asked last.
+    async fn confirm(&self, cluster: &SharedCluster) -> Result<()> {
+        match &self.store {
+            Some(store) => store.check(&**cluster, &self.clock).await,
+            None => Ok(()),
         }
     }
 

@@ -2,26 +2,29 @@
 //!
 //! Promises: dropping it frees everything; store and reference index change together. Does no IO.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::crd::OnLoss;
+use crate::kubernetes::api::SharedCluster;
 use crate::names::TenantId;
+use crate::runtime::task::Task;
 use crate::syncer::cache::{Entry, SharedState, SourceState, Store};
 use crate::syncer::catalog::Catalog;
-use crate::syncer::cluster::SharedCluster;
+use crate::syncer::deletions::Deletions;
 use crate::syncer::explain::Explained;
 use crate::syncer::host::HostStore;
 use crate::syncer::kind::{Direction, HostScope, ObjectKey, ResourceSyncer, TenantView};
 use crate::syncer::queue::{Item, TenantNumber};
 use crate::syncer::references::References;
-use crate::syncer::source::{Identity, Incoming};
-use crate::task::Task;
+use crate::syncer::source::Incoming;
+use crate::syncer::store::StoreGuard;
 
 /// A tenant as the engine is told of it.
 #[derive(Clone)]
@@ -34,6 +37,8 @@ pub struct Member {
     pub fingerprint: String,
     /// Host objects that vcluster made for it are taken over before anything is planned.
     pub adopts: bool,
+    /// What becomes of its copies when its store is lost.
+    pub on_loss: OnLoss,
 }
 
 /// One tenant.
@@ -48,14 +53,20 @@ pub struct TenantState {
     /// By index of the catalog.
     pub kinds: Vec<KindState>,
     references: Mutex<References>,
-    /// Which server it is.
-    pub identity: Arc<Identity>,
+    /// Whether what its API server says is believed.
+    pub store: Arc<StoreGuard>,
+    /// Deletions that nobody asked for.
+    pub deletions: Deletions,
     /// Ends all its work.
     pub closed: CancellationToken,
     /// What its users were told already.
     pub explained: Explained,
     /// Its `kubernetes` Service may not be right any more.
     pub service_changed: Notify,
+    /// Held while one of its objects that take much memory is worked on.
+    pub heavy: Semaphore,
+    /// The same of its `kube-dns` Service.
+    pub dns_service_changed: Notify,
     tasks: Mutex<Vec<Task>>,
     ready: AtomicBool,
     announced: AtomicBool,
@@ -64,6 +75,8 @@ pub struct TenantState {
 
 /// One kind of one tenant.
 pub struct KindState {
+    /// For people.
+    pub plural: &'static str,
     /// Virtual objects.
     pub objects: RwLock<Store<ObjectKey>>,
     /// Whether they are all known.
@@ -73,6 +86,8 @@ pub struct KindState {
     index: RwLock<HostIndex>,
     /// Nothing of it is planned: what vcluster left of it could not be taken over yet.
     pub held: AtomicBool,
+    /// Virtual objects whose end the watch has shown, as long as their copies stand.
+    ended: Mutex<HashSet<ObjectKey>>,
     /// For kinds without a virtual watch: host versions that were carried over completely.
     pub carried: Mutex<HashMap<ObjectKey, u64>>,
 }
@@ -111,11 +126,13 @@ impl TenantState {
             .map(|((_, kind), host)| {
                 let state = if kind.watches_virtual() { SourceState::Starting } else { SourceState::Synced };
                 KindState {
+                    plural: kind.resource().plural,
                     objects: RwLock::default(),
                     state: SharedState::new(state),
                     host,
                     index: RwLock::default(),
                     held: AtomicBool::new(false),
+                    ended: Mutex::default(),
                     carried: Mutex::default(),
                 }
             })
@@ -127,10 +144,13 @@ impl TenantState {
             swapped: watch::Sender::new(0),
             kinds,
             references: Mutex::default(),
-            identity: Arc::default(),
+            store: Arc::default(),
+            deletions: Deletions::new(catalog.len()),
             closed: CancellationToken::new(),
             explained: Explained::default(),
             service_changed: Notify::new(),
+            heavy: Semaphore::new(1),
+            dns_service_changed: Notify::new(),
             tasks: Mutex::default(),
             ready: AtomicBool::new(false),
             announced: AtomicBool::new(false),
@@ -169,6 +189,19 @@ impl TenantState {
     pub fn close(&self) {
         self.closed.cancel();
         self.tasks.lock().clear();
+    }
+
+    /// Forgets what another store said: nothing is planned before the lists of the new one are there.
+    pub fn begin_anew(&self, catalog: &Catalog) {
+        self.ready.store(false, Ordering::Release);
+        self.announced.store(false, Ordering::Release);
+        for (kind, _) in catalog.iter().filter(|(_, syncer)| syncer.watches_virtual()) {
+            let state = self.kind(kind);
+            state.state.set(SourceState::Starting);
+            *state.objects.write() = Store::default();
+            state.ended.lock().clear();
+        }
+        *self.references.lock() = References::default();
     }
 
     /// Whether every source has its list (or is off): before that nothing is planned, since plans look at other kinds.
@@ -212,15 +245,37 @@ impl TenantState {
             Origin::Watch => objects.observe(key.clone(), entry),
             Origin::Answer => objects.learn(key.clone(), entry),
         };
+        if objects.get(&key).is_some() {
+            self.kind(kind).ended.lock().remove(&key);
+        }
         let references = if differs { self.references.lock().set(&Item { kind, key }, to) } else { Vec::new() };
         Touched { differs, references }
     }
 
     /// A virtual object ended.
     pub fn release(&self, kind: u16, key: &ObjectKey, uid: &str, version: u64) -> Touched {
-        let mut objects = self.kind(kind).objects.write();
+        let state = self.kind(kind);
+        let mut objects = state.objects.write();
         let differs = objects.forget(key, uid, version);
+        if objects.get(key).is_none() && state.index.read().by_key.contains_key(key) {
+            state.ended.lock().insert(key.clone());
+        }
         self.drop_references(kind, key, differs)
+    }
+
+    /// Whether the watch has shown the end of this virtual object, whose copy still stands.
+    pub fn saw_end(&self, kind: u16, key: &ObjectKey) -> bool {
+        self.kind(kind).ended.lock().contains(key)
+    }
+
+    /// Every copy of one kind: which virtual object, and its name on the host.
+    pub fn copies(&self, kind: u16) -> Vec<(ObjectKey, String)> {
+        self.kind(kind).index.read().by_key.iter().map(|(key, name)| (key.clone(), name.clone())).collect()
+    }
+
+    /// The virtual object that a host object of this name stands for.
+    pub fn virtual_of(&self, kind: u16, host_name: &str) -> Option<ObjectKey> {
+        self.kind(kind).index.read().by_name.get(host_name).cloned()
     }
 
     /// A read found that it is gone.
@@ -255,6 +310,11 @@ impl TenantState {
             })
             .collect();
         let mut objects = self.kind(kind).objects.write();
+        if objects.is_rewound(version) {
+            tracing::warn!(tenant = %self.id, kind = self.kind(kind).plural, version,
+                "the versions of the API server went back: was it restored from a backup?");
+            self.deletions.rewound(tokio::time::Instant::now());
+        }
         let changed = objects.replace(list, version);
         let mut references = self.references.lock();
         let mut touched = Vec::new();
@@ -268,6 +328,11 @@ impl TenantState {
     /// Who references a virtual object.
     pub fn referrers(&self, item: &Item) -> Vec<Item> {
         self.references.lock().referrers(item)
+    }
+
+    /// Those of one kind, at most so many.
+    pub fn referrers_of(&self, item: &Item, kind: u16, most: usize) -> Vec<Item> {
+        self.references.lock().referrers_of(item, kind, most)
     }
 
     /// Whether anybody does.
@@ -303,6 +368,7 @@ impl TenantState {
             index.by_name.remove(name);
             if index.by_key.get(old).is_some_and(|n| n == name) {
                 index.by_key.remove(old);
+                self.kind(kind).ended.lock().remove(old);
             }
         }
         if let Some(new) = &new {
@@ -366,13 +432,15 @@ pub fn identify(syncer: &dyn ResourceSyncer, object: &Value, view: &TenantView) 
 pub fn pack_virtual(syncer: &dyn ResourceSyncer, object: Value) -> Incoming {
     let mut value = syncer.project(object, Direction::Down);
     let lean = syncer.fetch_body_on_demand();
+    let summary = syncer.summary(&value);
     let entry = Entry::new(&mut value, |kept| {
         if lean && let Some(map) = kept.as_object_mut() {
             for body in ["data", "binaryData", "stringData"] {
                 map.remove(body);
             }
         }
-    });
+    })
+    .with_summary(summary);
     Incoming { key: key_of(&value), entry, value }
 }
 

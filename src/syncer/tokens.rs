@@ -11,18 +11,18 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Kind, Result};
+use crate::kubernetes::api::Cluster;
+use crate::kubernetes::resources::SERVICE_ACCOUNTS;
 use crate::names::{ClusterName, keys};
 use crate::syncer::cache::{mark, text};
-use crate::syncer::cluster::Cluster;
 use crate::syncer::kind::{ObjectKey, TenantView, TokenSpec};
-use crate::upstream::resources::SERVICE_ACCOUNTS;
+use crate::translate::pod::{TOKEN_KIND, TOKEN_SPEC, volumes};
 
 /// Annotation on a token Secret: when its tokens are to be made anew.
 pub const REFRESH_AT: &str = "portico.dev/token-refresh-at";
-/// Annotation on a token Secret: what it was made for; another wish makes it anew.
-const SPEC: &str = "portico.dev/token-spec";
-/// What a token Secret records as its kind, so that it stands for no virtual Secret.
-const OBJECT_KIND: &str = "ServiceAccountToken";
+
+/// Requests of one pod that run at the same time.
+const AT_ONCE: usize = 4;
 
 /// What a pod needs.
 #[derive(Debug, Clone, Copy)]
@@ -58,9 +58,8 @@ impl std::fmt::Debug for Minted {
 
 impl Wish<'_> {
     fn spec(&self) -> String {
-        let tokens: Vec<String> =
-            self.tokens.iter().map(|t| format!("{}={}@{}", t.key, t.audience, t.expiration_seconds)).collect();
-        format!("{} {} {}", self.pod_uid, self.service_account, tokens.join(","))
+        let tokens = self.tokens.iter().map(|t| (t.key.as_str(), t.audience.as_str(), t.expiration_seconds));
+        volumes::token_spec(self.pod_uid, self.service_account, tokens)
     }
 
     /// How long a found Secret is still good for this pod; None when it must be made anew.
@@ -69,7 +68,7 @@ impl Wish<'_> {
         if !owners.iter().any(|o| o.get("uid").and_then(Value::as_str) == Some(host_pod_uid)) {
             return None;
         }
-        if mark(secret, "annotations", SPEC)? != self.spec() || !text(secret, "deletionTimestamp").is_empty() {
+        if mark(secret, "annotations", TOKEN_SPEC)? != self.spec() || !text(secret, "deletionTimestamp").is_empty() {
             return None;
         }
         let refresh_at: Timestamp = mark(secret, "annotations", REFRESH_AT)?.parse().ok()?;
@@ -79,8 +78,11 @@ impl Wish<'_> {
 
     /// Asks the tenant for every token.
     pub async fn mint(&self, tenant: &dyn Cluster, now: Timestamp) -> Result<Minted> {
-        let requests = self.tokens.iter().map(|spec| self.request(tenant, spec));
-        let answers = futures::future::try_join_all(requests).await?;
+        let mut answers = Vec::with_capacity(self.tokens.len());
+        for some in self.tokens.chunks(AT_ONCE) {
+            let requests = some.iter().map(|spec| self.request(tenant, spec));
+            answers.extend(futures::future::try_join_all(requests).await?);
+        }
         let mut data = Map::new();
         let mut lifetime = i64::MAX;
         for (spec, (token, expires)) in self.tokens.iter().zip(answers) {
@@ -138,11 +140,11 @@ impl Minted {
                 "namespace": view.namespace().as_str(),
                 "labels": {keys::CLUSTER: view.cluster().as_str(), keys::NAMESPACE: self.pod.namespace},
                 "annotations": {
-                    keys::OBJECT_KIND: OBJECT_KIND,
+                    keys::OBJECT_KIND: TOKEN_KIND,
                     keys::OBJECT_NAME: self.pod.name,
                     keys::OBJECT_NAMESPACE: self.pod.namespace,
                     keys::OBJECT_UID: self.pod_uid,
-                    SPEC: self.spec,
+                    TOKEN_SPEC: self.spec,
                     REFRESH_AT: self.refresh_at.to_string(),
                 },
                 "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}],
@@ -155,7 +157,7 @@ impl Minted {
 /// The virtual pod that a host object carries tokens for, if it is a token Secret of this cluster.
 pub fn pod_of(object: &Value, cluster: &ClusterName) -> Option<ObjectKey> {
     let ours = mark(object, "labels", keys::CLUSTER)? == cluster.as_str()
-        && mark(object, "annotations", keys::OBJECT_KIND)? == OBJECT_KIND;
+        && mark(object, "annotations", keys::OBJECT_KIND)? == TOKEN_KIND;
     let name = mark(object, "annotations", keys::OBJECT_NAME)?.to_owned();
     let namespace = mark(object, "annotations", keys::OBJECT_NAMESPACE)?.to_owned();
     ours.then_some(ObjectKey { namespace, name })

@@ -1,14 +1,19 @@
 //! What plans may look up beside their own object: the caches of one tenant, read only.
+//!
+//! Promises: one object is parsed for one question; whatever asks for many gets keys or summaries, and parses nothing.
+
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::rights::Access;
+use crate::kubernetes::Resource;
+use crate::kubernetes::rights::Access;
 use crate::syncer::cache::Entry;
 use crate::syncer::catalog::Catalog;
 use crate::syncer::kind::{HostScope, Lookup, ObjectKey};
 use crate::syncer::queue::Item;
 use crate::syncer::tenant::{TenantState, identify};
-use crate::upstream::Resource;
+use crate::translate::summary::{NamespaceSummary, ServiceSummary, Summary};
 
 /// One tenant's caches. Bodies of kinds that are fetched on demand are not in them.
 pub struct Caches<'a> {
@@ -22,21 +27,47 @@ pub struct Caches<'a> {
     pub now_unix: i64,
 }
 
+impl Caches<'_> {
+    /// Something of each entry of a kind in a namespace (cluster-scoped kinds: in ""), without a parse.
+    fn in_namespace<T>(&self, kind: &str, namespace: &str, pick: impl Fn(&ObjectKey, &Entry) -> Option<T>) -> Vec<T> {
+        let Some(kind) = self.catalog.index(kind) else { return Vec::new() };
+        let objects = self.tenant.kind(kind).objects.read();
+        let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
+        let range = objects.range_from(first).take_while(|(key, _)| key.namespace == namespace);
+        range.filter_map(|(key, entry)| pick(key, entry)).collect()
+    }
+}
+
+fn service(entry: &Entry) -> Option<Arc<ServiceSummary>> {
+    match entry.summary()? {
+        Summary::Service(service) => Some(Arc::clone(service)),
+        Summary::Namespace(_) => None,
+    }
+}
+
 impl Lookup for Caches<'_> {
     fn virtual_object(&self, kind: &str, key: &ObjectKey) -> Option<Value> {
         let kind = self.tenant.kind(self.catalog.index(kind)?);
         kind.objects.read().get(key).map(Entry::object)
     }
 
-    fn virtual_objects(&self, kind: &str, namespace: &str) -> Vec<Value> {
-        let Some(kind) = self.catalog.index(kind) else { return Vec::new() };
-        let objects = self.tenant.kind(kind).objects.read();
-        if namespace.is_empty() {
-            return objects.iter().map(|(_, entry)| entry.object()).collect();
-        }
-        let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
-        let range = objects.range_from(first).take_while(|(key, _)| key.namespace == namespace);
-        range.map(|(_, entry)| entry.object()).collect()
+    fn virtual_keys(&self, kind: &str, namespace: &str) -> Vec<ObjectKey> {
+        self.in_namespace(kind, namespace, |key, _| Some(key.clone()))
+    }
+
+    fn namespaces(&self) -> Vec<Arc<NamespaceSummary>> {
+        self.in_namespace("Namespace", "", |_, entry| match entry.summary()? {
+            Summary::Namespace(namespace) => Some(Arc::clone(namespace)),
+            Summary::Service(_) => None,
+        })
+    }
+
+    fn services(&self, namespace: &str) -> Vec<Arc<ServiceSummary>> {
+        self.in_namespace("Service", namespace, |_, entry| service(entry))
+    }
+
+    fn service(&self, key: &ObjectKey) -> Option<Arc<ServiceSummary>> {
+        self.tenant.kind(self.catalog.index("Service")?).objects.read().get(key).and_then(service)
     }
 
     fn host_object(&self, kind: &str, key: &ObjectKey) -> Option<Value> {
@@ -52,10 +83,14 @@ impl Lookup for Caches<'_> {
         host.objects.read().get(&name.to_owned()).map(Entry::object)
     }
 
-    fn referrers(&self, kind: &str, key: &ObjectKey) -> Vec<(&'static str, ObjectKey)> {
-        let Some(kind) = self.catalog.index(kind) else { return Vec::new() };
-        let referrers = self.tenant.referrers(&Item { kind, key: key.clone() });
-        referrers.into_iter().map(|item| (self.catalog.kind(item.kind).resource().kind, item.key)).collect()
+    fn is_referenced(&self, kind: &str, key: &ObjectKey) -> bool {
+        self.catalog.index(kind).is_some_and(|kind| self.tenant.is_referenced(&Item { kind, key: key.clone() }))
+    }
+
+    fn referrers(&self, kind: &str, key: &ObjectKey, by: &str, most: usize) -> Vec<ObjectKey> {
+        let (Some(kind), Some(by)) = (self.catalog.index(kind), self.catalog.index(by)) else { return Vec::new() };
+        let found = self.tenant.referrers_of(&Item { kind, key: key.clone() }, by, most);
+        found.into_iter().map(|item| item.key).collect()
     }
 
     fn host_object_named(&self, kind: &str, name: &str) -> Option<Value> {
@@ -74,3 +109,6 @@ impl Lookup for Caches<'_> {
         self.now_unix
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! One object at a time: load both sides, let its kind plan, have the plan carried out, judge what went wrong.
 //!
 //! Promises: no plan before both lists are complete; nothing on the host is deleted on hearsay (a virtual object that
-//! the cache misses is asked for first); a panic in a plan costs that object a retry and nothing else.
+//! the cache misses is asked for first, of the store that is known; many at once wait, see [`deletions`]); a panic in a
+//! plan costs that object a retry and nothing else; what one object and the objects of one tenant take in memory while they
+//! are planned is bounded ([`bounds::WEIGHT`]).
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -10,16 +12,19 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 
 use crate::error::{Error, Kind, Result, Side};
 use crate::syncer::apply::{Execution, Stop};
 use crate::syncer::cache::{SourceState, text};
+use crate::syncer::deletions;
 use crate::syncer::engine::Engine;
 use crate::syncer::explain::in_tenant_words;
 use crate::syncer::kind::{Action, Direction, HostScope, Involved, ObjectKey, Plan};
 use crate::syncer::queue::{Item, Work};
-use crate::syncer::tenant::{Member, TenantState};
+use crate::syncer::tenant::{Member, TenantState, identify};
 use crate::syncer::view::Caches;
+use crate::translate::bounds;
 
 /// Both sides of one object as a plan sees them.
 pub struct Pair {
@@ -32,6 +37,8 @@ pub struct Pair {
 /// What the host refuses is tried again now and then: quotas and policies change.
 const REFUSED_RETRY: Duration = Duration::from_secs(20);
 const FOREIGN_RETRY: Duration = Duration::from_secs(45);
+/// Another large object of this tenant is in work.
+const HEAVY_RETRY: Duration = Duration::from_millis(200);
 /// One-way objects (Events) that the tenant refuses so often in a row are left.
 const LAST_TRY: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
@@ -76,11 +83,12 @@ async fn process(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item) -
     let state = tenant.kind(item.kind);
     let host_state = state.host.as_ref().map_or(SourceState::Synced, |host| host.state.get());
     let listed = state.state.get() == SourceState::Synced && host_state == SourceState::Synced;
-    if !tenant.is_ready() || !listed || state.held.load(Ordering::Acquire) {
-        // Everything is pushed again when the lists are there.
+    if !tenant.is_ready() || !listed || state.held.load(Ordering::Acquire) || !tenant.store.is_believed() {
+        // Everything is pushed again when the lists are there, or the store is believed again.
         return Ok(None);
     }
     let member = tenant.bound();
+    let Some(_turn) = weigh(engine, tenant, item).await? else { return Ok(None) };
     let Some(pair) = load(engine, tenant, &member, item).await? else { return Ok(None) };
     let host_version = pair.host.as_ref().map_or(0, |host| text(host, "resourceVersion").parse().unwrap_or(0));
     let one_way = !syncer.watches_virtual();
@@ -88,8 +96,16 @@ async fn process(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item) -
         return Ok(None);
     }
     let plan = plan(engine, tenant, &member, item, &pair);
-    if pair.virtual_object.is_none() && !one_way && plan.actions.iter().any(deletes_on_host) {
-        confirm_gone(engine, tenant, &member, item).await?;
+    if !one_way && plan.actions.iter().any(deletes_on_host) {
+        deletions::admit(engine, tenant, &member, item, &pair)?;
+        if pair.virtual_object.is_none() {
+            confirm_gone(engine, tenant, &member, item).await?;
+        }
+        // Last, so that it holds for the answer before it.
+        tenant.store.check_recent(&*member.api, &engine.clock).await?;
+    }
+    if pair.host.is_none() && pair.virtual_object.is_some() && plan.actions.iter().any(reports) {
+        confirm_gone_on_host(engine, tenant, &member, item).await?;
     }
     for reference in plan.requires {
         if let Some(item) = engine.catalog.item(reference) {
@@ -105,6 +121,29 @@ async fn process(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item) -
         state.carried.lock().insert(item.key.clone(), host_version);
     }
     Ok(again)
+}
+
+/// What an object takes in memory is known before it is parsed: one that takes too much is not, of those that take much a
+/// tenant has one in work at a time. None: nothing is to be done.
+async fn weigh<'t>(
+    engine: &Arc<Engine>,
+    tenant: &'t Arc<TenantState>,
+    item: &Item,
+) -> Result<Option<Option<SemaphorePermit<'t>>>, Stop> {
+    let weight = tenant.kind(item.kind).objects.read().get(&item.key).map_or(0, super::cache::Entry::weight);
+    if weight > bounds::WEIGHT {
+        let message = format!(
+            "not synced: it has so many small fields that it takes {weight} bytes of memory, at most {} are spent on one \
+             object; use fewer",
+            bounds::WEIGHT
+        );
+        explain(engine, tenant, item, "SyncDenied", &message).await;
+        return Ok(None);
+    }
+    if weight <= bounds::LIGHT {
+        return Ok(Some(None));
+    }
+    tenant.heavy.try_acquire().map(|turn| Some(Some(turn))).map_err(|_| Stop::Later(HEAVY_RETRY))
 }
 
 /// Both sides from the caches; bodies that are not kept are fetched. None: nothing is there or to be done.
@@ -151,6 +190,29 @@ fn deletes_on_host(action: &Action) -> bool {
     }
 }
 
+/// Says something about a copy: without one, that it is gone.
+fn reports(action: &Action) -> bool {
+    matches!(action, Action::PatchVirtual { subresource: "status", .. })
+}
+
+/// The cache misses the copy: is it really gone? What runs would be run a second time if it were reported as failed.
+async fn confirm_gone_on_host(engine: &Engine, tenant: &TenantState, member: &Member, item: &Item) -> Result<(), Stop> {
+    let syncer = engine.catalog.kind(item.kind);
+    let Some(name) = syncer.host_name(&item.key, &member.view).filter(|_| syncer.host_scope() == HostScope::Tenant)
+    else {
+        return Ok(());
+    };
+    let resource = syncer.resource();
+    let namespace = resource.namespaced.then(|| member.view.namespace().as_str());
+    match engine.host.get(&resource, namespace, &name).await? {
+        Some(found) if identify(syncer, &found, &member.view).as_ref() == Some(&item.key) => {
+            engine.learn_host(tenant, &resource, found, false);
+            Err(Stop::Later(Duration::from_millis(50)))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The cache misses the virtual object: is it really gone?
 async fn confirm_gone(engine: &Engine, tenant: &TenantState, member: &Member, item: &Item) -> Result<(), Stop> {
     let resource = engine.catalog.kind(item.kind).resource();
@@ -173,7 +235,7 @@ async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: Work, s
         Stop::Foreign => {
             let message =
                 "an object that is not managed by this virtual cluster has the name that its copy on the host needs";
-            explain(engine, tenant, &item, message).await;
+            explain(engine, tenant, &item, "SyncFailed", message).await;
             return work.retry(FOREIGN_RETRY);
         }
         Stop::Failed(error) => error,
@@ -263,16 +325,17 @@ async fn refresh(engine: &Engine, tenant: &TenantState, item: &Item) -> Result<(
 async fn explain_refusal(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item, error: &Error) {
     let view = &tenant.bound().view;
     let host_name = engine.catalog.kind(item.kind).host_name(&item.key, view).unwrap_or_default();
-    let said = in_tenant_words(error.message(), &host_name, &item.key, view);
-    explain(engine, tenant, item, &format!("the host cluster refuses: {said}")).await;
+    let said = bounds::cut(error.message(), bounds::MESSAGE_BYTES);
+    let said = in_tenant_words(said, &host_name, &item.key, view);
+    explain(engine, tenant, item, "SyncFailed", &format!("the host cluster refuses: {said}")).await;
 }
 
-async fn explain(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item, message: &str) {
+async fn explain(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item, reason: &'static str, message: &str) {
     let Some(uid) = tenant.kind(item.kind).objects.read().get(&item.key).map(|entry| entry.uid.to_string()) else {
         return;
     };
     let resource = engine.catalog.kind(item.kind).resource();
     let key = ObjectKey { namespace: item.key.namespace.clone(), name: item.key.name.clone() };
     let involved = Involved { api_version: resource.api_version(), kind: resource.kind.to_owned(), key, uid };
-    super::apply::explain(engine, tenant, &involved, "SyncFailed", message, true).await;
+    super::apply::explain(engine, tenant, &involved, reason, message, true).await;
 }

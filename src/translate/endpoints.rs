@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
+use super::bounds::{self, Excess};
 use super::{View, identity, json};
 use crate::names::Limit;
 
@@ -27,6 +28,20 @@ pub struct Translated {
 pub fn is_derived_slice(slice: &Value) -> bool {
     let by = identity::label(slice, MANAGED_BY);
     by.starts_with("endpointslice-controller") || by.starts_with("endpointslicemirroring-controller")
+}
+
+/// What of Endpoints or a slice is more than crosses to the host.
+pub fn excess(object: &Value) -> Option<Excess> {
+    let list = |value: &Value, pointer: &str| json::items(value, pointer).len();
+    let subset = |subset: &Value| {
+        let addresses = list(subset, "/addresses") + list(subset, "/notReadyAddresses");
+        addresses.saturating_mul(list(subset, "/ports").max(1))
+    };
+    let subsets = json::items(object, "/subsets").iter().map(subset).fold(0, usize::saturating_add);
+    let addresses: usize = json::items(object, "/endpoints").iter().map(|e| list(e, "/addresses").max(1)).sum();
+    let slice = addresses.saturating_mul(list(object, "/ports").max(1));
+    let pairs = (subsets.saturating_add(slice), bounds::ENDPOINTS);
+    Excess::beyond("addresses times ports", "pairs", pairs, "use fewer ports or addresses")
 }
 
 /// The host Endpoints.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{View, diff, json};
+use super::{View, bounds, diff, json};
 
 /// Who a host event is about, in the tenant.
 #[derive(Debug, Clone)]
@@ -64,12 +64,14 @@ pub fn to_virtual(host: &Value, about: &About, view: &View) -> Value {
 }
 
 /// A message without host names: word by word, so that a name inside a longer one is never cut out. The host namespace is
-/// replaced where it stands beside a name or in quotes; it may be an ordinary word elsewhere.
+/// replaced where it stands beside a name or in quotes; it may be an ordinary word elsewhere. Names may grow: what is
+/// beyond [`bounds::MESSAGE_BYTES`] is cut.
 pub fn message(text: &str, about: &About, view: &View) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     let joins = |c: Option<char>| c.is_some_and(|c| matches!(c, '/' | '_' | '"'));
-    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
-    while !rest.is_empty() {
+    let mut rest = bounds::cut(text, bounds::MESSAGE_BYTES);
+    let mut out = String::with_capacity(rest.len());
+    while !rest.is_empty() && out.len() < bounds::MESSAGE_BYTES {
         let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
         let (word, tail) = rest.split_at(end);
         if word == view.namespace().as_str() && (joins(out.chars().next_back()) || joins(tail.chars().next())) {
@@ -82,6 +84,7 @@ pub fn message(text: &str, about: &About, view: &View) -> String {
         out.push_str(gap);
         rest = tail;
     }
+    out.truncate(bounds::cut(&out, bounds::MESSAGE_BYTES).len());
     out
 }
 

@@ -1,6 +1,6 @@
 //! Who a host object stands for: labels, annotations and owner on the way down, the recorded identity on the way back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -235,11 +235,11 @@ pub fn metadata_patch(host: &Value, intent: &Map<String, Value>) -> Option<Value
         let empty = Map::new();
         let wanted = intent.get(field).and_then(Value::as_object).unwrap_or(&empty);
         let found = host.pointer("/metadata").and_then(|m| m.get(field)).and_then(Value::as_object).unwrap_or(&empty);
-        let recorded: Vec<&str> = annotation(host, record).split(',').collect();
+        let recorded: HashSet<&str> = annotation(host, record).split(',').collect();
         let mut changes: Map<String, Value> =
             wanted.iter().filter(|(k, v)| found.get(*k) != Some(v)).map(|(k, v)| (k.clone(), v.clone())).collect();
         for key in found.keys().filter(|key| !wanted.contains_key(*key)) {
-            if recorded.contains(&key.as_str()) || is_ours_to_remove(key) {
+            if recorded.contains(key.as_str()) || is_ours_to_remove(key) {
                 changes.insert(key.clone(), Value::Null);
             }
         }

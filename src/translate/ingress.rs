@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::bounds::{self, Excess};
 use super::{View, identity, json};
 use crate::names::Limit;
 
@@ -42,8 +43,11 @@ const REFUSED: &[&str] = &[
     "global-",
 ];
 
-/// The annotation or path for which an Ingress is refused, and why.
+/// The annotation, path or number for which an Ingress is refused, and why.
 pub fn refusal(ingress: &Value) -> Option<String> {
+    if let Some(excess) = excess(ingress) {
+        return Some(excess.message());
+    }
     for (key, value) in json::strings(ingress, "/metadata/annotations") {
         let Some(name) = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)) else { continue };
         if name.contains("snippet") || REFUSED.iter().any(|refused| name.starts_with(refused)) {
@@ -73,9 +77,7 @@ pub fn to_host(ingress: &Value, view: &View) -> Option<Value> {
     let mut metadata = identity::metadata("networking.k8s.io/Ingress", ingress, view, Limit::Subdomain)?;
     json::within(&mut metadata, "annotations", |annotations| {
         for (key, value) in annotations.iter_mut() {
-            let named =
-                PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)).is_some_and(|n| SECRETS.contains(&n));
-            if let Some(secret) = value.as_str().filter(|_| named).and_then(|v| secret_of(v, namespace)) {
+            if let Some(secret) = value.as_str().filter(|_| names_a_secret(key)).and_then(|v| secret_of(v, namespace)) {
                 let name = identity::reference(namespace, secret, view, Limit::Subdomain);
                 *value = json!(format!("{}/{name}", view.namespace()));
             }
@@ -101,13 +103,28 @@ pub fn to_host(ingress: &Value, view: &View) -> Option<Value> {
 pub fn secrets(ingress: &Value) -> Vec<String> {
     let tls = json::items(ingress, "/spec/tls").iter().map(|tls| json::text(tls, "/secretName").to_owned());
     let named = json::strings(ingress, "/metadata/annotations").into_iter().filter_map(|(key, value)| {
-        let name = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix))?;
-        SECRETS.contains(&name).then(|| secret_of(&value, json::namespace(ingress)).map(str::to_owned)).flatten()
+        if names_a_secret(&key) { secret_of(&value, json::namespace(ingress)).map(str::to_owned) } else { None }
     });
     let mut all: Vec<String> = tls.chain(named).filter(|name| !name.is_empty()).collect();
     all.sort();
     all.dedup();
     all
+}
+
+/// Whether this annotation's value is the name of a Secret.
+pub(in crate::translate) fn names_a_secret(key: &str) -> bool {
+    PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)).is_some_and(|name| SECRETS.contains(&name))
+}
+
+/// What of it is more than crosses to the host: a shared controller writes all of it into its configuration.
+fn excess(ingress: &Value) -> Option<Excess> {
+    let list = |pointer: &str| json::items(ingress, pointer).len();
+    let beyond = |field: &str, what, found| {
+        Excess::beyond(field, what, (found, bounds::PATHS), "spread them over several Ingresses")
+    };
+    beyond("spec.rules", "rules", list("/spec/rules"))
+        .or_else(|| beyond("spec.rules[].http.paths", "paths", paths(ingress).count()))
+        .or_else(|| beyond("spec.tls", "entries", list("/spec/tls")))
 }
 
 fn paths(ingress: &Value) -> impl Iterator<Item = &Value> {

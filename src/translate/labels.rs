@@ -17,13 +17,24 @@ pub fn value<'a>(key: &str, value: &'a str, view: &View) -> Cow<'a, str> {
     if is_guarded(key, value, view) { Cow::Owned(appended(value, view)) } else { Cow::Borrowed(value) }
 }
 
+/// The tenant's value of a label that has this value on the host; None when no value becomes this one. A value that was cut
+/// to fit cannot be told from a tenant's own and stands for itself.
+pub fn original<'a>(key: &str, on_host: &'a str, view: &View) -> Option<&'a str> {
+    let shorter = on_host.strip_suffix(suffix(view).as_str());
+    [Some(on_host), shorter].into_iter().flatten().find(|of_tenant| value(key, of_tenant, view) == on_host)
+}
+
 /// A guarded value, or what becomes of one: the latter must move on as well, or two values would meet.
 fn is_guarded(key: &str, value: &str, view: &View) -> bool {
     if key == TEMPLATE_HASH {
         return view.owner.as_ref().is_none_or(|owner| !owner.controller);
     }
+    let guarded = &view.placement.guarded_labels;
+    if guarded.is_empty() {
+        return false;
+    }
     let suffix = suffix(view);
-    let guarded = view.placement.guarded_labels.iter().filter(|(guarded, _)| guarded == key);
+    let guarded = guarded.range((key.to_owned(), String::new())..).take_while(|(guarded, _)| guarded == key);
     guarded.map(|(_, guarded)| guarded).any(|guarded| {
         let mut value = value;
         loop {
@@ -94,6 +105,16 @@ mod tests {
             prop_assert_eq!(a == b, one == two);
             prop_assert!(one.len() <= LONGEST);
             prop_assert!(!matches!(&*one, "vc1" | ""), "{}", one);
+        }
+
+        #[test]
+        fn values_lead_back(a in "(vc1|control|)(-x-vc1){0,7}[a-z]{0,2}") {
+            let view = view();
+            for key in ["app", "tier", TEMPLATE_HASH] {
+                let on_host = value(key, &a, &view);
+                prop_assert_eq!(original(key, &on_host, &view), Some(a.as_str()));
+            }
+            prop_assert_eq!(original("app", "vc1", &view), None);
         }
     }
 }

@@ -2,14 +2,23 @@
 //!
 //! The host pod must behave as if it ran in the tenant: environment, downward API, tokens, DNS, volumes and affinity are
 //! the tenant's. It must see nothing of the host's API: no host service account, no host service links.
+//!
+//! Promises: a host pod grows with its virtual pod alone. What the tenant has beside it (Namespaces, Services) adds a
+//! bounded number of bytes, checked before they are written.
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::bounds::{self, Excess};
+use super::summary::{NamespaceSummary, ServiceSummary};
 use super::{View, diff, identity, json};
 use crate::names::Limit;
 
 pub mod dns;
 pub mod env;
+pub mod ephemeral;
+mod expansion;
 pub mod references;
 pub mod scheduling;
 pub mod status;
@@ -26,16 +35,42 @@ pub const LABELS: &str = "portico.dev/labels";
 pub const ANNOTATIONS: &str = "portico.dev/annotations";
 /// Annotation: fingerprint of the container resources that were last written.
 pub const RESOURCES: &str = "portico.dev/resources";
+/// Annotation: the tenant's `spec.subdomain`, which means nothing on the host and would be lost with the tenant's store.
+pub const SUBDOMAIN: &str = "portico.dev/subdomain";
+/// Annotation on a host pod that stands for another virtual pod than the one it was made for: the Secret that it mounts.
+pub const TOKEN_SECRET: &str = "portico.dev/token-secret";
+/// What a token Secret records as its kind, so that it stands for no virtual Secret.
+pub const TOKEN_KIND: &str = "ServiceAccountToken";
+/// Annotation on a token Secret: what it was made for (`volumes::token_spec`).
+pub const TOKEN_SPEC: &str = "portico.dev/token-spec";
 
 /// What the translation must know beside the pod.
 #[derive(Debug, Clone, Default)]
 pub struct Around {
-    /// Virtual Services of the pod's namespace.
-    pub services: Vec<Value>,
-    /// All virtual Namespaces.
-    pub namespaces: Vec<Value>,
+    /// Virtual Services of the pod's namespace by name; needed when it [has links](env::has_links).
+    pub services: Vec<Arc<ServiceSummary>>,
+    /// All virtual Namespaces; needed when it [selects some](scheduling::selects_namespaces).
+    pub namespaces: Vec<Arc<NamespaceSummary>>,
     /// Whether the pod's priority class may be used on the host.
     pub priority_class: bool,
+}
+
+/// A host pod to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Made {
+    /// The pod.
+    pub pod: Value,
+    /// Services that its environment has no room for, the last by name.
+    pub links_left_out: usize,
+}
+
+/// Why no host pod is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its name or namespace is not valid on the host.
+    Name,
+    /// It would be too much.
+    Excess(Excess),
 }
 
 /// One projected service-account token.
@@ -68,16 +103,22 @@ pub fn service_account(pod: &Value) -> &str {
     }
 }
 
-/// The tokens that a pod needs, None when it mounts none.
-pub fn tokens(pod: &Value, view: &View) -> Option<Tokens> {
+/// The tokens that a pod needs, None when it mounts none. A host pod that was made for another virtual pod mounts that
+/// one's Secret for ever.
+pub fn tokens(pod: &Value, host: Option<&Value>, view: &View) -> Option<Tokens> {
     let tokens = volumes::tokens(pod);
-    let secret = token_secret(pod, view)?;
+    let mounted = host.map(|host| identity::annotation(host, TOKEN_SECRET)).filter(|name| !name.is_empty());
+    let secret = mounted.map(str::to_owned).or_else(|| token_secret(pod, view))?;
     (!tokens.is_empty()).then(|| Tokens { service_account: service_account(pod).to_owned(), secret, tokens })
 }
 
 fn token_secret(pod: &Value, view: &View) -> Option<String> {
-    let purpose = format!("token/{}", json::uid(pod));
-    let name = identity::derived_host_name(&purpose, json::namespace(pod), json::name(pod), view, Limit::Subdomain)?;
+    token_secret_of((json::namespace(pod), json::name(pod)), json::uid(pod), view)
+}
+
+/// The token Secret of the pod of this namespace, name and uid.
+pub(in crate::translate) fn token_secret_of(key: (&str, &str), uid: &str, view: &View) -> Option<String> {
+    let name = identity::derived_host_name(&format!("token/{uid}"), key.0, key.1, view, Limit::Subdomain)?;
     Some(name.to_string())
 }
 
@@ -93,9 +134,27 @@ pub fn unsupported(pod: &Value) -> Option<(String, &'static str)> {
     })
 }
 
-/// The host pod at creation. None when the pod has no valid name.
-pub fn to_host(pod: &Value, around: &Around, view: &View) -> Option<Value> {
-    let mut metadata = metadata(pod, view)?;
+/// What of a pod alone is more than crosses to the host; nothing has been made for it yet. Ephemeral containers do not
+/// count: they come later, and are bounded by themselves.
+pub fn excess(pod: &Value) -> Option<Excess> {
+    let list = |list: &str| json::items(pod, &format!("/spec/{list}")).len();
+    let containers = (list("containers") + list("initContainers"), bounds::CONTAINERS);
+    let tokens = (volumes::count_tokens(pod), bounds::TOKENS);
+    let token_field = "spec.volumes[].projected.sources[].serviceAccountToken";
+    Excess::beyond("spec.containers and spec.initContainers", "containers together", containers, "use fewer")
+        .or_else(|| Excess::beyond(token_field, "tokens", tokens, "let containers share them"))
+        .or_else(|| scheduling::excess(pod))
+        .or_else(|| {
+            let what = "names of ConfigMaps, Secrets, claims and Endpoints";
+            Excess::beyond("spec", what, (references::count(pod), bounds::NAMES), "name fewer, with more in each")
+        })
+        .or_else(|| expansion::excess(pod))
+}
+
+/// The host pod at creation, of one that has no [`excess`].
+pub fn to_host(pod: &Value, around: &Around, view: &View) -> Result<Made, Refusal> {
+    let selected = scheduling::select(pod, &around.namespaces).map_err(Refusal::Excess)?;
+    let mut metadata = metadata(pod, view).ok_or(Refusal::Name)?;
     identity::record_keys(&mut metadata);
     let mut spec = pod.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
     for field in [
@@ -120,12 +179,13 @@ pub fn to_host(pod: &Value, around: &Around, view: &View) -> Option<Value> {
     spec.insert("enableServiceLinks".to_owned(), json!(false));
     spec.insert("hostname".to_owned(), json!(hostname(pod)));
     references::rename(&mut spec, pod, view);
-    volumes::translate(&mut spec, pod, token_secret(pod, view).unwrap_or_default().as_str());
-    env::translate(&mut spec, pod, &around.services, view);
+    volumes::translate(&mut spec, token_secret(pod, view).unwrap_or_default().as_str());
+    let links_left_out = env::translate(&mut spec, pod, &around.services, view);
     images(&mut spec, view);
     dns::translate(&mut spec, json::namespace(pod), view);
-    scheduling::translate(&mut spec, pod, &around.namespaces, view);
-    Some(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
+    scheduling::translate(&mut spec, pod, &selected, view);
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+    Ok(Made { pod, links_left_out })
 }
 
 /// Whole metadata of the host pod, as it should be now.
@@ -135,6 +195,10 @@ pub fn metadata(pod: &Value, view: &View) -> Option<Map<String, Value>> {
     annotations.insert(SERVICE_ACCOUNT.to_owned(), json!(service_account(pod)));
     annotations.insert(identity::APPLIED.to_owned(), json!(diff::fingerprint(&update::mutable(pod, view))));
     annotations.insert(RESOURCES.to_owned(), json!(diff::fingerprint(&update::resources(pod))));
+    let subdomain = json::text(pod, "/spec/subdomain");
+    if !subdomain.is_empty() {
+        annotations.insert(SUBDOMAIN.to_owned(), json!(subdomain));
+    }
     if env::refers_to(pod, "metadata.labels") {
         annotations.insert(LABELS.to_owned(), json!(env::lines(&json::strings(pod, "/metadata/labels"))));
     }
@@ -148,10 +212,12 @@ pub fn metadata(pod: &Value, view: &View) -> Option<Map<String, Value>> {
 /// What `hostname` says inside: the tenant's, else the pod's name as a DNS label.
 pub fn hostname(pod: &Value) -> String {
     let given = json::text(pod, "/spec/hostname");
-    if !given.is_empty() {
-        return given.to_owned();
-    }
-    let label: String = json::name(pod).chars().take(63).map(|c| if c == '.' { '-' } else { c }).collect();
+    if given.is_empty() { hostname_of(json::name(pod)) } else { given.to_owned() }
+}
+
+/// The hostname of a pod that does not choose one.
+pub(in crate::translate) fn hostname_of(name: &str) -> String {
+    let label: String = name.chars().take(63).map(|c| if c == '.' { '-' } else { c }).collect();
     label.trim_matches('-').to_owned()
 }
 

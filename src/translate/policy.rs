@@ -89,8 +89,13 @@ pub fn check(pod: &Value, level: PodSecurity) -> Option<Violation> {
 
 /// Whether one ephemeral container (by name) of a pod is what is wrong with it.
 pub fn check_container(pod: &Value, list: &str, index: usize, level: PodSecurity) -> Option<Violation> {
-    let prefix = format!("spec.{list}[{index}]");
-    violations(pod, level).into_iter().find(|v| v.field.starts_with(&prefix))
+    let mut found = Found(Vec::new());
+    let container = json::items(pod, &format!("/spec/{list}")).get(index)?;
+    if level != PodSecurity::Privileged {
+        let (pointer, field) = (format!("/spec/{list}/{index}"), format!("spec.{list}[{index}]"));
+        in_container(pod, (&pointer, &field), container, level, &mut found);
+    }
+    found.0.into_iter().next()
 }
 
 /// All violations.
@@ -100,7 +105,6 @@ pub fn violations(pod: &Value, level: PodSecurity) -> Vec<Violation> {
         return found.0;
     }
     let restricted = level == PodSecurity::Restricted;
-    let windows = json::text(pod, "/spec/os/name") == "windows";
     host_namespaces(pod, &mut found);
     volumes(pod, restricted, &mut found);
     apparmor_annotations(pod, &mut found);
@@ -110,12 +114,19 @@ pub fn violations(pod: &Value, level: PodSecurity) -> Vec<Violation> {
         found.unless(allowed, format!("spec.securityContext.sysctls[{index}].name"), "is not a safe sysctl");
     }
     for (pointer, field, container) in containers(pod) {
-        container_baseline(pod, &pointer, &field, container, &mut found);
-        if restricted {
-            container_restricted(pod, &field, container, windows, &mut found);
-        }
+        in_container(pod, (&pointer, &field), container, level, &mut found);
     }
     found.0
+}
+
+/// Of one container; `at` is its JSON pointer and its field path.
+fn in_container(pod: &Value, at: (&str, &str), container: &Value, level: PodSecurity, found: &mut Found) {
+    let (pointer, field) = at;
+    container_baseline(pod, pointer, field, container, found);
+    if level == PodSecurity::Restricted {
+        let windows = json::text(pod, "/spec/os/name") == "windows";
+        container_restricted(pod, field, container, windows, found);
+    }
 }
 
 struct Found(Vec<Violation>);

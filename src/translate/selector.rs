@@ -1,6 +1,6 @@
 //! Label selectors: confined to a tenant and its namespaces on the way down, and evaluated against labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -91,26 +91,65 @@ fn on_host(expression: &Value, view: &View) -> Value {
     expression
 }
 
+/// A `metav1.LabelSelector` made ready to be held against many sets of labels.
+#[derive(Debug, Default)]
+pub struct Compiled<'a> {
+    equal: Vec<(&'a str, &'a str)>,
+    expressions: Vec<Expression<'a>>,
+}
+
+#[derive(Debug)]
+struct Expression<'a> {
+    key: &'a str,
+    operator: &'a str,
+    values: HashSet<&'a str>,
+}
+
+impl<'a> Compiled<'a> {
+    /// None for null or what is no object: it selects nothing.
+    pub fn new(selector: &'a Value) -> Option<Self> {
+        selector.as_object()?;
+        let equal = selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten();
+        let expression = |expression: &'a Value| Expression {
+            key: json::text(expression, "/key"),
+            operator: json::text(expression, "/operator"),
+            values: json::items(expression, "/values").iter().filter_map(Value::as_str).collect(),
+        };
+        Some(Self {
+            equal: equal.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect(),
+            expressions: json::items(selector, "/matchExpressions").iter().map(expression).collect(),
+        })
+    }
+
+    /// What one evaluation costs at most; 0: it selects everything.
+    pub fn requirements(&self) -> usize {
+        self.equal.len() + self.expressions.len()
+    }
+
+    /// Whether it selects labels, of which `label` knows the values. An unknown operator selects nothing.
+    pub fn selects<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
+        self.equal.iter().all(|(key, value)| label(key) == Some(value))
+            && self.expressions.iter().all(|expression| expression.selects(label(expression.key)))
+    }
+}
+
+impl Expression<'_> {
+    fn selects(&self, found: Option<&str>) -> bool {
+        let listed = || found.is_some_and(|value| self.values.contains(value));
+        match self.operator {
+            "In" => listed(),
+            "NotIn" => !listed(),
+            "Exists" => found.is_some(),
+            "DoesNotExist" => found.is_none(),
+            _ => false,
+        }
+    }
+}
+
 /// Whether a `metav1.LabelSelector` selects these labels. Null selects nothing, an empty one everything, an unknown
 /// operator nothing.
 pub fn selects(selector: &Value, labels: &BTreeMap<String, String>) -> bool {
-    if !selector.is_object() {
-        return false;
-    }
-    json::strings(selector, "/matchLabels").iter().all(|(key, value)| labels.get(key) == Some(value))
-        && json::items(selector, "/matchExpressions").iter().all(|expression| expression_selects(expression, labels))
-}
-
-fn expression_selects(expression: &Value, labels: &BTreeMap<String, String>) -> bool {
-    let found = labels.get(json::text(expression, "/key"));
-    let listed = || found.is_some_and(|v| json::items(expression, "/values").iter().any(|i| i.as_str() == Some(v)));
-    match json::text(expression, "/operator") {
-        "In" => listed(),
-        "NotIn" => !listed(),
-        "Exists" => found.is_some(),
-        "DoesNotExist" => found.is_none(),
-        _ => false,
-    }
+    Compiled::new(selector).is_some_and(|compiled| compiled.selects(|key| labels.get(key).map(String::as_str)))
 }
 
 #[cfg(test)]

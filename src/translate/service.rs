@@ -1,7 +1,10 @@
 //! Services on their way down. Shared by the syncer and by the gateway, which makes the host Service first on a POST.
 
-use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 
+use serde_json::{Value, json};
+
+use super::bounds::{self, Excess};
 use super::{View, identity, json, selector};
 use crate::names::Limit;
 
@@ -10,8 +13,13 @@ pub const KIND: &str = "Service";
 /// Annotation on the host: the tenant's [`addresses`] that the host refused.
 pub const REFUSED: &str = "portico.dev/refused-addresses";
 
+/// Where charts look for the cluster's DNS.
+pub const DNS_NAMESPACE: &str = "kube-system";
+/// The same: its name.
+pub const DNS_NAME: &str = "kube-dns";
+
 /// Fields of `spec` that cross unchanged. `externalIPs` never does: it would take traffic of others (CVE-2020-8554).
-const FIELDS: &[&str] = &[
+pub(in crate::translate) const FIELDS: &[&str] = &[
     "type",
     "clusterIP",
     "clusterIPs",
@@ -36,9 +44,23 @@ pub fn is_api_service(namespace: &str, name: &str) -> bool {
     namespace == "default" && name == "kubernetes"
 }
 
+/// Whether a Service is the one by which a tenant finds Portico's DNS: Portico makes it inside and never syncs it, since its
+/// address is that of Portico's own Service on the host. One of that name with a selector or another address is a user's.
+pub fn is_dns_service(service: &Value, view: &View) -> bool {
+    let is_ours = || identity::is_from_host(service) && !has_selector(service);
+    let is_there = || json::text(service, "/spec/clusterIP").parse() == Ok(view.dns_service_ip);
+    json::namespace(service) == DNS_NAMESPACE && json::name(service) == DNS_NAME && (is_ours() || is_there())
+}
+
 /// Whether host controllers make its endpoints: it has a selector.
 pub fn has_selector(service: &Value) -> bool {
     service.pointer("/spec/selector").and_then(Value::as_object).is_some_and(|map| !map.is_empty())
+}
+
+/// What of a Service is more than crosses to the host.
+pub fn excess(service: &Value) -> Option<Excess> {
+    let ports = (json::items(service, "/spec/ports").len(), bounds::PORTS);
+    Excess::beyond("spec.ports", "ports", ports, "spread them over several Services")
 }
 
 /// The host Service that stands for a virtual one, addresses and node ports as the virtual one has them: on a POST these
@@ -62,7 +84,8 @@ pub fn to_host(virtual_service: &Value, view: &View) -> Option<Value> {
     Some(json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}))
 }
 
-fn port(port: &Value) -> Value {
+/// One entry of `ports`, as it crosses in either direction.
+pub(in crate::translate) fn port(port: &Value) -> Value {
     let mut out = json::pick(port, &["name", "protocol", "appProtocol", "port", "targetPort", "nodePort"]);
     if out.get("nodePort").and_then(Value::as_i64) == Some(0) {
         out.remove("nodePort");
@@ -99,9 +122,14 @@ pub fn adopt_addresses(virtual_service: &Value, host: &Value) -> Value {
             _ => spec.remove(field),
         };
     }
+    // The first of several equal ones counts.
+    let chosen: HashMap<PortKey<'_>, &Value> = json::items(from, "/ports")
+        .iter()
+        .rev()
+        .map(|port| (port_key(port.get("port"), port.get("protocol")), port))
+        .collect();
     json::each(spec, "ports", |port| {
-        let chosen =
-            json::items(from, "/ports").iter().find(|other| same_port(other, port)).and_then(|p| p.get("nodePort"));
+        let chosen = chosen.get(&port_key(port.get("port"), port.get("protocol"))).and_then(|p| p.get("nodePort"));
         match chosen {
             Some(node_port) => port.insert("nodePort".to_owned(), node_port.clone()),
             None => port.remove("nodePort"),
@@ -110,10 +138,11 @@ pub fn adopt_addresses(virtual_service: &Value, host: &Value) -> Value {
     out
 }
 
-/// Whether two entries of `ports` are the same port.
-pub fn same_port(one: &Value, other: &Map<String, Value>) -> bool {
-    let protocol = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("TCP").to_owned();
-    one.get("port") == other.get("port") && protocol(one.get("protocol")) == protocol(other.get("protocol"))
+/// What tells two entries of `ports` apart: number and protocol.
+type PortKey<'a> = (Option<&'a Value>, &'a str);
+
+fn port_key<'a>(number: Option<&'a Value>, protocol: Option<&'a Value>) -> PortKey<'a> {
+    (number, protocol.and_then(Value::as_str).unwrap_or("TCP"))
 }
 
 /// The addresses and node ports of a Service as one text: equal texts mean both sides agree.
@@ -176,6 +205,30 @@ mod tests {
         assert_eq!(addresses(&adopted), addresses(&host));
         let headless = json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}});
         assert_eq!(without_addresses(&headless), headless);
+    }
+
+    #[test]
+    fn the_dns_service_is_told_from_one_that_a_user_brings() {
+        let named = |label: bool, ip: &str, selector: &Value| {
+            let labels = if label { json!({"portico.dev/from-host": "true"}) } else { json!({"k8s-app": "kube-dns"}) };
+            json!({"metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},
+                "spec": {"clusterIP": ip, "selector": selector}})
+        };
+        let (ours, none, own) = (view().dns_service_ip.to_string(), json!(null), json!({"k8s-app": "kube-dns"}));
+        for (service, is_ours) in [
+            (named(true, &ours, &none), true),
+            (named(true, "None", &none), true),
+            (named(true, "10.96.7.7", &none), true),
+            (named(false, &ours, &own), true),
+            (named(false, "10.96.7.7", &own), false),
+            (named(true, "10.96.7.7", &own), false),
+            (named(false, "None", &none), false),
+        ] {
+            assert_eq!(is_dns_service(&service, &view()), is_ours, "{service}");
+        }
+        let mut elsewhere = named(true, &ours, &none);
+        elsewhere["metadata"]["namespace"] = json!("default");
+        assert!(!is_dns_service(&elsewhere, &view()));
     }
 
     proptest! {

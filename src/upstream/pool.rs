@@ -9,22 +9,23 @@ mod dial;
 mod lease;
 mod token;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use self::connection::{Connections, Found};
 use self::dial::{Address, Dialer};
 use self::lease::Lease;
 pub use self::lease::ResponseBody;
 use self::token::TokenCache;
-use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::task::{self, Task};
+use crate::runtime::clock::Clock;
+use crate::runtime::task::{self, Task};
 use crate::upstream::{Body, Target};
 
 /// Connecting, TLS and the HTTP preface together.
@@ -46,6 +47,15 @@ pub enum Class {
     Token,
     /// Long-running requests with the caller's own token.
     TokenWatch,
+    /// As [`Self::Token`], of callers whose token this server has not accepted yet: an API server closes the connection
+    /// of a token that it refuses, and every request on it has to move.
+    Unknown,
+    /// The long-running ones of those.
+    UnknownWatch,
+    /// Short requests under our own identity for callers without any, whose connections API servers close just so.
+    Anonymous,
+    /// The long-running ones of those.
+    AnonymousWatch,
 }
 
 impl Class {
@@ -55,11 +65,29 @@ impl Class {
             Self::Watch => 1,
             Self::Token => 2,
             Self::TokenWatch => 3,
+            Self::Unknown => 4,
+            Self::UnknownWatch => 5,
+            Self::Anonymous => 6,
+            Self::AnonymousWatch => 7,
         }
     }
 
     fn has_identity(self) -> bool {
-        matches!(self, Self::Unary | Self::Watch)
+        matches!(self, Self::Unary | Self::Watch | Self::Anonymous | Self::AnonymousWatch)
+    }
+
+    /// For logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unary => "unary",
+            Self::Watch => "watch",
+            Self::Token => "token",
+            Self::TokenWatch => "token-watch",
+            Self::Unknown => "unknown",
+            Self::UnknownWatch => "unknown-watch",
+            Self::Anonymous => "anonymous",
+            Self::AnonymousWatch => "anonymous-watch",
+        }
     }
 }
 
@@ -69,9 +97,11 @@ pub struct Pool {
     clock: Clock,
     address: Address,
     dialer: Dialer,
-    classes: [Arc<Connections>; 4],
+    classes: [Arc<Connections>; 8],
     token: TokenCache,
     closed: AtomicBool,
+    /// After this nothing new begins.
+    ends: OnceLock<Instant>,
     reachable: AtomicBool,
     last_error: Mutex<Option<String>>,
     reaper: Mutex<Option<Task>>,
@@ -96,6 +126,7 @@ impl Pool {
             target,
             clock,
             closed: AtomicBool::new(false),
+            ends: OnceLock::new(),
             reachable: AtomicBool::new(false),
             last_error: Mutex::new(None),
             reaper: Mutex::new(None),
@@ -108,7 +139,7 @@ impl Pool {
     }
 
     /// Time and randomness.
-    pub(super) fn clock(&self) -> &Clock {
+    pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
@@ -167,6 +198,12 @@ impl Pool {
     /// Open connections of a class, for metrics and tests.
     pub fn connections(&self, class: Class) -> usize {
         self.of(class).count()
+    }
+
+    /// Another pool has taken this one's place. Whoever holds it may begin requests for `grace` more; connections close as
+    /// they become idle, the last ones when the last holder and the last answer are gone. A second call changes nothing.
+    pub fn retire(&self, grace: Duration) {
+        self.ends.get_or_init(|| self.clock.instant() + grace);
     }
 
     /// Closes idle connections and lets running requests finish; further sends fail.
@@ -250,7 +287,8 @@ impl Pool {
     }
 
     fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
+        let is_over = self.ends.get().is_some_and(|end| self.clock.instant() >= *end);
+        if is_over || self.closed.load(Ordering::Acquire) {
             return Err(Error::new(self.target.side, Kind::Closed, "the cluster's configuration has just changed"));
         }
         Ok(())

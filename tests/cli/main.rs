@@ -51,8 +51,14 @@ fn version_and_completion_need_no_cluster() {
 
 #[test]
 fn usage_errors_end_with_2() {
-    for arguments in [&["create"][..], &["nonsense"], &["list", "-o", "xml"], &["connect", "a", "--server", "http://h"]]
-    {
+    for arguments in [
+        &["create"][..],
+        &["nonsense"],
+        &["list", "-o", "xml"],
+        &["recover", "a"],
+        &["recover", "a", "--adopt", "--discard"],
+        &["connect", "a", "--server", "http://h"],
+    ] {
         let output = portico(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
     }
@@ -62,7 +68,15 @@ fn usage_errors_end_with_2() {
 fn a_failure_is_one_line_what_and_one_line_hint() {
     let dir = tempfile::tempdir().expect("dir");
     let kubeconfig = dead_cluster(dir.path());
-    for arguments in [&["list"][..], &["describe", "a"], &["delete", "a"], &["connect", "a"], &["create", "a"]] {
+    for arguments in [
+        &["list"][..],
+        &["describe", "a"],
+        &["delete", "a"],
+        &["connect", "a"],
+        &["create", "a"],
+        &["recover", "a", "--adopt"],
+        &["recover", "a", "--keep-claims"],
+    ] {
         let output = portico_with(arguments, &kubeconfig);
         let text = stderr(&output);
         let lines: Vec<&str> = text.lines().collect();
@@ -117,6 +131,15 @@ fn a_dry_run_prints_everything_that_would_be_made() {
 }
 
 #[test]
+fn only_a_flag_puts_the_data_into_the_pod_alone() {
+    let create = ["create", "dev", "-n", "team-a", "--dry-run"];
+    for (flags, ephemeral) in [(&[][..], "ephemeral: false"), (&["--ephemeral"], "ephemeral: true")] {
+        let output = portico(&[&create[..], flags].concat());
+        assert!(stdout(&output).contains(ephemeral), "{flags:?}: {}", stdout(&output));
+    }
+}
+
+#[test]
 fn control_planes_of_k3s_and_with_a_database() {
     let create = ["create", "dev", "-n", "team-a", "--dry-run"];
     let plan = |flags: &[&str]| portico(&[&create[..], flags].concat());
@@ -132,6 +155,9 @@ fn control_planes_of_k3s_and_with_a_database() {
         (&["--replicas", "0"], 2),
         (&["--replicas", "9"], 2),
         (&["--storage", "1Gi", "--datastore-secret", "db"], 2),
+        (&["--ephemeral", "--storage", "1Gi"], 2),
+        (&["--ephemeral", "--datastore-secret", "db"], 2),
+        (&["--ephemeral", "--distro", "external", "--backend-secret", "s"], 2),
     ] {
         let output = plan(flags);
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {}", stderr(&output));

@@ -13,18 +13,21 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use http::HeaderMap;
 use parking_lot::Mutex;
-use portico::clock::Clock;
 use portico::config::DnsConfig;
 use portico::crd::PodSecurity;
+use portico::dns;
 use portico::error::Side;
+use portico::kubernetes::ApiClient;
 use portico::names::TenantId;
-use portico::registry::{Assertion, Backend, Registry, Tenant};
-use portico::task::Task;
+use portico::runtime::clock::Clock;
+use portico::runtime::task::Task;
+use portico::runtime::{drain, task};
+use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls};
-use portico::upstream::{ApiClient, Pool};
-use portico::{dns, drain, task};
+use portico::upstream::Pool;
 use serde_json::{Value, json};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 
 use support::fake::{Answer, FakeApi, Seen, parameters};
@@ -47,14 +50,19 @@ type Watches = Arc<Mutex<Vec<mpsc::Sender<Bytes>>>>;
 
 /// An API server with one Service; it may know streaming lists or only the old way.
 async fn api(found: Value, streaming: bool) -> (FakeApi, Watches) {
+    api_with(found, Vec::new(), streaming).await
+}
+
+/// The same, with EndpointSlices.
+async fn api_with(found: Value, slices: Vec<Value>, streaming: bool) -> (FakeApi, Watches) {
     let watches = Watches::default();
     let opened = Arc::clone(&watches);
     let api = FakeApi::start(move |seen: Seen| {
-        let (found, opened) = (found.clone(), Arc::clone(&opened));
+        let (found, slices, opened) = (found.clone(), slices.clone(), Arc::clone(&opened));
         async move {
             let has = |name: &str| parameters(&seen.query).iter().any(|(key, _)| key == name);
             let services = seen.path == "/api/v1/services";
-            let items = if services { vec![found] } else { Vec::new() };
+            let items = if services { vec![found] } else { slices };
             if has("sendInitialEvents") && !streaming {
                 return Answer::status(422, "Invalid", "sendInitialEvents is forbidden");
             }
@@ -111,6 +119,8 @@ fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> 
         dns_service_ip: Ipv4Addr::new(10, 96, 0, 2).into(),
         cluster_domain: "cluster.local".to_owned(),
         pod_security: PodSecurity::Baseline,
+        store: None,
+        on_loss: portico::crd::OnLoss::default(),
         fingerprint: format!("{name}-{generation}"),
     })
 }
@@ -133,6 +143,19 @@ async fn ask(port: u16, name: &str) -> Option<Message> {
     let mut buffer = vec![0; 2048];
     let length = socket.recv(&mut buffer).await.ok()?;
     Some(Message::from_vec(&buffer[..length]).expect("reply"))
+}
+
+/// One question over TCP; the answer as it came.
+async fn ask_tcp(port: u16, name: &str, kind: RecordType) -> Vec<u8> {
+    let mut stream = TcpStream::connect((LOCAL, port + 1)).await.expect("connected");
+    let mut query = Message::new(77, MessageType::Query, OpCode::Query);
+    query.queries = vec![Query::query(Name::from_ascii(name).expect("name"), kind)];
+    let bytes = query.to_vec().expect("bytes");
+    stream.write_u16(bytes.len() as u16).await.expect("sent");
+    stream.write_all(&bytes).await.expect("sent");
+    let mut reply = vec![0; usize::from(stream.read_u16().await.expect("length"))];
+    stream.read_exact(&mut reply).await.expect("reply");
+    reply
 }
 
 fn address(reply: &Message) -> Option<Ipv4Addr> {
@@ -206,4 +229,73 @@ async fn a_backend_that_does_not_answer_delays_nobody_else() {
     until(alive_port, "web.default.svc.cluster.local.", |r| r.and_then(address).is_some()).await;
     let reply = ask(hanging_port, "web.default.svc.cluster.local.").await.expect("reply");
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+}
+
+/// What killed the process: 305 KB that one question multiplied to five million records.
+#[tokio::test]
+async fn one_tenants_slice_of_many_endpoints_and_ports_costs_no_more_than_an_answer() {
+    let mut headless = service("many", "None");
+    headless["spec"]["clusterIPs"] = json!(["None"]);
+    let endpoints: Vec<_> =
+        (0..1000).map(|i| json!({"addresses": [format!("10.9.{}.{}", i / 250, i % 250)]})).collect();
+    let ports: Vec<_> = (1..=5000).map(|i| json!({"name": format!("p{i}"), "port": i, "protocol": "TCP"})).collect();
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "many-1", "namespace": "default", "resourceVersion": "6",
+            "labels": {"kubernetes.io/service-name": "many"}}, "endpoints": endpoints, "ports": ports});
+    let (hostile, _hostile_watches) = api_with(headless, vec![slice], true).await;
+    let (other, _other_watches) = api(service("web", "10.96.1.1"), true).await;
+    let (hostile_port, other_port) = (free_port(), free_port());
+    let registry = Arc::new(Registry::default());
+    let (_trigger, _running) = start(&registry);
+    registry.put(&tenant("hostile", &hostile, 1, hostile_port));
+    registry.put(&tenant("other", &other, 2, other_port));
+
+    let many = "many.default.svc.cluster.local.";
+    until(hostile_port, many, |r| r.and_then(address).is_some()).await;
+    until(other_port, "web.default.svc.cluster.local.", |r| r.and_then(address).is_some()).await;
+    for kind in [RecordType::SRV, RecordType::ANY, RecordType::A] {
+        let reply = ask_tcp(hostile_port, many, kind).await;
+        let records = Message::from_vec(&reply).expect("reply").answers.len();
+        assert!(records >= 1000, "{kind}: {records} records");
+        assert!(ask(other_port, "web.default.svc.cluster.local.").await.as_ref().and_then(address).is_some());
+    }
+    let cut = ask(hostile_port, many).await.expect("reply");
+    assert!(cut.metadata.truncation && !cut.answers.is_empty());
+}
+
+/// An API server that cannot stream a list and whose objects are large: page by page, in smaller pages after one that is
+/// too large, to the end.
+#[tokio::test]
+async fn a_list_is_read_page_by_page() {
+    const LAST: usize = 23;
+    let api = FakeApi::start(|seen: Seen| async move {
+        let parameters = parameters(&seen.query);
+        let get = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.to_string());
+        if get("sendInitialEvents").is_some() {
+            return Answer::status(422, "Invalid", "sendInitialEvents is forbidden");
+        }
+        if get("watch").is_some() {
+            return Answer::Hang;
+        }
+        let limit: usize = get("limit").and_then(|limit| limit.parse().ok()).expect("every list is paged");
+        if seen.path != "/api/v1/services" {
+            return Answer::json(200, &json!({"metadata": {"resourceVersion": "7"}, "items": []}));
+        }
+        let from: usize = get("continue").map_or(0, |token| token.trim_end_matches("==&x").parse().expect("our token"));
+        let to = (from + limit).min(LAST);
+        let mut items: Vec<_> = (from..to).map(|i| service(&format!("s{i}"), "10.96.1.1")).collect();
+        if limit == 100 {
+            items[0]["metadata"]["annotations"] = json!({"large": "x".repeat(17 << 20)});
+        }
+        let token = if to < LAST { format!("{to}==&x") } else { String::new() };
+        Answer::json(200, &json!({"metadata": {"resourceVersion": "7", "continue": token}, "items": items}))
+    })
+    .await;
+    let port = free_port();
+    let registry = Arc::new(Registry::default());
+    let (_trigger, _running) = start(&registry);
+    registry.put(&tenant("paged", &api, 1, port));
+    for i in [0, 5, LAST - 1] {
+        until(port, &format!("s{i}.default.svc.cluster.local."), |r| r.and_then(address).is_some()).await;
+    }
 }

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::harness::{AGNHOST, Dump, SYSTEM, alpha, eventually, eventually_is, host, kill_containers, names, restarts};
-
-const PORTICO: &str = "portico.dev/component=portico";
+use crate::harness::{
+    AGNHOST, Dump, PORTICO, SYSTEM, alpha, eventually, eventually_is, host, kill_containers, names, restarts, settled,
+};
 
 fn kill_portico() {
     kill_containers(SYSTEM, PORTICO);
@@ -15,6 +15,7 @@ fn kill_portico() {
 #[test]
 #[ignore = "kills Portico under every other test; tests/e2e/run runs it alone"]
 fn a_kill_in_the_middle_of_a_burst_leaves_no_orphan_and_no_double() {
+    settled();
     let space = alpha().space("crash");
     let _dump = Dump(vec![alpha()]);
     let image = format!("--image={AGNHOST}");
@@ -36,7 +37,10 @@ fn a_kill_in_the_middle_of_a_burst_leaves_no_orphan_and_no_double() {
     });
     // And again while everything is being deleted.
     space.kubectl(&["delete", "deployment", "burst", "--wait=false"]).ok();
+    let before = restarts(SYSTEM, PORTICO);
     kill_portico();
     eventually_is("nothing is left", || space.on_host("pods").is_empty());
+    // Whoever comes next meets a Portico that is whole again: until the kubelet notices, the dead are said to be ready.
+    eventually_is("the kubelet has noticed again", || restarts(SYSTEM, PORTICO) >= before + 2);
     host(&["-n", SYSTEM, "rollout", "status", "deployment/portico", "--timeout=120s"]).ok();
 }

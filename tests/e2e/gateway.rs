@@ -152,6 +152,21 @@ fn hostile_credentials_of_another_tenant() {
     kubectl(&token, &["get", "namespaces"]).fails(&words);
 }
 
+/// What beta's API server shows to servers that its users run is no identity at any gateway, beta's own included.
+#[test]
+fn hostile_the_aggregators_certificate_opens_no_door() {
+    let pki = beta().on_host(&["get", "secret", "beta-pki", "-o", "json"]).json();
+    let user = json!({
+        "client-certificate-data": pki["data"]["aggregator.crt"], "client-key-data": pki["data"]["aggregator.key"]});
+    assert!(user["client-key-data"].is_string(), "{}", pki["metadata"]);
+    let headers = [("X-Remote-User", "kubernetes-admin"), ("X-Remote-Group", "system:masters")];
+    for (cluster, name) in [(alpha(), "aggregator-at-alpha"), (beta(), "aggregator-at-beta")] {
+        let kubeconfig = with_user(&cluster.by_sni(), &user, name);
+        let answer = raw(&kubeconfig, "/api/v1/secrets", &headers, |_| {});
+        assert!(answer.as_ref().map_or(true, |a| a.code == 401), "{name}: {answer:?}");
+    }
+}
+
 #[test]
 fn hostile_paths_that_name_another_tenant_than_the_connection() {
     let beta_by_name = beta().by_sni();

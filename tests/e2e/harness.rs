@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub(crate) use program::{Answer, Invocation, http_get, kubectl, portico};
-pub(crate) use raw::raw;
+pub(crate) use program::{Answer, Invocation, Running, http_get, kubectl, portico};
+pub(crate) use raw::{SlowPosts, raw};
 pub(crate) use tenant::{
     Dump, Space, Tenant, alpha, beta, left, names, read, sleeper, system_services, user_of, with_user,
 };
@@ -32,19 +32,40 @@ pub(crate) fn host_kubeconfig() -> PathBuf {
     std::env::var_os("PORTICO_E2E_KUBECONFIG").map_or(default, PathBuf::from)
 }
 
-/// SIGKILL for the first process of every container of the host's pods with this label; the kubelet starts them again in
-/// the same pods.
-pub(crate) fn kill_containers(namespace: &str, label: &str) {
+/// The containers of the host's pods with this label, as containerd names them.
+fn containers(namespace: &str, label: &str) -> Vec<String> {
     let ids = "jsonpath={.items[*].status.containerStatuses[*].containerID}";
     let ids = host(&["-n", namespace, "get", "pods", "-l", label, "-o", ids]).ok();
     assert!(!ids.trim().is_empty(), "no container of {label} in {namespace}");
+    ids.split_whitespace().map(|id| id.trim_start_matches("containerd://").to_owned()).collect()
+}
+
+/// Bytes that the containers of the host's pods with this label take now, by their control groups: each one's, in the
+/// order of their names.
+pub(crate) fn memory(namespace: &str, label: &str) -> BTreeMap<String, u64> {
+    let of = |id: String| {
+        let found = std::process::Command::new("find")
+            .args(["/sys/fs/cgroup", "-type", "f", "-path", &format!("*/kubepods/*/{id}/*")])
+            .args(["(", "-name", "memory.current", "-o", "-name", "memory.usage_in_bytes", ")"])
+            .output()
+            .expect("find runs");
+        let found = String::from_utf8_lossy(&found.stdout).into_owned();
+        let file = found.lines().next().unwrap_or_else(|| panic!("no control group of {id}"));
+        let bytes = std::fs::read_to_string(file).expect("readable").trim().parse().expect("a number");
+        (id, bytes)
+    };
+    containers(namespace, label).into_iter().map(of).collect()
+}
+
+/// SIGKILL for the first process of every container of the host's pods with this label; the kubelet starts them again in
+/// the same pods.
+pub(crate) fn kill_containers(namespace: &str, label: &str) {
     let socket = host_kubeconfig().with_file_name("run/containerd.sock");
-    for id in ids.split_whitespace() {
-        let id = id.trim_start_matches("containerd://");
+    for id in containers(namespace, label) {
         let killed = std::process::Command::new("ctr")
             .arg("-a")
             .arg(&socket)
-            .args(["-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", id])
+            .args(["-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", &id])
             .output()
             .expect("ctr runs");
         assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
@@ -57,6 +78,33 @@ pub(crate) fn restarts(namespace: &str, label: &str) -> u64 {
     let statuses =
         pods["items"].as_array().expect("pods").iter().flat_map(|p| p["status"]["containerStatuses"].as_array());
     statuses.flatten().map(|c| c["restartCount"].as_u64().unwrap_or(0)).sum()
+}
+
+/// Portico's own pods.
+pub(crate) const PORTICO: &str = "portico.dev/component=portico";
+
+/// Waits until nothing of an earlier test moves Portico any more: every replica ready, none leaving, and what the Service
+/// leads to is what answers.
+pub(crate) fn settled() {
+    host(&["-n", SYSTEM, "rollout", "status", "deployment/portico", "--timeout=180s"]).ok();
+    let address = gateway_url().trim_start_matches("https://").to_owned();
+    eventually("Portico is at rest", || {
+        let pods = host(&["-n", SYSTEM, "get", "pods", "-l", PORTICO, "-o", "json"]).json();
+        let pods = pods["items"].as_array().cloned().unwrap_or_default();
+        let is_ready = |pod: &Value| {
+            let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
+        };
+        if let Some(pod) = pods.iter().find(|pod| !is_ready(pod) || pod["metadata"]["deletionTimestamp"].is_string()) {
+            return Err(format!("{} is not ready or leaves", pod["metadata"]["name"]));
+        }
+        // Behind each change kube-proxy follows by a second or two.
+        for _ in 0..20 {
+            std::net::TcpStream::connect(&address).map_err(|error| format!("{address}: {error}"))?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    });
 }
 
 /// Base URL of the gateway.

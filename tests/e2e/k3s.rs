@@ -61,7 +61,7 @@ fn a_cluster_of_k3s_is_used_like_any_other() {
 #[test]
 fn hostile_paths_of_the_supervisor_end_at_the_gateway() {
     let namespace = format!("e2e-k3s-paths-{}", run_id());
-    let tenant = Tenant::create("paths", &namespace, &["--distro", "k3s", "--image", STAND_IN]);
+    let tenant = Tenant::create("paths", &namespace, &["--distro", "k3s", "--image", STAND_IN, "--ephemeral"]);
     // They are there: who reaches the backend itself is answered.
     eventually("the supervisor", || match at_backend(&tenant, "/ping") {
         Ok((200, text)) if text.contains("pong") => Ok(()),

@@ -19,7 +19,7 @@ fn created_once_listed_and_described() {
         assert_eq!(condition["status"], "True", "{condition}");
     }
     let table = portico(&["list", "-n", "e2e-a"]).ok();
-    assert!(table.contains("Ready") && table.contains("ENDPOINT"), "{table}");
+    assert!(table.contains("Ready") && table.contains("ENDPOINT") && table.contains("5Gi"), "{table}");
 }
 
 #[test]

@@ -6,20 +6,31 @@
 // Real time, and the environment that tests/e2e/run sets.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../support/load.rs"]
+mod load;
+
 mod adoption;
 mod clients;
 mod crash;
 mod datastores;
 mod dns;
 mod external;
+mod faults;
 mod gateway;
 mod harness;
+mod health;
 mod helm;
+mod isolation;
+mod isolation_sync;
 mod k3s;
 mod lifecycle;
 mod moving;
+mod names;
 mod outage;
+mod recovery;
 mod recreate;
+mod rollout;
 mod sidecar;
+mod store;
 mod streams;
 mod sync;

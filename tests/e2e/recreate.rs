@@ -6,8 +6,7 @@ use crate::harness::{Dump, Invocation, SYSTEM, Tenant, eventually, host, portico
 fn created_again_at_once_is_a_new_cluster_with_new_keys_and_no_old_data() {
     let namespace = format!("e2e-again-{}", run_id());
     let began = host(&["create", "namespace", &namespace, "-o", "jsonpath={.metadata.creationTimestamp}"]).ok();
-    let storage = ["--storage", "1Gi"];
-    let first: &'static Tenant = Box::leak(Box::new(Tenant::create("again", &namespace, &storage)));
+    let first: &'static Tenant = Box::leak(Box::new(Tenant::create("again", &namespace, &[])));
     let _dump = Dump(vec![first]);
     first.kubectl(&["create", "configmap", "old"]).ok();
     let run = |tenant: &Tenant| {
@@ -22,9 +21,9 @@ fn created_again_at_once_is_a_new_cluster_with_new_keys_and_no_old_data() {
 
     delete();
     // And once more while the second is hardly begun.
-    portico(&[&["create", "again", "-n", &namespace, "--no-wait"], &storage[..]].concat()).ok();
+    portico(&["create", "again", "-n", &namespace, "--no-wait"]).ok();
     delete();
-    let again = Tenant::create("again", &namespace, &storage);
+    let again = Tenant::create("again", &namespace, &[]);
     assert_ne!(uid("secret", "again-pki"), secret);
     assert_ne!(uid("pvc", "data-again-0"), claim);
     again.kubectl(&["get", "configmap", "old"]).fails(&["not found"]);

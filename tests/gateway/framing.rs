@@ -71,7 +71,7 @@ async fn length_and_chunks_make_one_request() {
 #[tokio::test]
 async fn bodies_beyond_the_limit_are_413() {
     let config = portico::config::GatewayConfig { max_body: 1000, ..Default::default() };
-    let world = World::with(config, portico::clock::Clock::system()).await;
+    let world = World::with(config, portico::runtime::clock::Clock::system()).await;
     let head = "POST /api/v1/x HTTP/1.1\r\nHost: alpha.example.com\r\nConnection: close\r\n";
     let known = format!("{head}Content-Length: 2000\r\n\r\n{}", "x".repeat(2000));
     assert!(raw(&world, known.as_bytes()).await.starts_with("HTTP/1.1 413"));

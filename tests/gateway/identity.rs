@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use portico::clock::Clock;
 use portico::config::GatewayConfig;
-use portico::registry::Assertion;
+use portico::runtime::clock::Clock;
+use portico::tenant::Assertion;
 
 use crate::support::pki::Pki;
 use crate::world::{World, status, text};
@@ -113,7 +113,7 @@ async fn certificates_are_refused_outside_their_time() {
 #[tokio::test]
 async fn anonymous_only_where_allowed_and_never_after_a_failure() {
     let world = World::start().await;
-    let open = portico::registry::Tenant { anonymous: true, ..world.a.tenant(2, &world.a.client_ca, &world.clock) };
+    let open = portico::tenant::Tenant { anonymous: true, ..world.a.tenant(2, &world.a.client_ca, &world.clock) };
     world.registry.put(&Arc::new(open));
     for is_http2 in [false, true] {
         let mut client = world.by_name(&world.b).http(is_http2).await;

@@ -92,7 +92,7 @@ async fn a_backend_that_is_down_is_503_for_its_tenant_only() {
 async fn a_backend_that_hangs_is_504() {
     let config =
         GatewayConfig { request_timeout: portico::config::Span(Duration::from_millis(50)), ..Default::default() };
-    let world = World::with(config, portico::clock::Clock::system()).await;
+    let world = World::with(config, portico::runtime::clock::Clock::system()).await;
     world.a.answer(Answer::Hang);
     let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
     assert_eq!(status(client.get("/api").await).await, (504, "Timeout".to_owned()));
@@ -101,7 +101,7 @@ async fn a_backend_that_hangs_is_504() {
 #[tokio::test]
 async fn seats_are_held_to_the_end_of_the_answer_and_per_tenant() {
     let config = GatewayConfig { max_requests_per_tenant: 1, max_long_running_per_tenant: 1, ..Default::default() };
-    let world = World::with(config, portico::clock::Clock::system()).await;
+    let world = World::with(config, portico::runtime::clock::Clock::system()).await;
     let (answer, events) = Answer::stream();
     world.a.answer(answer);
     let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
@@ -131,7 +131,7 @@ async fn a_drain_ends_watches_cleanly_and_lets_requests_finish() {
     let mut list = lister.get("/api/v1/pods").await;
 
     let trigger = world.drain.take().expect("trigger");
-    let draining = portico::task::spawn("drain", trigger.drain(Duration::from_secs(20)));
+    let draining = portico::runtime::task::spawn("drain", trigger.drain(Duration::from_secs(20)));
     assert_eq!(piece(&mut watch).await, None);
     watcher.closed().await;
     rest.send(Bytes::from_static(b"all")).await.expect("sent");

@@ -4,8 +4,15 @@
 #[path = "../support/support.rs"]
 mod support;
 
+#[path = "../support/load.rs"]
+mod load;
+
 mod framing;
 mod identity;
+mod leaving;
 mod life;
 mod routing;
+mod silence;
+mod unknown;
+mod upgrades;
 mod world;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use portico::config::GatewayConfig;
+use portico::runtime::clock::Clock;
+
 use crate::world::{Dial, World, status, text};
 
 #[tokio::test]
@@ -156,7 +159,7 @@ async fn a_client_hello_in_single_bytes_is_understood() {
     let world = World::start().await;
     let (mut near, mut far) = tokio::io::duplex(1 << 16);
     let address = world.address;
-    let trickle = portico::task::spawn("trickle", async move {
+    let trickle = portico::runtime::task::spawn("trickle", async move {
         let mut gateway = TcpStream::connect(address).await.expect("connect");
         gateway.set_nodelay(true).expect("nodelay");
         let mut hello = vec![0; 64];
@@ -204,4 +207,22 @@ async fn each_listener_shows_its_own_certificate() {
     assert!(world.by_name(&world.b).try_tls(b"h2").await.is_ok());
     assert!(Dial::to(world.address, &world.a.server_ca).sni("beta.example.com").try_tls(b"h2").await.is_err());
     assert!(world.by_port(&world.a).sni("beta.example.com").try_tls(b"h2").await.is_err());
+}
+
+/// A tenant that asks for the shared listener's names, in whatever spelling, gets neither their handshakes nor requests.
+#[tokio::test]
+async fn the_shared_names_are_no_tenants() {
+    let config = GatewayConfig {
+        public_url: "https://Portico.Example.com:30443".to_owned(),
+        extra_sans: vec!["gw.example.net.".to_owned()],
+        ..GatewayConfig::default()
+    };
+    let world = World::with(config, Clock::system()).await;
+    let mut thief = world.a.tenant(2, &world.a.client_ca, &world.clock);
+    thief.hosts.extend(["PORTICO.example.com.", "gw.example.net", "localhost"].map(str::to_owned));
+    world.registry.put(&Arc::new(thief));
+    assert!(Dial::to(world.address, &world.a.server_ca).sni("portico.example.com").try_tls(b"h2").await.is_err());
+    let dial = Dial::to(world.address, &world.shared_ca).sni("portico.example.com");
+    let mut client = dial.user(world.b.user("jane")).http(true).await;
+    assert_eq!(text(client.get("/clusters/team/beta/version").await).await, "beta");
 }

@@ -12,27 +12,31 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
-use portico::clock::Clock;
 use portico::config::GatewayConfig;
 use portico::crd::PodSecurity;
-use portico::drain::{self, DrainTrigger};
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
+use portico::kubernetes::ApiClient;
 use portico::names::TenantId;
-use portico::registry::{Assertion, Backend, Registry, Tenant};
-use portico::task::{self, Task};
-use portico::telemetry::Metrics;
+use portico::runtime::clock::Clock;
+use portico::runtime::drain::{self, DrainTrigger};
+use portico::runtime::task::{self, Task};
+use portico::runtime::telemetry::Metrics;
+use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
-use portico::upstream::{ApiClient, Pool};
+use portico::upstream::Pool;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use crate::support::fake::{Answer, FakeApi, Seen};
+use crate::support::fake::{Answer, FakeApi, Seen, Setup};
 use crate::support::pki::{Pair, Pki};
 
 /// Fails a test that waits for something that does not come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What no backend accepts.
+pub const INVENTED: &str = "Bearer x";
 
 /// One tenant with its backend.
 pub struct Cluster {
@@ -62,11 +66,13 @@ impl Cluster {
     async fn new(name: &'static str) -> Self {
         let answers: Arc<Mutex<VecDeque<Answer>>> = Arc::default();
         let queue = Arc::clone(&answers);
-        let api = FakeApi::start(move |_| {
-            let answer = queue.lock().pop_front().unwrap_or_else(|| Answer::text(200, name));
-            async move { answer }
-        })
-        .await;
+        let setup = Setup::default().refuses(|headers| headers.get("authorization").is_some_and(|v| v == INVENTED));
+        let api = setup
+            .start(move |_| {
+                let answer = queue.lock().pop_front().unwrap_or_else(|| Answer::text(200, name));
+                async move { answer }
+            })
+            .await;
         let free = TcpListener::bind("127.0.0.1:0").await.expect("port");
         Self {
             name,
@@ -110,6 +116,8 @@ impl Cluster {
             dns_service_ip: IpAddr::from([10, 96, 0, 3]),
             cluster_domain: "cluster.local".to_owned(),
             pod_security: PodSecurity::Baseline,
+            store: None,
+            on_loss: portico::crd::OnLoss::default(),
             fingerprint: String::new(),
         }
     }
@@ -168,6 +176,25 @@ impl World {
         Dial::to(self.address, &self.shared_ca)
     }
 
+    /// The sum of a metric's samples for a tenant, 0 without any.
+    pub fn metric(&self, name: &str, cluster: &Cluster) -> f64 {
+        let labels = format!("{name}{{namespace=\"team\",cluster=\"{}\"", cluster.name);
+        let text = self.metrics.render().expect("metrics");
+        let samples = text.lines().filter(|line| line.starts_with(&labels));
+        samples.map(|line| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()).expect("a value")).sum()
+    }
+
+    /// Waits until a metric has this value: what ends here may still be ending in the gateway.
+    pub async fn metric_becomes(&self, name: &str, cluster: &Cluster, value: f64) {
+        let reached = async {
+            while self.metric(name, cluster) != value {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let reached = tokio::time::timeout(PATIENCE, reached).await;
+        reached.unwrap_or_else(|_| panic!("{name} of {} is {}", cluster.name, self.metric(name, cluster)));
+    }
+
     /// A client of the tenant's own port.
     pub fn by_port(&self, cluster: &Cluster) -> Dial {
         Dial::to(SocketAddr::from(([127, 0, 0, 1], cluster.port)), &cluster.server_ca)
@@ -181,12 +208,14 @@ pub struct Dial {
     name: ServerName<'static>,
     host: String,
     user: Option<Pair>,
+    from: IpAddr,
 }
 
 impl Dial {
     pub fn to(address: SocketAddr, ca: &Pki) -> Self {
         let name = ServerName::from(address.ip());
-        Self { address, roots: ca.ca_pem().to_owned(), name, host: address.to_string(), user: None }
+        let from = IpAddr::from([127, 0, 0, 1]);
+        Self { address, roots: ca.ca_pem().to_owned(), name, host: address.to_string(), user: None, from }
     }
 
     /// Sets SNI, verified name and Host.
@@ -201,6 +230,12 @@ impl Dial {
         self
     }
 
+    /// The address to come from, of 127.0.0.0/8.
+    pub fn from(mut self, address: [u8; 4]) -> Self {
+        self.from = address.into();
+        self
+    }
+
     pub async fn tls(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
         self.try_tls(protocol).await.expect("handshake")
     }
@@ -210,7 +245,9 @@ impl Dial {
         let config = client_config(self.roots.as_bytes(), identity).expect("client configuration");
         let mut config = rustls::ClientConfig::clone(&config);
         config.alpn_protocols = vec![protocol.to_vec()];
-        let stream = TcpStream::connect(self.address).await?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(self.from, 0))?;
+        let stream = socket.connect(self.address).await?;
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(self.name.clone(), stream).await
     }
 
@@ -298,6 +335,12 @@ impl Client {
         answer.expect("answer").status().as_u16()
     }
 
+    /// Waits until the server ends the connection while the client would keep it.
+    pub async fn left(self) {
+        tokio::time::timeout(PATIENCE, self.driver.join()).await.expect("ended by the server");
+        drop(self.sender);
+    }
+
     /// Waits until the server closes the connection.
     pub async fn closed(self) {
         drop(self.sender);
@@ -325,7 +368,7 @@ pub async fn piece(response: &mut Response<Incoming>) -> Option<String> {
 pub async fn status(response: Response<Incoming>) -> (u16, String) {
     let code = response.status().as_u16();
     assert_eq!(response.headers()["content-type"], "application/json");
-    let status: portico::status::Status = serde_json::from_str(&text(response).await).expect("a Status");
+    let status: portico::error::status::Status = serde_json::from_str(&text(response).await).expect("a Status");
     assert_eq!((status.code, status.kind.as_str()), (code, "Status"));
     (code, status.reason)
 }

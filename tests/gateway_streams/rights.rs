@@ -103,3 +103,29 @@ async fn admission_is_never_bypassed() {
     let (_, head) = world.ask(&world.a, "jane", &forward).await;
     assert_eq!(head.code, 101);
 }
+
+/// A tenant makes as many and as large rules as it likes: pages shrink until they fit, and none is skipped.
+#[tokio::test]
+async fn admission_rules_are_read_page_by_page_whatever_their_size() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let rules = json!([{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]);
+    let last = json!({"webhooks": [{"name": "last.example.com", "rules": rules}]});
+    let large = json!({"webhooks": [{"name": "large", "clientConfig": {"caBundle": "A".repeat(1 << 20)}}]});
+    let first = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    world.a.objects.put(&format!("{first}?limit=100"), json!({"items": [large, large, last]}));
+    world.a.objects.put(&format!("{first}?limit=10"), json!({"items": [large, large, last]}));
+    world.a.objects.put(&format!("{first}?limit=1"), json!({"items": [large], "metadata": {"continue": "a/b"}}));
+    world.a.objects.put(&format!("{first}?limit=1&continue=a%2Fb"), json!({"items": [last]}));
+    let (code, message) = world.refusal(&world.a, "jane", &websocket("web")).await;
+    assert_eq!(code, 403);
+    assert!(message.contains("last.example.com"), "{message}");
+    let huge = json!({"webhooks": [{"name": "huge", "clientConfig": {"caBundle": "A".repeat(3 << 20)}}]});
+    for limit in [100, 10, 1] {
+        world.a.objects.put(&format!("{first}?limit={limit}"), json!({"items": [huge]}));
+    }
+    let (code, message) = world.refusal(&world.a, "jane", &websocket("web")).await;
+    assert_eq!(code, 403);
+    assert!(message.contains("too large"), "{message}");
+    assert!(world.streams().is_empty());
+}

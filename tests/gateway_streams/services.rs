@@ -89,3 +89,42 @@ async fn the_hosts_refusal_is_told_without_its_names() {
     assert!(message.contains("already allocated") && !message.contains("-x-"), "{message}");
     assert!(created(&world).is_none());
 }
+
+/// Nothing of a Service is read before the backend accepted the token, and then as ever.
+#[tokio::test]
+async fn a_token_is_judged_before_a_service_is_read() {
+    let world = World::start(giving).await;
+    let with = |token: &str| {
+        post(&json!({"name": "web"}))
+            .replace("connection: close", &format!("connection: close\nauthorization: Bearer {token}"))
+    };
+    for (token, code) in [("forged", 401), ("jane-token", 201)] {
+        let mut wire = world.connect(&world.a, None).await;
+        wire.send(&with(token), &world.a).await;
+        assert_eq!(wire.head().await.code, code, "{token}");
+    }
+    let asked: Vec<String> = world.a.api.seen().into_iter().map(|seen| seen.path).collect();
+    let (review, services) =
+        ("/apis/authentication.k8s.io/v1/selfsubjectreviews", "/api/v1/namespaces/default/services");
+    assert_eq!(asked, [review, review, services, services]);
+    assert_eq!(world.host.seen().len(), 1);
+}
+
+/// Three bytes of text can become hundreds in memory.
+#[tokio::test]
+async fn a_service_that_is_a_bomb_is_413() {
+    let world = World::start(giving).await;
+    let bomb: Vec<Value> = (0..60_000).map(|_| json!({"": 0})).collect();
+    let mut object = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    object["unheard"] = json!(bomb);
+    let body = object.to_string();
+    let request = format!(
+        "POST /api/v1/namespaces/default/services\ncontent-type: application/json\nconnection: close\n\
+         content-length: {}\n\n{body}",
+        body.len()
+    );
+    let (code, message) = world.refusal(&world.a, "jane", &request).await;
+    assert_eq!(code, 413, "{message}");
+    assert!(world.host.seen().is_empty() && created(&world).is_none());
+}

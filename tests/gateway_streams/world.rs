@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use portico::clock::Clock;
 use portico::config::GatewayConfig;
 use portico::crd::PodSecurity;
-use portico::drain::{self, DrainTrigger};
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
+use portico::kubernetes::ApiClient;
 use portico::names::{self, Limit, TenantId, VirtualName, VirtualNamespace};
-use portico::registry::{Assertion, Backend, Registry, Tenant};
-use portico::telemetry::Metrics;
+use portico::runtime::clock::Clock;
+use portico::runtime::drain::{self, DrainTrigger};
+use portico::runtime::telemetry::Metrics;
+use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
-use portico::upstream::{ApiClient, Pool};
+use portico::upstream::Pool;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -213,6 +214,8 @@ impl Cluster {
             dns_service_ip: IpAddr::from([10, 96, 0, 3]),
             cluster_domain: "cluster.local".to_owned(),
             pod_security: PodSecurity::Baseline,
+            store: None,
+            on_loss: portico::crd::OnLoss::default(),
             fingerprint: String::new(),
         }
     }
@@ -251,6 +254,10 @@ fn backend(objects: &Objects, seen: &Seen) -> Answer {
     }
     if seen.method == "POST" && seen.path.ends_with("/services") {
         return services(objects, seen);
+    }
+    let page = format!("{}?{}", seen.path, seen.query);
+    if objects.get(&page).is_some() {
+        return objects.answer(&page);
     }
     if seen.path.starts_with(ADMISSION) && objects.get(&seen.path).is_none() {
         return Answer::json(200, &json!({"metadata": {}, "items": []}));

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use portico::crd::PodSecurity;
+use portico::kubernetes::resources::{CONFIG_MAPS, NODES, PODS, SECRETS, SERVICES};
+use portico::kubernetes::{PatchKind, Resource};
 use portico::names::{Limit, TenantId, keys};
 use portico::syncer::Catalog;
 use portico::syncer::kind::{
     Action, Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView, TokenSpec,
 };
 use portico::translate::identity;
-use portico::upstream::resources::{CONFIG_MAPS, NODES, PODS, SECRETS, SERVICES};
-use portico::upstream::{PatchKind, Resource};
 use serde_json::{Value, json};
 
 pub fn catalog() -> Catalog {
@@ -217,7 +217,7 @@ impl ResourceSyncer for ConfigKind {
         view: &TenantView,
         lookup: &dyn Lookup,
     ) -> Plan {
-        let used = !lookup.referrers("ConfigMap", key).is_empty();
+        let used = lookup.is_referenced("ConfigMap", key);
         let actions = match (map.filter(|_| used), host) {
             (None, None) => Vec::new(),
             (None, Some(host)) => delete(CONFIG_MAPS, host),

@@ -6,8 +6,10 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod adoption;
+mod hostile;
 mod kinds;
 mod server;
+mod store;
 #[path = "../support/vcluster.rs"]
 mod vcluster;
 
@@ -15,10 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinds::{belongs_to, host_name, secret_name};
-use portico::clock::Clock;
 use portico::config::{Span, SyncerConfig};
+use portico::crd::OnLoss;
 use portico::error::Side;
 use portico::names::keys;
+use portico::runtime::clock::Clock;
 use portico::syncer::kind::{ObjectKey, TenantView};
 use portico::syncer::{Catalog, Member, Running, Settings, Stats};
 use portico::translate::identity;
@@ -61,7 +64,16 @@ impl World {
             .iter()
             .enumerate()
             .map(|(n, (namespace, name))| Tenant {
-                view: kinds::view(namespace, name, &format!("vc-{n}"), format!("10.96.0.{}", n + 10).parse().unwrap()),
+                view: TenantView {
+                    // The last one has one address for both, as a sidecar.
+                    dns_service_ip: format!("10.96.0.{}", if n < 2 { n + 110 } else { n + 10 }).parse().unwrap(),
+                    ..kinds::view(
+                        namespace,
+                        name,
+                        &virtual_cluster(&host, namespace, name),
+                        format!("10.96.0.{}", n + 10).parse().unwrap(),
+                    )
+                },
                 server: Server::new(&format!("t{n}"), Side::Backend, Arc::clone(&faults)),
             })
             .collect();
@@ -92,7 +104,7 @@ impl World {
             host: Arc::new(self.host.clone()),
             clock: Clock::seeded("2026-01-01T00:00:00Z".parse().unwrap(), self.random.random()),
             stats: Arc::clone(&self.stats),
-            access: portico::rights::Access::granted(),
+            access: portico::kubernetes::rights::Access::granted(),
             own_place: portico::syncer::OwnPlace::default(),
         });
         let members = self.tenants.iter().map(|tenant| Member {
@@ -100,6 +112,7 @@ impl World {
             api: Arc::new(tenant.server.clone()),
             fingerprint: String::new(),
             adopts: false,
+            on_loss: OnLoss::Discard,
         });
         running.engine.set_members(members.collect());
         self.running = Some(running);
@@ -141,7 +154,9 @@ impl World {
             55..=80 => self.kubelet(),
             81..=83 => {
                 // Somebody on the host deletes or edits what is ours.
-                let objects = self.host.objects("configmaps");
+                let objects: Vec<Value> = self.host.objects("configmaps");
+                let objects: Vec<Value> =
+                    objects.into_iter().filter(|o| !o["metadata"]["labels"][keys::CLUSTER].is_null()).collect();
                 if !objects.is_empty() {
                     let object = objects[self.below(objects.len())].clone();
                     let (namespace, name) = (text(&object, "namespace"), text(&object, "name"));
@@ -188,8 +203,17 @@ impl World {
                     api: Arc::new(tenant.server.clone()),
                     fingerprint: fingerprint.clone(),
                     adopts: false,
+                    on_loss: OnLoss::Discard,
                 });
                 self.running.as_ref().unwrap().engine.set_members(members.collect());
+            }
+            98 => {
+                // A user takes the DNS Service away, and may put his own.
+                server.delete_gracefully("services", "kube-system", "kube-dns", None);
+                if self.below(2) == 0 {
+                    let metadata = json!({"name": "kube-dns", "namespace": "kube-system"});
+                    server.put("services", json!({"metadata": metadata, "spec": {"clusterIP": "10.96.7.7"}}));
+                }
             }
             _ => {}
         }
@@ -303,6 +327,7 @@ impl World {
             assert_eq!(nodes(server), nodes(&self.host), "{who}: nodes");
             let service = server.read("services", "default", "kubernetes").expect("the kubernetes Service");
             assert_eq!(service["spec"]["clusterIP"], view.api_service_ip.to_string(), "{who}");
+            check_dns(server, view, &who);
         }
         let strangers = self.host.objects("pods").iter().filter(|p| p["spec"]["mine"] == true).count();
         assert_eq!(strangers, self.tenants.len(), "seed {seed}: foreign objects");
@@ -313,6 +338,26 @@ impl World {
             .any(|p| p["spec"]["mine"].is_null() && p["metadata"]["labels"][keys::CLUSTER].is_null());
         assert!(!unmarked, "seed {seed}: an unmarked object");
     }
+}
+
+/// The object that the record of a tenant's store is in; returns its uid.
+fn virtual_cluster(host: &Server, namespace: &str, name: &str) -> String {
+    host.put("virtualclusters", json!({"metadata": {"name": name, "namespace": namespace}}));
+    text(&host.read("virtualclusters", namespace, name).unwrap(), "uid")
+}
+
+/// One that a user brought stays as he wrote it; else there is ours.
+fn check_dns(server: &Server, view: &TenantView, who: &str) {
+    let service = server.read("services", "kube-system", "kube-dns").unwrap_or_else(|| panic!("{who}: no kube-dns"));
+    let (address, dns) = (&service["spec"]["clusterIP"], view.dns_service_ip.to_string());
+    if service["metadata"]["labels"].is_null() {
+        assert_eq!(*address, "10.96.7.7", "{who}: a user's own");
+        return;
+    }
+    let wanted = if view.dns_service_ip == view.api_service_ip { "None" } else { dns.as_str() };
+    assert_eq!(*address, wanted, "{who}: kube-dns");
+    let endpoints = server.read("endpoints", "kube-system", "kube-dns").unwrap_or_default();
+    assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], dns, "{who}: kube-dns' endpoints");
 }
 
 /// As an API server makes it by itself.

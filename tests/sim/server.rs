@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use portico::error::{Error, Kind, Result, Side};
-use portico::syncer::cluster::{Cluster, Events, Listing};
-use portico::upstream::{ListOptions, PatchKind, Resource, WatchEvent};
+use portico::kubernetes::api::{Cluster, Events, Listing};
+use portico::kubernetes::{ListOptions, PatchKind, Resource, WatchEvent};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -41,6 +41,12 @@ struct State {
     name: String,
 }
 
+/// Data of a server at one moment.
+pub struct Backup {
+    version: u64,
+    objects: BTreeMap<Key, Value>,
+}
+
 #[derive(Clone)]
 struct Change {
     version: u64,
@@ -57,6 +63,8 @@ pub struct Faults {
     lag: Mutex<Duration>,
     /// Whether the host refuses reads that its rights allow, as while a Role is made again.
     refusing: Mutex<bool>,
+    /// Whether the host's lists show nothing, whatever there is.
+    blind: Mutex<bool>,
 }
 
 impl Faults {
@@ -66,6 +74,7 @@ impl Faults {
             on: Mutex::new(true),
             lag: Mutex::default(),
             refusing: Mutex::default(),
+            blind: Mutex::default(),
         })
     }
 
@@ -81,6 +90,15 @@ impl Faults {
     /// The host answers every list and watch with 403.
     pub fn refuse_reads(&self, refusing: bool) {
         *self.refusing.lock() = refusing;
+    }
+
+    /// Lists of the host are empty, while single objects are found.
+    pub fn empty_lists(&self, blind: bool) {
+        *self.blind.lock() = blind;
+    }
+
+    fn hides(&self, side: Side) -> bool {
+        side == Side::Host && *self.blind.lock()
     }
 
     fn read_right(&self, side: Side) -> Result<()> {
@@ -176,6 +194,35 @@ impl Inner {
         state.log.clear();
         drop(state);
         self.begin();
+        self.moved.send_modify(|n| *n += 1);
+    }
+
+    /// All data as it is now.
+    pub fn backup(&self) -> Backup {
+        let state = self.state.lock();
+        Backup { version: state.version, objects: state.objects.clone() }
+    }
+
+    /// The server comes back with the data of a backup.
+    pub fn restore(&self, backup: &Backup) {
+        let mut state = self.state.lock();
+        state.version = backup.version;
+        state.objects = backup.objects.clone();
+        state.life += 1;
+        state.compacted = backup.version;
+        state.log.clear();
+        drop(state);
+        self.moved.send_modify(|n| *n += 1);
+    }
+
+    /// Objects that no list shows any more, without a word to any watch: a fault.
+    pub fn lose(&self, plural: &'static str, lost: impl Fn(&Value) -> bool) {
+        let mut state = self.state.lock();
+        state.objects.retain(|(p, ..), object| *p != plural || !lost(object));
+        state.version += 1;
+        state.compacted = state.version;
+        state.log.clear();
+        drop(state);
         self.moved.send_modify(|n| *n += 1);
     }
 
@@ -361,7 +408,8 @@ impl Cluster for Server {
                 let mut state = self.state.lock();
                 state.lists.push((resource.plural.to_owned(), options.label_selector.clone()));
                 let items = state.objects.iter();
-                let items = items.filter(|(k, o)| State::matches(k, o, resource.plural, namespace, options));
+                let hides = self.faults.hides(self.side);
+                let items = items.filter(|(k, o)| !hides && State::matches(k, o, resource.plural, namespace, options));
                 (items.map(|(_, o)| o.clone()).collect(), state.version.to_string())
             };
             self.faults.after(self.side).await?;
@@ -389,7 +437,9 @@ impl Cluster for Server {
                     Some(from) => from.parse().unwrap_or(0),
                     None => {
                         for (key, object) in &state.objects {
-                            if State::matches(key, object, resource.plural, namespace, options) {
+                            if !self.faults.hides(self.side)
+                                && State::matches(key, object, resource.plural, namespace, options)
+                            {
                                 initial.push_back(applied(object));
                             }
                         }

@@ -18,7 +18,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use portico::error::Side;
-use portico::task::{self, Task};
+use portico::runtime::task::{self, Task};
 use portico::tls::{ServerTls, client_config};
 use portico::upstream::{Credential, Target};
 use serde_json::{Value, json};
@@ -122,11 +122,12 @@ type Handler = Arc<dyn Fn(Seen) -> Pin<Box<dyn Future<Output = Answer> + Send>> 
 pub struct Setup {
     protocols: Vec<Vec<u8>>,
     max_streams: u32,
+    refuses: fn(&HeaderMap) -> bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { protocols: vec![b"h2".to_vec(), b"http/1.1".to_vec()], max_streams: 100 }
+        Self { protocols: vec![b"h2".to_vec(), b"http/1.1".to_vec()], max_streams: 100, refuses: |_| false }
     }
 }
 
@@ -139,6 +140,12 @@ impl Setup {
     /// Streams that one connection may carry.
     pub fn max_streams(mut self, count: u32) -> Self {
         self.max_streams = count;
+        self
+    }
+
+    /// Requests that are 401 before a byte of their body is read, as in a real one.
+    pub fn refuses(mut self, these: fn(&HeaderMap) -> bool) -> Self {
+        self.refuses = these;
         self
     }
 
@@ -168,6 +175,7 @@ struct Shared {
     accepted: AtomicUsize,
     open: AtomicUsize,
     max_streams: u32,
+    refuses: fn(&HeaderMap) -> bool,
     /// Owners of connections and tunnels, so that all end with the server.
     tasks: Mutex<Vec<Task>>,
 }
@@ -198,6 +206,7 @@ impl FakeApi {
             accepted: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             max_streams: setup.max_streams,
+            refuses: setup.refuses,
             tasks: Mutex::default(),
         });
         let goaway = watch::Sender::new(0);
@@ -314,7 +323,8 @@ async fn answer(
 ) -> Response<AnswerBody> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
-    let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let refused = (shared.refuses)(&parts.headers);
+    let body = if refused { Bytes::new() } else { body.collect().await.map(|b| b.to_bytes()).unwrap_or_default() };
     let seen = Seen {
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
@@ -327,7 +337,9 @@ async fn answer(
     };
     shared.seen.lock().push(seen.clone());
     shared.arrivals.send_modify(|n| *n += 1);
-    match (shared.handler)(seen).await {
+    let answer =
+        if refused { Answer::status(401, "Unauthorized", "Unauthorized") } else { (shared.handler)(seen).await };
+    match answer {
         Answer::Full(response) => response.map(|bytes| AnswerBody::Full(Some(bytes))),
         Answer::Stream(head, receiver) => head.map(|()| AnswerBody::Stream(receiver)),
         Answer::Hang => std::future::pending().await,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 use jiff::Timestamp;
-use portico::clock::Clock;
 use portico::error::{Kind, Side};
-use portico::upstream::{ApiClient, KubeService, ListOptions, PatchKind, Pool, Resource, WatchEvent};
+use portico::kubernetes::{ApiClient, KubeService, ListOptions, PatchKind, Resource, WatchEvent};
+use portico::runtime::clock::Clock;
+use portico::upstream::Pool;
 use serde_json::json;
 
 use crate::support::fake::{Answer, FakeApi, Seen, parameters};

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Request};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
-use portico::clock::Clock;
 use portico::error::{Kind, Side};
+use portico::runtime::clock::Clock;
 use portico::upstream::{Body, Class, Credential, Pool};
 use serde_json::json;
 
@@ -42,7 +42,10 @@ async fn goaway_fails_no_request() {
     let mut running = Vec::new();
     for round in 0..200 {
         let pool = Arc::clone(&pool);
-        running.push(portico::task::spawn("request", async move { text(&pool, Class::Unary, get("/api")).await }));
+        running.push(portico::runtime::task::spawn(
+            "request",
+            async move { text(&pool, Class::Unary, get("/api")).await },
+        ));
         if round % 10 == 9 {
             api.goaway();
             tokio::task::yield_now().await;
@@ -133,8 +136,11 @@ async fn a_reader_that_stalls_blocks_no_other() {
         if seen.path == "/big" {
             let chunk = Bytes::from(vec![b'x'; 32 << 10]);
             let (answer, sender) = Answer::stream();
-            portico::task::spawn("big answer", async move { while sender.send(chunk.clone()).await.is_ok() {} })
-                .ends_by_itself();
+            portico::runtime::task::spawn(
+                "big answer",
+                async move { while sender.send(chunk.clone()).await.is_ok() {} },
+            )
+            .ends_by_itself();
             return answer;
         }
         Answer::text(200, "small")
@@ -157,25 +163,35 @@ async fn classes_share_no_connection_and_tokens_meet_no_identity() {
     let mut target = api.target(Side::Backend);
     target.credential = Credential::Token("ours".into());
     let pool = Pool::new(target, clock());
-    for class in [Class::Unary, Class::Token, Class::Watch, Class::TokenWatch, Class::Unary, Class::Token] {
+    let all = [
+        Class::Unary,
+        Class::Token,
+        Class::Watch,
+        Class::TokenWatch,
+        Class::Unknown,
+        Class::UnknownWatch,
+        Class::Anonymous,
+        Class::AnonymousWatch,
+    ];
+    for class in all.into_iter().chain([Class::Unary, Class::Token]) {
         let mut request = get(&format!("/{class:?}"));
-        if matches!(class, Class::Token) {
+        if matches!(class, Class::Token | Class::Unknown) {
             request.headers_mut().insert("authorization", HeaderValue::from_static("Bearer theirs"));
         }
         text(&pool, class, request).await;
     }
     for seen in api.seen() {
         let (certificate, authorization) = match seen.path.as_str() {
-            "/Unary" | "/Watch" => (true, Some("Bearer ours")),
-            "/Token" => (false, Some("Bearer theirs")),
+            "/Unary" | "/Watch" | "/Anonymous" | "/AnonymousWatch" => (true, Some("Bearer ours")),
+            "/Token" | "/Unknown" => (false, Some("Bearer theirs")),
             _ => (false, None),
         };
         assert_eq!((seen.has_certificate, seen.header("authorization")), (certificate, authorization), "{seen:?}");
     }
     let by_path = count_by(api.seen().into_iter().map(|s| (s.connection, s.path)));
-    assert_eq!(by_path.len(), 4, "{by_path:?}");
+    assert_eq!(by_path.len(), all.len(), "{by_path:?}");
     let connections = count_by(api.seen().into_iter().map(|s| s.connection));
-    assert_eq!(connections.len(), 4, "{connections:?}");
+    assert_eq!(connections.len(), all.len(), "{connections:?}");
 }
 
 #[tokio::test]
@@ -279,7 +295,7 @@ async fn many_at_once_share_one_dial() {
     let tasks: Vec<_> = (0..50)
         .map(|_| {
             let pool = Arc::clone(&pool);
-            portico::task::spawn("request", async move { text(&pool, Class::Unary, get("/")).await })
+            portico::runtime::task::spawn("request", async move { text(&pool, Class::Unary, get("/")).await })
         })
         .collect();
     for task in tasks {
@@ -322,6 +338,38 @@ async fn closing_lets_the_running_finish_and_starts_nothing() {
     let sender = waiting.recv().await.expect("handled");
     pool.close();
     assert_eq!(pool.send(Class::Watch, get("/"), DEADLINE).await.expect_err("closed").kind(), Kind::Closed);
+    drop(pool);
+    sender.send(Bytes::from_static(b"end")).await.expect("open");
+    drop(sender);
+    assert_eq!(response.into_body().collect().await.expect("whole").to_bytes(), "end");
+}
+
+/// Whoever loaded a tenant before its connections were replaced sends on the old ones, and is not refused.
+#[tokio::test]
+async fn a_retired_pool_goes_on_for_its_holders_and_then_begins_nothing() {
+    let (answers, mut waiting) = tokio::sync::mpsc::channel(1);
+    let api = FakeApi::start(move |seen| {
+        let answers = answers.clone();
+        async move {
+            if seen.path != "/watch" {
+                return Answer::text(200, "new");
+            }
+            let (answer, sender) = Answer::stream();
+            answers.send(sender).await.expect("test waits");
+            answer
+        }
+    })
+    .await;
+    let pool = pool(&api);
+    let response = pool.send(Class::Watch, get("/watch"), DEADLINE).await.expect("head");
+    let sender = waiting.recv().await.expect("handled");
+    pool.retire(DEADLINE * 10);
+    assert_eq!(text(&pool, Class::Unary, get("/")).await, "new");
+    assert!(pool.dial_upgrade(true, DEADLINE).await.is_ok());
+    let over = self::pool(&api);
+    assert_eq!(text(&over, Class::Unary, get("/")).await, "new");
+    over.retire(Duration::ZERO);
+    assert_eq!(over.send(Class::Unary, get("/"), DEADLINE).await.expect_err("over").kind(), Kind::Closed);
     drop(pool);
     sender.send(Bytes::from_static(b"end")).await.expect("open");
     drop(sender);

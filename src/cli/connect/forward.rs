@@ -14,7 +14,7 @@ use crate::cli::output;
 
 use super::kubeconfig::Access;
 
-use crate::task;
+use crate::runtime::task;
 
 /// Port of the gateway's shared listener.
 const GATEWAY_PORT: u16 = 8443;

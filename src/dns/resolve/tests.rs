@@ -1,80 +1,79 @@
 //! The specification's examples and the borders of what a tenant may ask.
 
+use proptest::collection;
+use proptest::prelude::{any, prop_compose};
+use proptest::sample::select;
+
+use super::lookup::address_data;
 use super::*;
-use crate::dns::zone::{Origin, Slice};
+use crate::dns::testing::{
+    empty_zone, endpoint, hostile_slice, ip, list_services, list_slices, name, port, service, slice,
+};
+use crate::dns::zone::{Bounds, Service, Target};
 
-fn name(text: &str) -> Name {
-    Name::from_ascii(text).expect("name")
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().expect("ip")
-}
-
-fn port(name: &str, protocol: &'static str, port: u16) -> Port {
-    Port { name: name.into(), protocol, port }
-}
-
-fn endpoint(address: &str, hostname: Option<&str>, ready: bool) -> Endpoint {
-    Endpoint { address: ip(address), hostname: hostname.map(Into::into), ready }
-}
-
-fn service(target: Target, ports: Vec<Port>) -> Service {
-    Service { target, ports, publish_not_ready: false }
-}
+/// What a message over TCP has, and over UDP.
+const ROOM: usize = 65_535;
+/// No record is shorter than an address under a compressed name.
+const MOST_RECORDS: usize = ROOM / 16;
+/// What a question may cost, in records made: all endpoints of a Service, pairs, and what fits a message.
+const MOST_WORK: usize = 20_000;
 
 fn external(to: &str) -> Service {
     service(Target::External(to.into()), vec![])
 }
 
 fn zone() -> Zone {
-    let origin = Origin { domain: name("cluster.local."), api: ip("10.96.0.1"), dns: ip("10.96.0.53") };
-    let mut zone = Zone::new(origin);
+    let zone = empty_zone("cluster.local.", Bounds::default());
     let web = service(
         Target::ClusterIps(vec![ip("10.96.1.1"), ip("fd00::1:1")]),
         vec![port("http", "tcp", 80), port("quic", "udp", 443)],
     );
     let db = service(Target::Headless, vec![port("sql", "tcp", 5432)]);
     let starting = Service { publish_not_ready: true, ..service(Target::Headless, vec![]) };
-    zone.replace_services(vec![
-        ("shop".into(), "web".into(), web),
-        ("shop".into(), "db".into(), db),
-        ("shop".into(), "starting".into(), starting),
-        ("shop".into(), "empty".into(), service(Target::Headless, vec![])),
-        ("shop".into(), "pending".into(), service(Target::ClusterIps(vec![]), vec![])),
-        ("shop".into(), "out".into(), external("Db.Example.com")),
-        ("shop".into(), "in".into(), external("web.shop.svc.cluster.local")),
-        ("shop".into(), "gone".into(), external("nope.shop.svc.cluster.local")),
-        ("shop".into(), "ring".into(), external("ring.shop.svc.cluster.local")),
-    ]);
-    let slice = |service: &str, endpoints, ports| Slice { service: service.into(), endpoints, ports };
-    zone.replace_slices(vec![
-        (
-            "shop".into(),
-            "db-1".into(),
-            slice(
-                "db",
-                vec![
-                    endpoint("10.0.0.1", Some("db-0"), true),
-                    endpoint("10.0.0.2", None, true),
-                    endpoint("10.0.0.3", Some("db-2"), false),
-                ],
-                vec![port("sql", "tcp", 5432)],
+    list_services(
+        &zone,
+        vec![
+            ("shop", "web", web),
+            ("shop", "db", db),
+            ("shop", "starting", starting),
+            ("shop", "empty", service(Target::Headless, vec![])),
+            ("shop", "pending", service(Target::ClusterIps(vec![]), vec![])),
+            ("shop", "out", external("Db.Example.com")),
+            ("shop", "in", external("web.shop.svc.cluster.local")),
+            ("shop", "gone", external("nope.shop.svc.cluster.local")),
+            ("shop", "ring", external("ring.shop.svc.cluster.local")),
+        ],
+    );
+    list_slices(
+        &zone,
+        vec![
+            (
+                "shop",
+                "db-1",
+                slice(
+                    "db",
+                    vec![
+                        endpoint("10.0.0.1", Some("db-0"), true),
+                        endpoint("10.0.0.2", None, true),
+                        endpoint("10.0.0.3", Some("db-2"), false),
+                    ],
+                    vec![port("sql", "tcp", 5432)],
+                ),
             ),
-        ),
-        (
-            "shop".into(),
-            "db-2".into(),
-            slice("db", vec![endpoint("fd00::2", None, true)], vec![port("sql", "tcp", 5433)]),
-        ),
-        ("shop".into(), "starting-1".into(), slice("starting", vec![endpoint("10.0.0.9", None, false)], vec![])),
-        ("shop".into(), "web-1".into(), slice("web", vec![endpoint("10.0.0.7", Some("w0"), true)], vec![])),
-    ]);
+            ("shop", "db-2", slice("db", vec![endpoint("fd00::2", None, true)], vec![port("sql", "tcp", 5433)])),
+            ("shop", "starting-1", slice("starting", vec![endpoint("10.0.0.9", None, false)], vec![])),
+            ("shop", "web-1", slice("web", vec![endpoint("10.0.0.7", Some("w0"), true)], vec![])),
+        ],
+    );
     zone
 }
 
 fn ask(zone: &Zone, asked: &str, kind: RecordType) -> Outcome {
-    resolve(zone, &name(asked), kind, &[name("cluster.corp.")])
+    within(zone, asked, kind, ROOM).0
+}
+
+fn within(zone: &Zone, asked: &str, kind: RecordType, room: usize) -> (Outcome, usize) {
+    resolve(zone, &Asked { name: &name(asked), kind, room, turn: 0 }, &[name("cluster.corp.")])
 }
 
 /// The answer section as sorted `type data` lines.
@@ -219,10 +218,9 @@ fn private_reverse_names_and_host_names_never_leave() {
         assert_eq!(ask(&zone(), asked, POINTER), Outcome::Outside, "{asked}");
     }
     // The tenant's domain is another: the host's usual one stays closed.
-    let origin = Origin { domain: name("tenant.test."), ..zone().origin().clone() };
-    let mut other = Zone::new(origin);
-    other.replace_services(vec![]);
-    other.replace_slices(vec![]);
+    let other = empty_zone("tenant.test.", Bounds::default());
+    list_services(&other, vec![]);
+    list_slices(&other, vec![]);
     assert_eq!(ask(&other, "web.shop.svc.cluster.local.", A), Outcome::NoName);
 }
 
@@ -238,29 +236,29 @@ fn aliases() {
 
 #[test]
 fn nothing_is_said_before_both_lists_are_complete() {
-    let mut young = Zone::new(zone().origin().clone());
+    let young = empty_zone("cluster.local.", Bounds::default());
     assert_eq!(ask(&young, "web.shop.svc.cluster.local.", A), Outcome::NotYet);
     assert_eq!(ask(&young, "1.1.96.10.in-addr.arpa.", POINTER), Outcome::NotYet);
     assert_eq!(ask(&young, "example.com.", A), Outcome::Outside);
-    young.replace_services(vec![]);
+    list_services(&young, vec![]);
     assert_eq!(ask(&young, "web.shop.svc.cluster.local.", A), Outcome::NotYet);
-    young.replace_slices(vec![]);
+    list_slices(&young, vec![]);
     assert_eq!(ask(&young, "web.shop.svc.cluster.local.", A), Outcome::NoName);
 }
 
 #[test]
 fn the_zone_follows_its_events() {
-    let mut zone = zone();
+    let zone = zone();
     let before = zone.serial();
     zone.remove_service("shop", "web");
     assert_eq!(ask(&zone, "web.shop.svc.cluster.local.", A), Outcome::NoName);
-    zone.put_slice("shop", "db-1", Slice { service: "db".into(), ..Slice::default() });
+    zone.put_slice(9, "shop", "db-1", slice("db", vec![], vec![])).expect("room");
     assert_eq!(ask(&zone, "db-0.db.shop.svc.cluster.local.", A), Outcome::NoName);
     zone.remove_slice("shop", "db-2");
     assert_eq!(ask(&zone, "db.shop.svc.cluster.local.", AAAA), Outcome::NoData);
     // A tenant cannot move or remove the API's own name.
     let stolen = service(Target::ClusterIps(vec![ip("10.6.6.6")]), vec![]);
-    zone.put_service("default", "kubernetes", stolen);
+    zone.put_service(9, "default", "kubernetes", stolen).expect("room");
     zone.remove_service("default", "kubernetes");
     let Outcome::Found { answers, .. } = ask(&zone, "kubernetes.default.svc.cluster.local.", A) else {
         panic!("found")
@@ -269,14 +267,151 @@ fn the_zone_follows_its_events() {
     assert!(zone.serial() > before);
 }
 
+/// The recipe of a process killed by one question: 1000 endpoints with 5000 ports each, in 305 KB.
+#[test]
+fn an_answer_has_no_more_records_than_fit_a_message() {
+    let zone = zone();
+    zone.put_slice(9, "shop", "empty-1", hostile_slice("empty", 1000, 5000)).expect("room");
+    for (room, kind) in [(ROOM, SERVICES), (ROOM, ANY), (ROOM, A), (1232, SERVICES), (1232, A), (512, SERVICES)] {
+        let (outcome, work) = within(&zone, "empty.shop.svc.cluster.local.", kind, room);
+        let Outcome::Found { answers, additionals } = outcome else { panic!("found") };
+        let (least, most) = if kind == SERVICES { (room / 60, room / 40) } else { (room / 66, room / 16) };
+        assert!((least..=most).contains(&answers.len()), "{} records in {room} bytes", answers.len());
+        assert!(additionals.is_empty() && work <= MOST_WORK, "{} beside, work {work}", additionals.len());
+    }
+    // One of many ports is found without a walk over all pairs.
+    let (outcome, work) = within(&zone, "_p4999._tcp.empty.shop.svc.cluster.local.", SERVICES, ROOM);
+    assert!(matches!(outcome, Outcome::Found { answers, .. } if answers.len() == 1000));
+    assert!(work < 4000, "work {work}");
+    for (asked, kind) in [("_tcp.empty.shop.svc.cluster.local.", A), ("_x._tcp.empty.shop.svc.cluster.local.", A)] {
+        assert!(within(&zone, asked, kind, ROOM).1 < 400, "{asked}");
+    }
+}
+
+#[test]
+fn what_repeats_costs_no_more_than_what_does_not() {
+    let zone = zone();
+    let ports: Vec<_> = (0..1000).map(|i| port(&format!("p{i}"), "tcp", 80)).collect();
+    let one_name: Vec<_> =
+        (0..1000).map(|i| endpoint(&format!("10.9.{}.{}", i / 250, i % 250), Some("same"), true)).collect();
+    for i in 0..10 {
+        let repeated = slice("empty", one_name.clone(), ports.clone());
+        zone.put_slice(9, "shop", &format!("empty-{i}"), repeated).expect("room");
+    }
+    let (outcome, work) = within(&zone, "empty.shop.svc.cluster.local.", SERVICES, ROOM);
+    let Outcome::Found { answers, .. } = outcome else { panic!("found") };
+    assert!(answers.len() == 1 && work <= MOST_WORK, "{} records, work {work}", answers.len());
+    let (outcome, work) = within(&zone, "same.empty.shop.svc.cluster.local.", A, ROOM);
+    let Outcome::Found { answers, .. } = outcome else { panic!("found") };
+    assert!(answers.len() == 1000 && work <= MOST_WORK, "{} records, work {work}", answers.len());
+    let (outcome, work) = within(&zone, "1.0.9.10.in-addr.arpa.", POINTER, ROOM);
+    let Outcome::Found { answers, .. } = outcome else { panic!("found") };
+    assert!(answers.len() == 1 && work <= MOST_WORK, "{} records, work {work}", answers.len());
+}
+
+#[test]
+fn every_endpoint_has_its_turn_to_be_first() {
+    let zone = zone();
+    zone.put_slice(9, "shop", "empty-1", hostile_slice("empty", 300, 1)).expect("room");
+    zone.put_slice(9, "shop", "empty-2", slice("empty", vec![endpoint("10.8.0.1", None, true)], vec![])).expect("room");
+    let asked = name("empty.shop.svc.cluster.local.");
+    let first = |turn| match resolve(&zone, &Asked { name: &asked, kind: A, room: 512, turn }, &[]).0 {
+        Outcome::Found { answers, .. } => answers[0].data.clone(),
+        other => panic!("{other:?}"),
+    };
+    let seen: std::collections::HashSet<_> = (0..602).map(first).collect();
+    assert_eq!(seen.len(), 301);
+}
+
+#[test]
+fn labels_of_addresses_are_read_as_they_are_written() {
+    for address in ["10.0.0.1", "fd00::2", "::1", "2001:db8::1:2", "::ffff:10.0.0.1", "::"] {
+        let zone = zone();
+        zone.put_slice(9, "shop", "empty-1", slice("empty", vec![endpoint(address, None, true)], vec![]))
+            .expect("room");
+        let label = address.replace(['.', ':'], "-");
+        let asked = below(&[&label, "empty", "shop", "svc"], &name("cluster.local.")).expect("name");
+        let question = Asked { name: &asked, kind: ANY, room: ROOM, turn: 0 };
+        let Outcome::Found { answers, .. } = resolve(&zone, &question, &[]).0 else { panic!("{asked}") };
+        assert_eq!(answers[0].data, address_data(ip(address)));
+    }
+    let zone = zone();
+    zone.put_slice(9, "shop", "empty-1", slice("empty", vec![endpoint("fd00::2", None, true)], vec![])).expect("room");
+    assert_eq!(ask(&zone, "fd00-0-0-0-0-0-0-2.empty.shop.svc.cluster.local.", AAAA), Outcome::NoName);
+}
+
 proptest::proptest! {
     #[test]
     fn any_name_is_survived_and_the_zone_never_leaks(labels in proptest::collection::vec("[a-z0-9_.:-]{1,20}", 0..6)) {
         let labels = labels.iter().map(|l| l.as_bytes()).chain(["cluster".as_bytes(), b"local"]);
         let asked = Name::from_labels(labels).expect("labels");
         for kind in [A, AAAA, SERVICES, POINTER, ANY] {
-            let outcome = resolve(&zone(), &asked, kind, &[]);
+            let question = Asked { name: &asked, kind, room: ROOM, turn: 7 };
+            let (outcome, _) = resolve(&zone(), &question, &[]);
             proptest::prop_assert!(!matches!(outcome, Outcome::Outside), "{} {}", asked, kind);
         }
+    }
+
+    #[test]
+    fn no_zone_makes_an_answer_beyond_its_bounds(zone in any_zone(), turn in proptest::num::u64::ANY) {
+        for asked in QUESTIONS {
+            for kind in [A, AAAA, SERVICES, POINTER, ANY, ALIAS] {
+                for room in [512, 1232, ROOM] {
+                    let question = Asked { name: &name(asked), kind, room, turn };
+                    let (outcome, work) = resolve(&zone, &question, &[]);
+                    let records = match outcome {
+                        Outcome::Found { answers, additionals } => answers.len() + additionals.len(),
+                        Outcome::Alias { chain, .. } => chain.len(),
+                        _ => 0,
+                    };
+                    let most = MOST_RECORDS.min(room / 14) + LONGEST_CHAIN;
+                    proptest::prop_assert!(records <= most, "{} {}: {} records in {}", asked, kind, records, room);
+                    proptest::prop_assert!(work <= MOST_WORK, "{} {}: work {}", asked, kind, work);
+                }
+            }
+        }
+    }
+}
+
+/// Names that [`any_zone`] may have.
+const QUESTIONS: [&str; 9] = [
+    "a.n.svc.cluster.local.",
+    "b.n.svc.cluster.local.",
+    "_p1._tcp.a.n.svc.cluster.local.",
+    "_tcp.a.n.svc.cluster.local.",
+    "h.a.n.svc.cluster.local.",
+    "10-9-0-1.a.n.svc.cluster.local.",
+    "1.0.9.10.in-addr.arpa.",
+    "n.svc.cluster.local.",
+    "cluster.local.",
+];
+
+prop_compose! {
+    /// Few names, so that they meet: Services of all kinds, and slices of all sizes that repeat each other or not.
+    fn any_zone()(
+        services in collection::vec((select(vec!["a", "b", "c"]), 0..4_u8, 0..50_u16), 0..6),
+        slices in collection::vec((select(vec!["a", "b", "c"]), 0..400_u32, 0..300_u16, any::<bool>()), 0..6),
+    ) -> Zone {
+        let zone = empty_zone("cluster.local.", Bounds::default());
+        let ports = |count: u16| (0..count).map(|i| port(&format!("p{i}"), "tcp", i)).collect::<Vec<_>>();
+        for (to, kind, count) in services {
+            let target = match kind {
+                0 => Target::Headless,
+                1 => Target::External(format!("{to}.n.svc.cluster.local").into()),
+                2 => Target::External("b.n.svc.cluster.local".into()),
+                _ => Target::ClusterIps(vec![ip("10.9.0.1")]),
+            };
+            zone.put_service(1, "n", to, service(target, ports(count))).expect("room");
+        }
+        for (i, (of, endpoints, count, is_named)) in slices.into_iter().enumerate() {
+            let mut slice = hostile_slice(of, endpoints, count);
+            if is_named {
+                slice.endpoints.iter_mut().for_each(|e| e.hostname = Some("h".into()));
+            }
+            zone.put_slice(1, "n", &format!("s{i}"), slice).expect("room");
+        }
+        zone.listed(crate::dns::zone::Kind::Services);
+        zone.listed(crate::dns::zone::Kind::Slices);
+        zone
     }
 }

@@ -1,60 +1,48 @@
 //! Real sockets, a fake upstream resolver, two tenants.
 
 use super::*;
-use crate::dns::zone::{Endpoint, Origin, Service, Slice, Target};
-use crate::{drain, task};
+use crate::dns::testing::{empty_zone, hostile_slice, list_services, list_slices, name, service};
+use crate::dns::zone::{Bounds, Target};
+use crate::runtime::{drain, task};
 use hickory_proto::op::{Edns, Message, MessageType, Query};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::rr::{RData, Record, RecordType};
 use std::net::Ipv4Addr;
+use std::sync::LazyLock;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-fn name(text: &str) -> Name {
-    Name::from_ascii(text).expect("name")
+fn fill(zone: &Zone, name: &str, address: Ipv4Addr) {
+    list_services(
+        zone,
+        vec![
+            ("default", name, service(Target::ClusterIps(vec![address.into()]), vec![])),
+            ("default", "many", service(Target::Headless, vec![])),
+            ("default", "outside", service(Target::External("www.example.com".into()), vec![])),
+        ],
+    );
+    list_slices(zone, vec![("default", "many-1", hostile_slice("many", 300, 0))]);
 }
 
-fn empty_zone(domain: &str) -> Zone {
-    let (api, dns) = (Ipv4Addr::new(10, 96, 0, 1).into(), Ipv4Addr::new(10, 96, 0, 53).into());
-    Zone::new(Origin { domain: name(domain), api, dns })
-}
-
-fn zone_with(service: &str, address: Ipv4Addr) -> Zone {
-    let mut zone = empty_zone("cluster.local.");
-    let target = Target::ClusterIps(vec![address.into()]);
-    let found = Service { target, ports: vec![], publish_not_ready: false };
-    let many = Service { target: Target::Headless, ports: vec![], publish_not_ready: false };
-    let outside =
-        Service { target: Target::External("www.example.com".into()), ports: vec![], publish_not_ready: false };
-    zone.replace_services(vec![
-        ("default".into(), service.into(), found),
-        ("default".into(), "many".into(), many),
-        ("default".into(), "outside".into(), outside),
-    ]);
-    let endpoints = (0..300)
-        .map(|i| Endpoint { address: Ipv4Addr::from_bits(0x0a00_0000 + i).into(), hostname: None, ready: true })
-        .collect();
-    zone.replace_slices(vec![(
-        "default".into(),
-        "many-1".into(),
-        Slice { service: "many".into(), endpoints, ports: vec![] },
-    )]);
+fn zone_with(name: &str, address: Ipv4Addr) -> Zone {
+    let zone = empty_zone("cluster.local.", Bounds::default());
+    fill(&zone, name, address);
     zone
 }
 
 /// A tenant's server on a free port.
 struct Running {
     at: SocketAddr,
-    zone: Arc<RwLock<Zone>>,
+    zone: Arc<Zone>,
     _task: task::Task<Result<()>>,
     _drain: drain::DrainTrigger,
 }
 
 async fn start(zone: Zone, upstream: Vec<SocketAddr>) -> Running {
     let sockets = Sockets::bind(LOCAL, 0).await.expect("bound");
-    let zone = Arc::new(RwLock::new(zone));
+    let zone = Arc::new(zone);
     let clock = Clock::system();
     let forwarder = Arc::new(Forwarder::new(upstream, vec![], clock.clone()));
-    let server = Server { zone: Arc::clone(&zone), forwarder, clock };
+    let server = Server::new(Arc::clone(&zone), forwarder, clock);
     let (trigger, drain) = drain::channel();
     let at = sockets.address().expect("address");
     let task = task::spawn("test-dns", async move { server.run(&sockets, drain).await });
@@ -201,13 +189,82 @@ async fn an_alias_to_a_large_answer_is_fetched_over_tcp() {
 async fn without_data_or_a_resolver_the_client_is_told_to_try_again() {
     // Bound, and never answering would take the whole deadline; refused at once is enough here.
     let closed = Sockets::bind(LOCAL, 0).await.expect("bound").address().expect("address");
-    let server = start(empty_zone("cluster.local."), vec![closed]).await;
+    let server = start(empty_zone("cluster.local.", Bounds::default()), vec![closed]).await;
     let reply = over_udp(server.at, "web.default.svc.cluster.local.", false).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
     let reply = over_udp(server.at, "example.com.", false).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
     // The zone fills while the sockets stay.
-    *server.zone.write() = zone_with("web", Ipv4Addr::new(10, 96, 1, 1));
+    fill(&server.zone, "web", Ipv4Addr::new(10, 96, 1, 1));
     let reply = over_udp(server.at, "web.default.svc.cluster.local.", false).await;
     assert_eq!(first(&reply), Some(Ipv4Addr::new(10, 96, 1, 1)));
+}
+
+/// What a hostile tenant writes: every name leads to as much as it can.
+fn hostile_zone() -> Zone {
+    let zone = zone_with("web", Ipv4Addr::new(10, 96, 1, 1));
+    for i in 0..9 {
+        let many = hostile_slice("many", 1000, 1000);
+        zone.put_slice(9, "default", &format!("hostile-{i}"), many).expect("room");
+    }
+    zone
+}
+
+/// On one thread: a question that does not give way lets nobody else run.
+#[tokio::test]
+async fn a_flood_of_one_tenants_questions_leaves_another_its_turn() {
+    const FLOOD: u16 = 100;
+    let (hostile, other) = (start(hostile_zone(), vec![]).await, start(hostile_zone(), vec![]).await);
+    let mut costly = query("many.default.svc.cluster.local.", true);
+    costly.queries[0].query_type = RecordType::SRV;
+    let flood = UdpSocket::bind((LOCAL, 0)).await.expect("bound");
+    let mut stream = TcpStream::connect(hostile.at).await.expect("connected");
+    let mut pipelined = Vec::new();
+    for _ in 0..FLOOD {
+        let bytes = costly.to_vec().expect("bytes");
+        flood.try_send_to(&bytes, hostile.at).expect("sent without giving way");
+        pipelined.extend(framed(&bytes));
+    }
+    stream.try_write(&pipelined).expect("sent without giving way");
+    over_udp(other.at, "web.default.svc.cluster.local.", false).await;
+    let (mut answered, mut buffer) = (0, vec![0; 65_535]);
+    while flood.try_recv_from(&mut buffer).is_ok() {
+        answered += 1;
+    }
+    assert!(answered < FLOOD / 2, "{answered} of {FLOOD} were answered first");
+    // It is only later, not lost.
+    let length = stream.read_u16().await.expect("length");
+    stream.read_exact(&mut buffer[..usize::from(length)]).await.expect("reply");
+    assert!(Message::from_vec(&buffer[..usize::from(length)]).expect("reply").answers.len() > 500);
+}
+
+static HOSTILE: LazyLock<Arc<Zone>> = LazyLock::new(|| Arc::new(hostile_zone()));
+
+proptest::proptest! {
+    #[test]
+    fn every_answer_fits_its_transport(
+        asked in proptest::sample::select(vec![
+            "many.default.svc.cluster.local.", "_p7._tcp.many.default.svc.cluster.local.", "1.0.9.10.in-addr.arpa.",
+            "10-9-0-1.many.default.svc.cluster.local.", "web.default.svc.cluster.local.", "nope.cluster.local.",
+        ]),
+        kind in proptest::sample::select(vec![RecordType::A, RecordType::SRV, RecordType::PTR, RecordType::ANY]),
+        payload in proptest::option::of(proptest::num::u16::ANY),
+        tcp in proptest::bool::ANY,
+    ) {
+        let forwarder = Arc::new(Forwarder::new(vec![], vec![], Clock::system()));
+        let server = Server::new(Arc::clone(&HOSTILE), forwarder, Clock::system());
+        let mut question = query(asked, payload.is_some());
+        question.queries[0].query_type = kind;
+        if let (Some(edns), Some(payload)) = (&mut question.edns, payload) {
+            edns.set_max_payload(payload);
+        }
+        let transport = if tcp { Transport::Tcp } else { Transport::Udp };
+        let (step, _) = server.handle(&question.to_vec().expect("bytes"), transport, false);
+        let Step::Reply(bytes) = step else { panic!("a reply") };
+        let limit = if tcp { 65_535 } else { usize::from(payload.unwrap_or(512).clamp(512, 1232)) };
+        let reply = Message::from_vec(&bytes).expect("reply");
+        proptest::prop_assert!(bytes.len() <= limit, "{} bytes of {}", bytes.len(), limit);
+        proptest::prop_assert_eq!(reply.edns.is_some(), payload.is_some());
+        proptest::prop_assert!(!(tcp && reply.metadata.truncation));
+    }
 }

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::crd::{Distro, pki};
+use crate::kubernetes::resources::SECRETS;
 use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
 use crate::operator::secret::{self, Data};
-use crate::upstream::resources::SECRETS;
 
 /// Where the files are mounted.
 const FOLDER: &str = "/datastore";

@@ -6,7 +6,7 @@ use crate::crd::pki;
 use crate::operator::control_plane::manifests::{self, PORT, Parts, Plan};
 
 /// What the control plane needs. Keys of the server and front-proxy CAs, and Portico's own identities, stay out.
-const MOUNTED: [&str; 10] = [
+const MOUNTED: [&str; 12] = [
     pki::SERVER_CA,
     pki::CLIENT_CA,
     pki::CLIENT_CA_KEY,
@@ -17,6 +17,8 @@ const MOUNTED: [&str; 10] = [
     pki::API_SERVER_KEY,
     pki::CONTROLLER_MANAGER,
     pki::CONTROLLER_MANAGER_KEY,
+    pki::AGGREGATOR,
+    pki::AGGREGATOR_KEY,
 ];
 /// Of the variables that say where the database is.
 const PREFIX: &str = "PORTICO";

@@ -2,21 +2,25 @@
 //! carry, so no tenant pod can put itself behind them.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::crd::Distro;
+use crate::crd::{Distro, StorageKind, StorageStatus};
 use crate::names::keys;
 use crate::operator::cluster::Cluster;
 use crate::operator::control_plane::datastore::Datastore;
 use crate::operator::control_plane::{k3s, k8s};
+use crate::operator::rollout;
 
 /// User and group of the control-plane image, and of k3s, which needs no root without an agent.
 const USER: u32 = 65_532;
 /// Port of the API.
 pub(super) const PORT: u16 = 6443;
+/// Name of the volume, and of the claim template.
+pub(super) const CLAIM: &str = "data";
 /// Annotation on the pod template: a change of CAs or of the token key restarts the pod.
-const PKI_DIGEST: &str = "portico.dev/pki";
+pub(super) const PKI_DIGEST: &str = "portico.dev/pki";
 /// Annotation on the pod template: another database, or another password of it, restarts the pod.
-const DATASTORE_DIGEST: &str = "portico.dev/datastore";
+pub(super) const DATASTORE_DIGEST: &str = "portico.dev/datastore";
 
 /// What is rendered.
 pub(super) struct Plan<'a> {
@@ -27,6 +31,8 @@ pub(super) struct Plan<'a> {
     pub service_ip: &'a str,
     pub pki_digest: &'a str,
     pub datastore: Option<Datastore>,
+    /// Where the data is.
+    pub storage: &'a StorageStatus,
 }
 
 /// What a distribution puts into the pod.
@@ -110,23 +116,40 @@ pub(super) fn stateful_set(plan: &Plan<'_>) -> Value {
         // Replicas do not wait for each other. Not only with two of them, since it cannot be changed later.
         set["spec"]["podManagementPolicy"] = "Parallel".into();
     }
-    if let Some(claim) = &cluster.spec.storage.volume_claim {
-        let mut spec = json!({
-            "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": claim.size}},
-        });
-        if !claim.class.is_empty() {
-            spec["storageClassName"] = claim.class.as_str().into();
-        }
-        let labels = json!({keys::CONTROL_PLANE: cluster.name()});
-        set["spec"]["volumeClaimTemplates"] = json!([{
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "data", "labels": labels},
-            "spec": spec,
-        }]);
+    if plan.storage.kind == StorageKind::Volume {
+        set["spec"]["volumeClaimTemplates"] = json!([claim_template(plan)]);
     }
+    set["metadata"]["annotations"] = json!({
+        rollout::GENERATION: cluster.generation.to_string(),
+        rollout::RENDERING: rendering(&set["spec"]["template"]),
+    });
     set
+}
+
+/// Digest of what Portico renders for the pod, without what shows that the owner's Secrets have changed.
+fn rendering(template: &Value) -> String {
+    let mut template = template.clone();
+    if let Some(annotations) = template["metadata"]["annotations"].as_object_mut() {
+        annotations.retain(|key, _| ![PKI_DIGEST, DATASTORE_DIGEST].contains(&key.as_str()));
+    }
+    Sha256::digest(template.to_string()).iter().take(10).map(|b| format!("{b:02x}")).collect()
+}
+
+fn claim_template(plan: &Plan<'_>) -> Value {
+    let storage = plan.storage;
+    let mut spec = json!({
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": storage.size}},
+    });
+    if !storage.class.is_empty() {
+        spec["storageClassName"] = storage.class.as_str().into();
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": CLAIM, "labels": {keys::CONTROL_PLANE: plan.cluster.name()}},
+        "spec": spec,
+    })
 }
 
 fn pod_spec(plan: &Plan<'_>) -> Value {
@@ -135,8 +158,8 @@ fn pod_spec(plan: &Plan<'_>) -> Value {
         Distro::K3s => k3s::parts(plan),
         Distro::K8s | Distro::External => k8s::parts(plan),
     };
-    if cluster.spec.storage.volume_claim.is_none() {
-        parts.volumes.push(json!({"name": "data", "emptyDir": {}}));
+    if plan.storage.kind != StorageKind::Volume {
+        parts.volumes.push(json!({"name": CLAIM, "emptyDir": {}}));
     }
     parts.volumes.extend(plan.datastore.as_ref().and_then(Datastore::volume));
     let mut spec = json!({

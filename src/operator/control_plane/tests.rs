@@ -5,15 +5,20 @@ use serde_json::json;
 use super::datastore::Datastore;
 use super::manifests::{Plan, headless_service, service, service_account, stateful_set};
 use super::*;
-use crate::crd::{VirtualClusterSpec, VirtualClusterStatus, VolumeClaim, pki};
+use crate::crd::{StorageKind, VirtualClusterSpec, VirtualClusterStatus, pki};
 use crate::names::TenantId;
+
+/// Data in the pod.
+static IN_THE_POD: StorageStatus =
+    StorageStatus { kind: StorageKind::Pod, size: String::new(), class: String::new(), reason: String::new() };
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/operator/control_plane/golden");
 
 fn cluster(distro: Distro) -> Cluster {
     let id = TenantId::parse("team-a", "dev").expect("id");
     let spec = VirtualClusterSpec { distro, ..VirtualClusterSpec::default() };
-    Cluster { id, uid: "uid-1".to_owned(), generation: 1, spec, status: VirtualClusterStatus::default() }
+    let status = VirtualClusterStatus::default();
+    Cluster { id, uid: "uid-1".to_owned(), generation: 1, is_pushed: false, spec, status }
 }
 
 fn plan(cluster: &Cluster) -> Plan<'_> {
@@ -24,7 +29,13 @@ fn plan(cluster: &Cluster) -> Plan<'_> {
         service_ip: "10.96.0.7",
         pki_digest: "abc",
         datastore: None,
+        storage: &IN_THE_POD,
     }
+}
+
+fn volume(class: &str) -> StorageStatus {
+    let (size, class) = ("2Gi".to_owned(), class.to_owned());
+    StorageStatus { kind: StorageKind::Volume, size, class, reason: String::new() }
 }
 
 fn with_datastore(cluster: &Cluster) -> Plan<'_> {
@@ -65,10 +76,9 @@ fn ephemeral() {
 #[test]
 fn with_a_claim_and_resources() {
     let mut cluster = cluster(Distro::K8s);
-    cluster.spec.storage.volume_claim = Some(VolumeClaim { size: "2Gi".to_owned(), class: "fast".to_owned() });
     cluster.spec.resources.requests = [("memory".to_owned(), "1Gi".to_owned())].into();
     cluster.spec.resources.limits = [("memory".to_owned(), "2Gi".to_owned())].into();
-    golden("claim.yaml", &[stateful_set(&plan(&cluster))]);
+    golden("claim.yaml", &[stateful_set(&Plan { storage: &volume("fast"), ..plan(&cluster) })]);
 }
 
 #[test]
@@ -80,9 +90,8 @@ fn two_replicas_with_a_database() {
 
 #[test]
 fn k3s_with_a_claim() {
-    let mut cluster = cluster(Distro::K3s);
-    cluster.spec.storage.volume_claim = Some(VolumeClaim { size: "2Gi".to_owned(), class: String::new() });
-    golden("k3s.yaml", &[stateful_set(&plan(&cluster))]);
+    let cluster = cluster(Distro::K3s);
+    golden("k3s.yaml", &[stateful_set(&Plan { storage: &volume(""), ..plan(&cluster) })]);
 }
 
 #[test]
@@ -120,6 +129,28 @@ fn k3s_knows_its_flags() {
             }
         }
     }
+}
+
+/// Every file that our own control plane reads is mounted, the optional ones included.
+#[test]
+fn what_the_control_plane_reads_is_mounted() {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/control-plane/arguments.go");
+    let source = std::fs::read_to_string(source).expect("there");
+    let read: Vec<&str> = source.split('"').filter(|text| is_pki_file(text)).collect();
+    assert!(read.contains(&pki::API_SERVER) && read.contains(&pki::AGGREGATOR_KEY), "{read:?}");
+    let set = stateful_set(&plan(&cluster(Distro::K8s)));
+    let volumes = set["spec"]["template"]["spec"]["volumes"].as_array().expect("volumes").clone();
+    let pki = volumes.iter().find(|v| v["name"] == "pki").expect("the PKI's volume");
+    let mounted: Vec<&str> =
+        pki["secret"]["items"].as_array().into_iter().flatten().filter_map(|i| i["path"].as_str()).collect();
+    for file in read {
+        assert!(mounted.contains(&file), "{file} is not mounted");
+    }
+}
+
+fn is_pki_file(text: &str) -> bool {
+    let stem = text.strip_suffix(".crt").or_else(|| text.strip_suffix(".key")).or_else(|| text.strip_suffix(".pub"));
+    stem.is_some_and(|stem| !stem.is_empty() && stem.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
 }
 
 /// An older API server ends at a flag or controller that it does not know.

@@ -6,12 +6,13 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::error::status::Status;
 use crate::error::{Error, Result, Side};
+use crate::kubernetes::Resource;
+use crate::kubernetes::resources::{SELF_SUBJECT_REVIEWS, SERVICE_CIDRS};
 use crate::operator::cluster::Backends;
 use crate::operator::host::{Host, Pending, name_of};
-use crate::status::Status;
-use crate::upstream::resources::{SELF_SUBJECT_REVIEWS, SERVICE_CIDRS};
-use crate::upstream::{Resource, Target};
+use crate::upstream::Target;
 
 type Key = (&'static str, String, String);
 
@@ -27,6 +28,7 @@ struct State {
     version: u64,
     writes: usize,
     forbidden: Option<String>,
+    forbidden_kind: Option<&'static str>,
     is_old: bool,
 }
 
@@ -52,6 +54,11 @@ impl FakeHost {
         self.state.lock().objects.get(&key(resource, namespace, name)).cloned()
     }
 
+    pub(super) fn all(&self, resource: &Resource) -> Vec<Value> {
+        let state = self.state.lock();
+        state.objects.iter().filter(|((plural, ..), _)| *plural == resource.plural).map(|(_, o)| o.clone()).collect()
+    }
+
     pub(super) fn edit(&self, resource: &Resource, namespace: &str, name: &str, change: impl Fn(&mut Value)) {
         change(self.state.lock().objects.get_mut(&key(resource, namespace, name)).expect("there"));
     }
@@ -68,6 +75,11 @@ impl FakeHost {
     /// No rights in this namespace, but for VirtualClusters.
     pub(super) fn forbid(&self, namespace: &str) {
         self.state.lock().forbidden = Some(namespace.to_owned());
+    }
+
+    /// No rights on this kind, whose plural is named.
+    pub(super) fn forbid_kind(&self, plural: &'static str) {
+        self.state.lock().forbidden_kind = Some(plural);
     }
 
     /// An API server before 1.33.
@@ -92,7 +104,8 @@ impl State {
     }
 
     fn check(&self, resource: &Resource, namespace: &str) -> Result<()> {
-        if self.forbidden.as_deref() == Some(namespace) && resource.plural != "virtualclusters" {
+        let is_forbidden = self.forbidden.as_deref() == Some(namespace) && resource.plural != "virtualclusters";
+        if is_forbidden || self.forbidden_kind == Some(resource.plural) {
             return Err(refusal(403, "Forbidden", "no rights"));
         }
         Ok(())
@@ -183,13 +196,20 @@ impl Host for FakeHost {
         Box::pin(async move {
             let mut state = self.state.lock();
             state.writes += 1;
+            state.version += 1;
+            let version = state.version.to_string();
             let object = state
                 .objects
                 .get_mut(&key(resource, namespace, name))
                 .ok_or_else(|| refusal(404, "NotFound", "gone"))?;
-            if patch["metadata"]["uid"] != object["metadata"]["uid"] {
-                return Err(refusal(409, "Conflict", "another uid"));
+            let wanted = &patch["metadata"];
+            let is_that = wanted["uid"] == object["metadata"]["uid"]
+                && (wanted["resourceVersion"].is_null()
+                    || wanted["resourceVersion"] == object["metadata"]["resourceVersion"]);
+            if !is_that {
+                return Err(refusal(409, "Conflict", "another uid or version"));
             }
+            object["metadata"]["resourceVersion"] = version.into();
             if object["status"].is_null() {
                 object["status"] = json!({});
             }

@@ -35,8 +35,8 @@ fn adopt(world: &mut World, kind: &str, mut host: Value) {
     let name = json::name(&host).to_owned();
     host["metadata"]["uid"] = json!(format!("old-{kind}-{name}"));
     world.put_host(kind, host.clone());
-    let living = super::super::kind::Lookup::virtual_objects(world, kind, "");
-    let services = super::super::kind::Lookup::virtual_objects(world, "Service", "");
+    let living = world.virtual_objects(kind, "");
+    let services = world.virtual_objects("Service", "");
     let by_name = legacy::by_old_name(&living, &world.view);
     let candidates = by_name.get(&name).cloned().unwrap_or_default();
     let around = Around { services: &services, keep_labels: false };

@@ -1,6 +1,7 @@
 //! PersistentVolumeClaims go down, the volumes they are bound to come up.
 //!
 //! The tenant sees a volume of its claim's size and class, but nothing of the driver, its secrets or where the data is.
+//! What a user binds by hand is refused, see [`static_volume`].
 
 use serde_json::{Map, Value, json};
 
@@ -11,10 +12,12 @@ use super::{
     apply_down, delete_virtual, explain, host_name, is_for, key_of, kind_annotation, patch_virtual, recorded_key,
     strip_last_applied, strip_metadata,
 };
+use crate::kubernetes::resources::{CLAIMS, VOLUMES};
+use crate::kubernetes::{PatchKind, Resource};
 use crate::names::Limit;
 use crate::translate::{diff, identity, json, legacy};
-use crate::upstream::resources::{CLAIMS, VOLUMES};
-use crate::upstream::{PatchKind, Resource};
+
+mod static_volume;
 
 /// Annotations that volume controllers of either side write.
 const BINDING: &[&str] = &[
@@ -62,11 +65,11 @@ impl ResourceSyncer for ClaimKind {
         virtual_object: Option<&Value>,
         host: Option<&Value>,
         view: &TenantView,
-        _lookup: &dyn Lookup,
+        lookup: &dyn Lookup,
     ) -> Plan {
         if let (Some(object), None) = (virtual_object, host)
             && !json::is_deleting(object)
-            && let Some(plan) = never_made(object)
+            && let Some(plan) = never_made(object, lookup)
         {
             return plan;
         }
@@ -86,8 +89,11 @@ impl ResourceSyncer for ClaimKind {
         if let (Some(object), Some(host)) = (virtual_object, host)
             && is_for(host, object)
         {
-            actions.extend(binding_up(object, host));
-            actions.extend(claim_status(object, host));
+            actions.extend(
+                static_volume::mismatch(object, host).unwrap_or_else(|| {
+                    binding_up(object, host).into_iter().chain(claim_status(object, host)).collect()
+                }),
+            );
             let volume = json::text(host, "/spec/volumeName");
             if !volume.is_empty() {
                 let key = ObjectKey { namespace: String::new(), name: volume.to_owned() };
@@ -105,7 +111,7 @@ fn is_beyond_intent(virtual_object: Option<&Value>, host: Option<&Value>) -> boo
 }
 
 /// A claim that must not be made on the host (again).
-fn never_made(object: &Value) -> Option<Plan> {
+fn never_made(object: &Value, lookup: &dyn Lookup) -> Option<Plan> {
     if let Some(field) = foreign_source(object) {
         let message = format!("not made on the host: spec.{field} may only name a PersistentVolumeClaim");
         return Some(Plan { actions: vec![explain(&CLAIMS, object, "SyncDenied", message)], ..Plan::default() });
@@ -113,7 +119,8 @@ fn never_made(object: &Value) -> Option<Plan> {
     // Bound once, and the host claim is gone: so is the data. A new volume under the old name would hide that.
     let lost = json::text(object, "/status/phase");
     if json::text(object, "/spec/volumeName").is_empty() || !matches!(lost, "Bound" | "Lost") {
-        return None;
+        let denied = static_volume::refusal(object, lookup)?;
+        return Some(Plan { actions: vec![denied], ..Plan::default() });
     }
     let mut actions = Vec::new();
     if lost == "Bound" {
@@ -240,6 +247,10 @@ impl ResourceSyncer for VolumeKind {
         Some(key.name.clone())
     }
 
+    fn references(&self, virtual_object: &Value) -> Vec<Reference> {
+        static_volume::reserved(virtual_object).into_iter().collect()
+    }
+
     fn plan(
         &self,
         _key: &ObjectKey,
@@ -252,6 +263,10 @@ impl ResourceSyncer for VolumeKind {
         match (virtual_object, host.zip(claim)) {
             // Its source cannot change, so it stays as vcluster made it up, until its claim goes.
             (Some(object), None) if legacy::is_made_up(object) => volume_gone(object),
+            (Some(object), _) if static_volume::is_of_the_tenant(object) => {
+                let said = (!json::is_deleting(object)).then(|| static_volume::unused(object));
+                Plan { actions: said.into_iter().collect(), ..Plan::default() }
+            }
             (Some(object), _) if !identity::is_from_host(object) => Plan::default(),
             (object, Some((host, claim))) => volume_up(object, host, &claim),
             (Some(object), None) => volume_gone(object),

@@ -5,10 +5,10 @@ use serde_json::{Map, Value, json};
 
 use super::super::kind::{Action, Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
 use super::{delete_virtual, key_of, strip_last_applied, strip_metadata};
+use crate::kubernetes::resources::{INGRESS_CLASSES, NODES, PRIORITY_CLASSES, RUNTIME_CLASSES, STORAGE_CLASSES};
+use crate::kubernetes::{PatchKind, Resource};
 use crate::names::keys;
 use crate::translate::{diff, identity, json, legacy};
-use crate::upstream::resources::{INGRESS_CLASSES, NODES, PRIORITY_CLASSES, RUNTIME_CLASSES, STORAGE_CLASSES};
-use crate::upstream::{PatchKind, Resource};
 
 /// Nodes.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl ResourceSyncer for NodeKind {
         let mut intent = json!({
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": key.name, "labels": labels},
-            "spec": json::pick(host.get("spec").unwrap_or(&Value::Null), &["taints", "unschedulable"]),
+            "spec": scheduling(host),
         });
         identity::stamp(&mut intent);
         let mut actions = Vec::new();
@@ -104,6 +104,14 @@ impl ResourceSyncer for NodeKind {
         actions.extend(node_status(key, virtual_object, host));
         Plan { actions, ..Plan::default() }
     }
+}
+
+/// What keeps pods off a node, always said whole: admission gives every new Node the taint `not-ready`, which nothing in the
+/// tenant takes away, and an apply that is silent about a field leaves what others wrote. Taints and cordons set inside go
+/// the same way: only the host's scheduler places pods, and it does not see them.
+fn scheduling(host: &Value) -> Value {
+    let unschedulable = host.pointer("/spec/unschedulable") == Some(&Value::Bool(true));
+    json!({"taints": json::items(host, "/spec/taints"), "unschedulable": unschedulable})
 }
 
 /// A condition whose heartbeat stands still.

@@ -5,13 +5,11 @@
 use serde_json::{Map, Value, json};
 
 use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
-use super::{
-    apply_down, host_name, is_for, is_used, key_of, kind_annotation, recorded_key, strip_last_applied, strip_metadata,
-};
+use super::{apply_down, host_name, is_for, kind_annotation, recorded_key, strip_last_applied, strip_metadata};
+use crate::kubernetes::Resource;
+use crate::kubernetes::resources::{CONFIG_MAPS, SECRETS};
 use crate::names::Limit;
 use crate::translate::{diff, identity, json, legacy};
-use crate::upstream::Resource;
-use crate::upstream::resources::{CONFIG_MAPS, SECRETS};
 
 /// ConfigMap by which an API server publishes its CA to every pod.
 const ROOT_CA: &str = "kube-root-ca.crt";
@@ -102,9 +100,9 @@ fn is_held(kind: &str, virtual_object: Option<&Value>, host: Option<&Value>, loo
     if identity::annotation(host, legacy::ADOPTED).is_empty() || !is_for(host, object) || json::is_deleting(object) {
         return false;
     }
-    let pods = lookup.virtual_objects("Pod", json::namespace(object));
+    let pods = lookup.virtual_keys("Pod", json::namespace(object));
     pods.iter()
-        .filter_map(|pod| lookup.host_object("Pod", &key_of(pod)))
+        .filter_map(|pod| lookup.host_object("Pod", pod))
         .any(|pod| legacy::is_also_used(&pod, kind, json::name(host)))
 }
 
@@ -142,7 +140,7 @@ impl ResourceSyncer for ConfigKind {
         view: &TenantView,
         lookup: &dyn Lookup,
     ) -> Plan {
-        let used = is_used(self.0.kind, key, lookup);
+        let used = lookup.is_referenced(self.0.kind, key);
         if !used && is_held(self.0.kind, virtual_object, host, lookup) {
             return Plan { again_after: Some(HELD_RECHECK), ..Plan::default() };
         }

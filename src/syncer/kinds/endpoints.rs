@@ -5,11 +5,16 @@ use serde_json::Value;
 
 use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView};
 use super::{apply_down, explain, host_name, recorded_key, strip_last_applied, strip_metadata};
+use crate::kubernetes::Resource;
+use crate::kubernetes::resources::{ENDPOINT_SLICES, ENDPOINTS};
 use crate::names::Limit;
 use crate::translate::endpoints::{self, Translated};
-use crate::translate::{identity, json, service};
-use crate::upstream::Resource;
-use crate::upstream::resources::{ENDPOINT_SLICES, ENDPOINTS};
+use crate::translate::summary::ServiceSummary;
+use crate::translate::{bounds, identity, json, service};
+
+/// So many of the addresses that are left out are named, so much of each.
+const SHOWN: usize = 10;
+const LONGEST_ADDRESS: usize = 64;
 
 /// Either kind.
 #[derive(Debug)]
@@ -39,16 +44,18 @@ impl EndpointsKind {
         ObjectKey { namespace: json::namespace(object).to_owned(), name: name.to_owned() }
     }
 
-    fn is_synced(&self, object: &Value, lookup: &dyn Lookup) -> bool {
+    fn is_synced(&self, object: &Value, view: &TenantView, lookup: &dyn Lookup) -> bool {
         let key = self.service(object);
         if service::is_api_service(&key.namespace, &key.name) || (self.slices && endpoints::is_derived_slice(object)) {
             return false;
         }
-        lookup.virtual_object("Service", &key).is_some_and(|service| {
-            !service::has_selector(&service)
-                && json::text(&service, "/spec/type") != "ExternalName"
-                && !json::is_deleting(&service)
-        })
+        let is_bare = |service: &ServiceSummary| !service.has_selector && !service.is_external && !service.is_deleting;
+        if !lookup.service(&key).is_some_and(|service| is_bare(&service)) {
+            return false;
+        }
+        // Of one name only is more to be known than the summary tells.
+        (key.namespace.as_str(), key.name.as_str()) != (service::DNS_NAMESPACE, service::DNS_NAME)
+            || !lookup.virtual_object("Service", &key).is_some_and(|object| service::is_dns_service(&object, view))
     }
 
     fn translate(&self, object: &Value, view: &TenantView) -> Option<Translated> {
@@ -90,13 +97,21 @@ impl ResourceSyncer for EndpointsKind {
         view: &TenantView,
         lookup: &dyn Lookup,
     ) -> Plan {
-        let translated = virtual_object
-            .filter(|object| self.is_synced(object, lookup))
-            .and_then(|object| Some((object, self.translate(object, view)?)));
+        let synced = virtual_object.filter(|object| self.is_synced(object, view, lookup));
+        let excess = synced.and_then(endpoints::excess);
+        let translated =
+            synced.filter(|_| excess.is_none()).and_then(|object| Some((object, self.translate(object, view)?)));
         let intent = |_: &Value| translated.as_ref().map(|(_, t)| t.object.clone());
         let mut actions = apply_down(self.resource, virtual_object, host, intent, |object| object);
+        if let Some((object, excess)) = synced.zip(excess) {
+            let message = format!("not made on the host: {}", excess.message());
+            actions.push(explain(&self.resource, object, "SyncDenied", message));
+        }
         if let Some((object, translated)) = translated.as_ref().filter(|(_, t)| !t.refused.is_empty()) {
-            let message = format!("addresses of nodes themselves are left out: {}", translated.refused.join(", "));
+            let (shown, all) = (translated.refused.iter().take(SHOWN), translated.refused.len());
+            let shown = shown.map(|address| bounds::cut(address, LONGEST_ADDRESS)).collect::<Vec<_>>().join(", ");
+            let more = if all > SHOWN { format!(" and {} more", all - SHOWN) } else { String::new() };
+            let message = format!("addresses of nodes themselves are left out: {shown}{more}");
             actions.push(explain(&self.resource, object, "AddressRefused", message));
         }
         Plan { actions, ..Plan::default() }
@@ -105,6 +120,7 @@ impl ResourceSyncer for EndpointsKind {
 
 #[cfg(test)]
 mod tests {
+    use super::super::service::ServiceKind;
     use super::super::testing::{World, hostile_plans};
     use super::*;
     use serde_json::json;
@@ -145,6 +161,33 @@ mod tests {
         world.change_virtual("Service", "default", "ext", |s| s["spec"]["selector"] = json!({"a": "b"}));
         world.settle(&kind, "default", "ext-1");
         assert!(world.host("EndpointSlice", "ext-1-x-default-x-vc1").is_none());
+    }
+
+    /// Portico's own address inside a tenant; one that a user brings is like any other.
+    #[test]
+    fn the_dns_service_and_its_endpoints_stay_inside() {
+        let labels = json!({"portico.dev/from-host": "true"});
+        let metadata = json!({"name": "kube-dns", "namespace": "kube-system", "uid": "u1", "labels": labels});
+        let service = |ip: &str| json!({"metadata": metadata, "spec": {"clusterIP": ip, "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]}});
+        let name = "kube-dns-x-kube-system-x-vc1";
+        let own = World::new().view.dns_service_ip.to_string();
+        for address in ["None", &own] {
+            let mut world = World::new();
+            world.put_virtual("Service", service(address));
+            let subsets =
+                json!([{"addresses": [{"ip": own}], "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]}]);
+            world.put_virtual("Endpoints", json!({"metadata": metadata, "subsets": subsets}));
+            world.settle(&ServiceKind, "kube-system", "kube-dns");
+            world.settle(&EndpointsKind::endpoints(), "kube-system", "kube-dns");
+            assert!(world.host("Service", name).is_none() && world.host("Endpoints", name).is_none());
+            world.change_virtual("Service", "kube-system", "kube-dns", |s| {
+                s["metadata"]["labels"] = json!({"k8s-app": "kube-dns"});
+                s["spec"]["clusterIP"] = json!("10.96.7.7");
+            });
+            world.settle(&ServiceKind, "kube-system", "kube-dns");
+            world.settle(&EndpointsKind::endpoints(), "kube-system", "kube-dns");
+            assert!(world.host("Service", name).is_some() && world.host("Endpoints", name).is_some());
+        }
     }
 
     #[test]

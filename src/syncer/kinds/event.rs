@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::super::kind::{Action, Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
 use super::{strip_metadata, virtual_key_of};
+use crate::kubernetes::Resource;
+use crate::kubernetes::resources::EVENTS;
 use crate::names::Limit;
 use crate::translate::event::{self, About};
 use crate::translate::{identity, json, pod};
-use crate::upstream::Resource;
-use crate::upstream::resources::EVENTS;
 
 /// Kinds whose events cross, with the limit of their host names.
 const KINDS: &[(&str, Limit)] = &[
@@ -115,20 +115,21 @@ fn about(host: &Value, view: &TenantView, lookup: &dyn Lookup) -> Found {
         return Found::Perhaps;
     };
     let mut names: BTreeMap<String, String> = [(name.to_owned(), key.name.clone())].into();
+    let host_pod = of_this_host.as_ref();
     if let Some(object) = object.filter(|_| *kind == "Pod") {
-        names.extend(names_in_pod(&object, view));
+        names.extend(names_in_pod(&object, host_pod, view));
     }
     Found::Yes(About { namespace: key.namespace, name: key.name, uid, names })
 }
 
 /// Host names of what a pod refers to, which messages of kubelets and schedulers name.
-fn names_in_pod(object: &Value, view: &TenantView) -> BTreeMap<String, String> {
+fn names_in_pod(object: &Value, host: Option<&Value>, view: &TenantView) -> BTreeMap<String, String> {
     let namespace = json::namespace(object);
     let references = pod::references::of(object).into_iter().filter_map(|(_, name)| {
         let host = identity::host_name(namespace, &name, view, Limit::Subdomain)?;
         Some((host.to_string(), name))
     });
-    let token = pod::tokens(object, view).map(|tokens| (tokens.secret, "service-account-token".to_owned()));
+    let token = pod::tokens(object, host, view).map(|tokens| (tokens.secret, "service-account-token".to_owned()));
     references.chain(token).collect()
 }
 

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView};
 use super::{apply_down, explain, host_name, is_for, patch_virtual, recorded_key, strip_last_applied, strip_metadata};
+use crate::kubernetes::Resource;
+use crate::kubernetes::resources::INGRESSES;
 use crate::names::Limit;
 use crate::translate::{ingress, json};
-use crate::upstream::Resource;
-use crate::upstream::resources::INGRESSES;
 
 /// The kind.
 #[derive(Debug)]

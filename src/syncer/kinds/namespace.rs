@@ -1,11 +1,14 @@
 //! Namespaces stay in the tenant; they are watched for their labels. When one is deleted, the tenant's own controllers
 //! delete what is inside, and each object's deletion is synced.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
-use crate::upstream::Resource;
-use crate::upstream::resources::NAMESPACES;
+use crate::kubernetes::Resource;
+use crate::kubernetes::resources::NAMESPACES;
+use crate::translate::summary::{NamespaceSummary, Summary};
 
 /// The kind.
 #[derive(Debug)]
@@ -26,6 +29,10 @@ impl ResourceSyncer for NamespaceKind {
             "name": part("/metadata/name"), "uid": part("/metadata/uid"), "labels": part("/metadata/labels"),
             "resourceVersion": part("/metadata/resourceVersion"), "deletionTimestamp": part("/metadata/deletionTimestamp"),
         }})
+    }
+
+    fn summary(&self, object: &Value) -> Option<Summary> {
+        Some(Summary::Namespace(Arc::new(NamespaceSummary::of(object))))
     }
 
     fn virtual_key(&self, _host: &Value, _view: &TenantView) -> Option<ObjectKey> {

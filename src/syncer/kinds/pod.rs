@@ -2,6 +2,8 @@
 //!
 //! A pod that has run is never run again: if its host pod vanishes, it is reported as failed and its controller decides.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::super::kind::{
@@ -11,11 +13,14 @@ use super::{
     delete_host, delete_virtual, explain, host_name, is_for, key_of, recorded_key, strip_last_applied, strip_metadata,
 };
 use crate::crd::PodSecurity;
+use crate::kubernetes::resources::PODS;
+use crate::kubernetes::{PatchKind, Resource};
 use crate::names::Limit;
-use crate::translate::pod::{self, Around, status, update};
-use crate::translate::{identity, json, legacy, policy};
-use crate::upstream::resources::PODS;
-use crate::upstream::{PatchKind, Resource};
+use crate::translate::pod::env::has_links;
+use crate::translate::pod::scheduling::selects_namespaces;
+use crate::translate::pod::{self, Around, Refusal, ephemeral, status, update};
+use crate::translate::summary::ServiceSummary;
+use crate::translate::{bounds, identity, json, legacy, policy};
 
 /// How long after the end of its grace period a host pod is deleted by force, when the tenant has let it go.
 const FORCE_AFTER: i64 = 30;
@@ -25,8 +30,8 @@ const FORCE_AFTER: i64 = 30;
 pub struct PodKind;
 
 /// The TokenRequests of a pod, wanted at its creation and as long as it runs; None when it mounts no token.
-pub fn ensure_tokens(object: &Value, view: &TenantView) -> Option<Action> {
-    let tokens = pod::tokens(object, view)?;
+pub fn ensure_tokens(object: &Value, host: Option<&Value>, view: &TenantView) -> Option<Action> {
+    let tokens = pod::tokens(object, host, view)?;
     let spec = |token: pod::Token| TokenSpec {
         key: token.key,
         audience: token.audience,
@@ -69,7 +74,13 @@ impl ResourceSyncer for PodKind {
             kind: kind.kind(),
             key: ObjectKey { namespace: namespace.to_owned(), name },
         };
-        pod::references::of(object).into_iter().map(reference).collect()
+        // What names a refused pod names stays in the tenant; one that ran before there was such a bound keeps them.
+        let has_run =
+            !json::text(object, "/spec/nodeName").is_empty() || !json::text(object, "/status/startTime").is_empty();
+        if !has_run && pod::excess(object).is_some() {
+            return Vec::new();
+        }
+        pod::references::of(object).into_iter().take(bounds::NAMES).map(reference).collect()
     }
 
     fn plan(
@@ -159,6 +170,9 @@ fn absent(kind: &PodKind, object: &Value, view: &TenantView, lookup: &dyn Lookup
         return Plan { actions: vec![patch_status(object, status::gone(object))], ..Plan::default() };
     }
     let refuse = |reason, message| Plan { actions: vec![explain(&PODS, object, reason, message)], ..Plan::default() };
+    if let Some(excess) = pod::excess(object) {
+        return refuse("SyncDenied", format!("not run on the host: {}", excess.message()));
+    }
     if let Some(violation) = policy::check(object, view.pod_security) {
         return refuse("SyncDenied", violation.message());
     }
@@ -170,11 +184,25 @@ fn absent(kind: &PodKind, object: &Value, view: &TenantView, lookup: &dyn Lookup
         let message = format!("node {node} is not one of this cluster's");
         return Plan { again_after: Some(15), ..refuse("NodeNotFound", message) };
     }
-    let Some(host) = pod::to_host(object, &around(object, view, lookup), view) else {
-        return refuse("SyncDenied", "its name or namespace is not valid on the host".to_owned());
+    let made = match pod::to_host(object, &around(object, view, lookup), view) {
+        Ok(made) => made,
+        Err(Refusal::Name) => {
+            return refuse("SyncDenied", "its name or namespace is not valid on the host".to_owned());
+        }
+        Err(Refusal::Excess(excess)) => {
+            return refuse("SyncDenied", format!("not run on the host: {}", excess.message()));
+        }
     };
-    let create = Action::CreateHost { resource: PODS, object: host };
-    let actions = ensure_tokens(object, view).into_iter().chain([create]).collect();
+    let cut = (made.links_left_out > 0).then(|| {
+        let message = format!(
+            "the environment holds variables of the first Services by name, {} have no room in it; \
+             `enableServiceLinks: false` keeps them out altogether, DNS knows them all",
+            made.links_left_out
+        );
+        explain(&PODS, object, "SyncLimited", message)
+    });
+    let create = Action::CreateHost { resource: PODS, object: made.pod };
+    let actions = ensure_tokens(object, None, view).into_iter().chain([create]).chain(cut).collect();
     Plan { actions, requires: kind.references(object), ..Plan::default() }
 }
 
@@ -187,10 +215,14 @@ fn around(object: &Value, view: &TenantView, lookup: &dyn Lookup) -> Around {
     // Pods of a system class could evict everybody else's.
     let allowed = !class.starts_with("system-") || view.pod_security == PodSecurity::Privileged;
     Around {
-        services: lookup.virtual_objects("Service", json::namespace(object)),
-        namespaces: lookup.virtual_objects("Namespace", ""),
+        services: services(object, lookup),
+        namespaces: if selects_namespaces(object) { lookup.namespaces() } else { Vec::new() },
         priority_class: !class.is_empty() && allowed && lookup.host_cluster_object("PriorityClass", class).is_some(),
     }
+}
+
+fn services(object: &Value, lookup: &dyn Lookup) -> Vec<Arc<ServiceSummary>> {
+    if has_links(object) { lookup.services(json::namespace(object)) } else { Vec::new() }
 }
 
 /// Both sides are there.
@@ -254,7 +286,7 @@ fn changes_down(object: &Value, host: &Value, view: &TenantView, lookup: &dyn Lo
     }
     // No write while they are good: the engine knows when they must be refreshed. A pod that vcluster made mounts others.
     if identity::annotation(host, legacy::ADOPTED).is_empty() {
-        actions.extend(ensure_tokens(object, view));
+        actions.extend(ensure_tokens(object, Some(host), view));
     }
     actions
 }
@@ -269,9 +301,12 @@ fn ephemeral_containers(
     if json::items(object, "/spec/ephemeralContainers").is_empty() {
         return Vec::new();
     }
-    let services = lookup.virtual_objects("Service", json::namespace(object));
+    let ephemeral = ephemeral::containers(object, host, &services(object, lookup), view);
     let (mut actions, mut allowed) = (Vec::new(), Vec::new());
-    for (index, container) in update::ephemeral_containers(object, host, &services, view) {
+    if let Some(excess) = &ephemeral.beyond {
+        actions.push(explain(&PODS, object, "SyncDenied", format!("not run on the host: {}", excess.message())));
+    }
+    for (index, container) in ephemeral.wanted {
         match policy::check_container(object, "ephemeralContainers", index, view.pod_security) {
             None => allowed.push(container),
             Some(violation) => actions.push(explain(&PODS, object, "SyncDenied", violation.message())),
@@ -297,5 +332,7 @@ fn patch_status(object: &Value, patch: Value) -> Action {
     }
 }
 
+#[cfg(test)]
+mod growth_tests;
 #[cfg(test)]
 mod tests;

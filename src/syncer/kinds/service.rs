@@ -5,17 +5,20 @@
 //! [`REFUSED`]. Node ports are then changed in the tenant. A cluster IP cannot change, so the tenant's Service is made
 //! again; the whole object is kept in [`RECREATE`] on the host meanwhile, so a crash between the two writes loses nothing.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::super::kind::{Action, Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
 use super::{
     delete_host, delete_virtual, explain, host_name, patch_virtual, recorded_key, strip_last_applied, strip_metadata,
 };
+use crate::kubernetes::resources::SERVICES;
+use crate::kubernetes::{PatchKind, Resource};
 use crate::names::{Limit, keys};
 pub use crate::translate::service::REFUSED;
+use crate::translate::summary::{ServiceSummary, Summary};
 use crate::translate::{diff, identity, json, service};
-use crate::upstream::resources::SERVICES;
-use crate::upstream::{PatchKind, Resource};
 
 /// Annotation on the host: the tenant's Service while it is being made again.
 pub const RECREATE: &str = "portico.dev/recreate";
@@ -52,6 +55,10 @@ impl ResourceSyncer for ServiceKind {
         if side == Direction::Up { strip_last_applied(object) } else { object }
     }
 
+    fn summary(&self, object: &Value) -> Option<Summary> {
+        Some(Summary::Service(Arc::new(ServiceSummary::of(object))))
+    }
+
     fn virtual_key(&self, host: &Value, view: &TenantView) -> Option<ObjectKey> {
         recorded_key(&SERVICES, host, view, Limit::Label)
     }
@@ -68,15 +75,18 @@ impl ResourceSyncer for ServiceKind {
         view: &TenantView,
         lookup: &dyn Lookup,
     ) -> Plan {
-        if service::is_api_service(&key.namespace, &key.name) {
+        if service::is_api_service(&key.namespace, &key.name)
+            || virtual_object.is_some_and(|object| service::is_dns_service(object, view))
+        {
             return deletion(host);
         }
         match (virtual_object, host) {
             (None, None) => Plan::default(),
             (None, Some(host)) => orphan(host, lookup.now_unix()),
             (Some(object), host) if json::is_deleting(object) => deletion(host),
-            (Some(object), None) => creation(object, view),
             (Some(_), Some(host)) if json::is_deleting(host) => Plan::default(),
+            (Some(object), _) if service::excess(object).is_some() => refusal(object),
+            (Some(object), None) => creation(object, view),
             (Some(object), Some(host)) => update(object, host, view),
         }
     }
@@ -84,6 +94,15 @@ impl ResourceSyncer for ServiceKind {
 
 fn deletion(host: Option<&Value>) -> Plan {
     Plan { actions: host.map(|h| delete_host(SERVICES, h, None)).unwrap_or_default(), ..Plan::default() }
+}
+
+/// More than crosses; what is on the host of it stays as it was.
+fn refusal(object: &Value) -> Plan {
+    let explanation = service::excess(object).map(|excess| {
+        let message = format!("not made on the host: {}", excess.message());
+        explain(&SERVICES, object, "SyncDenied", message)
+    });
+    Plan { actions: explanation.into_iter().collect(), ..Plan::default() }
 }
 
 /// A host Service without a virtual one: being made again, about to be made by the gateway, or left over.

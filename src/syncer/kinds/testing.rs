@@ -1,15 +1,17 @@
 //! A tiny host and tenant in memory: does what a plan says, so that plans can be checked for what they lead to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 use super::super::kind::{Action, Direction, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
+use crate::kubernetes::{PatchKind, Resource};
+use crate::translate::summary::{NamespaceSummary, ServiceSummary};
 use crate::translate::testing::{hostile, poisoned, view};
 use crate::translate::{identity, json, service};
-use crate::upstream::{PatchKind, Resource};
 
 /// Both sides.
 pub(crate) struct World {
@@ -63,6 +65,15 @@ impl World {
         self.host_objects.get(&(kind.to_owned(), name.to_owned())).cloned()
     }
 
+    /// All of a kind in a namespace, "" for all.
+    pub(crate) fn virtual_objects(&self, kind: &str, namespace: &str) -> Vec<Value> {
+        let of_kind = self.virtual_objects.iter().filter(|((k, _), _)| k == kind);
+        of_kind
+            .filter(|((_, key), _)| namespace.is_empty() || key.namespace == namespace)
+            .map(|(_, o)| o.clone())
+            .collect()
+    }
+
     pub(crate) fn virtual_one(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         self.virtual_objects.get(&(kind.to_owned(), object_key(namespace, name))).cloned()
     }
@@ -76,7 +87,10 @@ impl World {
     }
 
     pub(crate) fn refer(&mut self, kind: &str, namespace: &str, name: &str) {
-        let by = ("Pod", object_key(namespace, "user"));
+        self.refer_by(kind, namespace, name, ("Pod", object_key(namespace, "user")));
+    }
+
+    pub(crate) fn refer_by(&mut self, kind: &str, namespace: &str, name: &str, by: (&'static str, ObjectKey)) {
         self.referrers.entry((kind.to_owned(), object_key(namespace, name))).or_default().push(by);
     }
 
@@ -139,6 +153,10 @@ impl World {
                     merged["status"] = kept["status"].clone();
                 }
                 merged["metadata"]["uid"] = kept["metadata"]["uid"].clone();
+                // What the host's volume controllers wrote is not taken away by an apply that never said it.
+                if let Some(volume) = kept["spec"].get("volumeName") {
+                    merged["spec"]["volumeName"] = volume.clone();
+                }
                 if !self.allocate(&resource, &mut merged) {
                     return Err(Box::new(action));
                 }
@@ -180,8 +198,11 @@ impl World {
             }
             Action::ApplyVirtual { resource, namespace, mut object } => {
                 let key = object_key(&namespace, json::name(&object));
-                let old =
-                    self.virtual_object(resource.kind, &key).unwrap_or_else(|| json!({"metadata": {"uid": "made"}}));
+                let old = self.virtual_object(resource.kind, &key);
+                if resource.kind == "Node" {
+                    store_node(&mut object, old.as_ref());
+                }
+                let old = old.unwrap_or_else(|| json!({"metadata": {"uid": "made"}}));
                 object["metadata"]["uid"] = old["metadata"]["uid"].clone();
                 if resource.kind != "Event" {
                     object["status"] = old["status"].clone();
@@ -247,12 +268,20 @@ impl Lookup for World {
         self.virtual_objects.get(&(kind.to_owned(), key.clone())).cloned()
     }
 
-    fn virtual_objects(&self, kind: &str, namespace: &str) -> Vec<Value> {
-        let of_kind = self.virtual_objects.iter().filter(|((k, _), _)| k == kind);
-        of_kind
-            .filter(|((_, key), _)| namespace.is_empty() || key.namespace == namespace)
-            .map(|(_, o)| o.clone())
-            .collect()
+    fn virtual_keys(&self, kind: &str, namespace: &str) -> Vec<ObjectKey> {
+        self.virtual_objects(kind, namespace).iter().map(super::key_of).collect()
+    }
+
+    fn namespaces(&self) -> Vec<Arc<NamespaceSummary>> {
+        self.virtual_objects("Namespace", "").iter().map(|o| Arc::new(NamespaceSummary::of(o))).collect()
+    }
+
+    fn services(&self, namespace: &str) -> Vec<Arc<ServiceSummary>> {
+        self.virtual_objects("Service", namespace).iter().map(|o| Arc::new(ServiceSummary::of(o))).collect()
+    }
+
+    fn service(&self, key: &ObjectKey) -> Option<Arc<ServiceSummary>> {
+        self.virtual_object("Service", key).map(|o| Arc::new(ServiceSummary::of(&o)))
     }
 
     fn host_object(&self, kind: &str, key: &ObjectKey) -> Option<Value> {
@@ -267,8 +296,13 @@ impl Lookup for World {
         self.host(kind, name)
     }
 
-    fn referrers(&self, kind: &str, key: &ObjectKey) -> Vec<(&'static str, ObjectKey)> {
-        self.referrers.get(&(kind.to_owned(), key.clone())).cloned().unwrap_or_default()
+    fn is_referenced(&self, kind: &str, key: &ObjectKey) -> bool {
+        self.referrers.contains_key(&(kind.to_owned(), key.clone()))
+    }
+
+    fn referrers(&self, kind: &str, key: &ObjectKey, by: &str, most: usize) -> Vec<ObjectKey> {
+        let found = self.referrers.get(&(kind.to_owned(), key.clone())).into_iter().flatten();
+        found.filter(|(kind, _)| *kind == by).map(|(_, key)| key.clone()).take(most).collect()
     }
 
     fn host_object_named(&self, kind: &str, name: &str) -> Option<Value> {
@@ -287,13 +321,34 @@ pub(crate) fn writes(plan: &Plan) -> Vec<Action> {
     plan.actions.iter().filter(|a| !repeatable(a)).cloned().collect()
 }
 
-fn object_key(namespace: &str, name: &str) -> ObjectKey {
+pub(crate) fn object_key(namespace: &str, name: &str) -> ObjectKey {
     ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
 fn mark_deleting(object: &mut Value, grace: Option<u64>) {
     object["metadata"]["deletionTimestamp"] = json!("2027-01-15T08:00:00Z");
     object["metadata"]["deletionGracePeriodSeconds"] = json!(grace.unwrap_or(30));
+}
+
+/// What a real API server makes of an applied Node: fields that the apply is silent about stay (unless it had said them
+/// before, which is not modelled), admission taints a new one, empty fields are not stored.
+fn store_node(object: &mut Value, old: Option<&Value>) {
+    for field in ["taints", "unschedulable"] {
+        if object["spec"].get(field).is_none()
+            && let Some(kept) = old.and_then(|old| old["spec"].get(field))
+        {
+            object["spec"][field] = kept.clone();
+        }
+    }
+    if old.is_none() {
+        let mut taints = json::items(object, "/spec/taints").to_vec();
+        if !taints.iter().any(|taint| taint["key"] == "node.kubernetes.io/not-ready") {
+            taints.push(json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}));
+        }
+        object["spec"]["taints"] = json!(taints);
+    }
+    let spec = object["spec"].as_object_mut().expect("a spec");
+    spec.retain(|_, value| *value != json!([]) && *value != json!(false));
 }
 
 fn apply_patch(object: &mut Value, patch: &Value, kind: PatchKind) {

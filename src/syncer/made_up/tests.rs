@@ -1,7 +1,7 @@
 use super::*;
+use crate::kubernetes::resources::{CLAIMS, NODES, STORAGE_CLASSES, VOLUMES};
 use crate::syncer::source::Incoming;
 use crate::syncer::tenant::pack_virtual;
-use crate::upstream::resources::{CLAIMS, NODES, STORAGE_CLASSES, VOLUMES};
 
 /// Remembers what there is.
 #[derive(Default)]

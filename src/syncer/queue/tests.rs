@@ -94,7 +94,7 @@ async fn closing_ends_every_waiter() {
     let waiters: Vec<_> = (0..5)
         .map(|_| {
             let queue = Arc::clone(&queue);
-            crate::task::spawn("waiter", async move { queue.next().await.is_none() })
+            crate::runtime::task::spawn("waiter", async move { queue.next().await.is_none() })
         })
         .collect();
     tokio::task::yield_now().await;

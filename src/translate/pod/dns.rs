@@ -30,10 +30,12 @@ pub(super) fn translate(spec: &mut Map<String, Value>, namespace: &str, view: &V
 
 fn merged(mut list: Vec<String>, own: &[Value], limit: usize) -> Vec<String> {
     for item in own.iter().filter_map(Value::as_str) {
+        if list.len() >= limit {
+            break;
+        }
         if !list.iter().any(|known| known == item) {
             list.push(item.to_owned());
         }
     }
-    list.truncate(limit);
     list
 }

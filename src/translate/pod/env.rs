@@ -3,40 +3,75 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::super::{View, json, service};
+use super::super::summary::ServiceSummary;
+use super::super::{View, bounds, json, service};
 use super::{ANNOTATIONS, LABELS, SERVICE_ACCOUNT};
 use crate::names::keys;
 
 /// Port of the tenant's `kubernetes` Service.
 const API_PORT: u16 = 443;
 
-/// Generated variables first (so that `$(NAME)` of the user's expand), then the container's own, which win.
-pub(super) fn translate(spec: &mut Map<String, Value>, pod: &Value, services: &[Value], view: &View) {
-    let generated = generated(pod, services, view);
-    for list in ["containers", "initContainers"] {
-        json::each(spec, list, |container| in_container(container, &generated));
-    }
+/// Bytes of a variable beside its name and value.
+const VARIABLE: usize = r#"{"name":"","value":""},"#.len();
+
+/// The variables that a kubelet would add.
+#[derive(Debug, Default)]
+pub(super) struct Generated {
+    /// By name.
+    variables: BTreeMap<String, String>,
+    /// Services that found no room, the last by name.
+    pub(super) left_out: usize,
 }
 
-/// The variables that a kubelet would add, by name.
-pub(super) fn generated(pod: &Value, services: &[Value], view: &View) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    if pod.pointer("/spec/enableServiceLinks").and_then(Value::as_bool) != Some(false) {
-        for service in services.iter().filter(|s| json::namespace(s) == json::namespace(pod)) {
-            if !service::is_api_service(json::namespace(service), json::name(service)) {
-                links(service, &mut out);
-            }
+/// Generated variables first (so that `$(NAME)` of the user's expand), then the container's own, which win. Returns how
+/// many Services found no room.
+pub(super) fn translate(
+    spec: &mut Map<String, Value>,
+    pod: &Value,
+    services: &[Arc<ServiceSummary>],
+    view: &View,
+) -> usize {
+    let lists = ["containers", "initContainers"];
+    let containers: usize = lists.iter().map(|list| json::items(pod, &format!("/spec/{list}")).len()).sum();
+    let generated = generated(pod, services, bounds::LINK_BYTES / containers.max(1), view);
+    for list in lists {
+        json::each(spec, list, |container| in_container(container, &generated));
+    }
+    generated.left_out
+}
+
+/// Whether the pod's environment tells of Services.
+pub fn has_links(pod: &Value) -> bool {
+    pod.pointer("/spec/enableServiceLinks").and_then(Value::as_bool) != Some(false)
+}
+
+/// The variables of one container, those of Services within so many bytes.
+pub(super) fn generated(pod: &Value, services: &[Arc<ServiceSummary>], room: usize, view: &View) -> Generated {
+    let mut out = Generated::default();
+    let (mut room, namespace) = (Some(room), json::namespace(pod));
+    let of_pod = |s: &&Arc<ServiceSummary>| {
+        *s.namespace == *namespace && s.has_address() && !service::is_api_service(namespace, &s.name)
+    };
+    for service in services.iter().filter(of_pod).filter(|_| has_links(pod)) {
+        // After the first that finds no room none is even looked at.
+        let links = room.map(|_| links(service)).unwrap_or_default();
+        let size = links.iter().map(|(name, value)| name.len() + value.len() + VARIABLE).sum();
+        room = room.and_then(|room| room.checked_sub(size));
+        match room {
+            Some(_) => out.variables.extend(links),
+            None => out.left_out += 1,
         }
     }
-    api_server(view.api_service_ip, &mut out);
+    api_server(view.api_service_ip, &mut out.variables);
     out
 }
 
 /// Adds the generated variables to one container and maps its field references.
-pub(super) fn in_container(container: &mut Map<String, Value>, generated: &BTreeMap<String, String>) {
+pub(super) fn in_container(container: &mut Map<String, Value>, generated: &Generated) {
     let mut own = match container.remove("env") {
         Some(Value::Array(own)) => own,
         _ => Vec::new(),
@@ -47,6 +82,7 @@ pub(super) fn in_container(container: &mut Map<String, Value>, generated: &BTree
         json::within(variable, "valueFrom", map_field);
     }
     let mut env: Vec<Value> = generated
+        .variables
         .iter()
         .filter(|(name, _)| !taken.contains(*name))
         .map(|(name, value)| json!({"name": name, "value": value}))
@@ -55,7 +91,8 @@ pub(super) fn in_container(container: &mut Map<String, Value>, generated: &BTree
     container.insert("env".to_owned(), Value::Array(env));
 }
 
-fn api_server(ip: IpAddr, out: &mut BTreeMap<String, String>) {
+/// Where the tenant's API server is.
+pub(in crate::translate) fn api_server(ip: IpAddr, out: &mut BTreeMap<String, String>) {
     let url = format!("tcp://{}", join(&ip.to_string(), i64::from(API_PORT)));
     for (name, value) in [
         ("KUBERNETES_PORT", url.clone()),
@@ -76,32 +113,28 @@ fn join(ip: &str, port: i64) -> String {
 }
 
 /// Docker-style links of one Service.
-fn links(service: &Value, out: &mut BTreeMap<String, String>) {
-    let ip = json::text(service, "/spec/clusterIP");
-    if ip.is_empty() || ip == "None" || json::text(service, "/spec/type") == "ExternalName" {
-        return;
-    }
+fn links(service: &ServiceSummary) -> Vec<(String, String)> {
+    let ip = &*service.cluster_ip;
     let variable = |text: &str| text.to_uppercase().replace('-', "_");
-    let prefix = variable(json::name(service));
-    out.insert(format!("{prefix}_SERVICE_HOST"), ip.to_owned());
-    for (index, port) in json::items(service, "/spec/ports").iter().enumerate() {
-        let number = port.get("port").and_then(Value::as_i64).unwrap_or_default();
-        let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP");
-        let url = format!("{}://{}", protocol.to_lowercase(), join(ip, number));
+    let prefix = variable(&service.name);
+    let mut out = vec![(format!("{prefix}_SERVICE_HOST"), ip.to_owned())];
+    for (index, port) in service.ports.iter().enumerate() {
+        let number = port.number;
+        let url = format!("{}://{}", port.protocol.to_lowercase(), join(ip, number));
         if index == 0 {
-            out.insert(format!("{prefix}_SERVICE_PORT"), number.to_string());
-            out.insert(format!("{prefix}_PORT"), url.clone());
+            out.push((format!("{prefix}_SERVICE_PORT"), number.to_string()));
+            out.push((format!("{prefix}_PORT"), url.clone()));
         }
-        let name = json::text(port, "/name");
-        if !name.is_empty() {
-            out.insert(format!("{prefix}_SERVICE_PORT_{}", variable(name)), number.to_string());
+        if !port.name.is_empty() {
+            out.push((format!("{prefix}_SERVICE_PORT_{}", variable(&port.name)), number.to_string()));
         }
-        let link = format!("{prefix}_PORT_{number}_{}", protocol.to_uppercase());
-        out.insert(format!("{link}_PROTO"), protocol.to_lowercase());
-        out.insert(format!("{link}_PORT"), number.to_string());
-        out.insert(format!("{link}_ADDR"), ip.to_owned());
-        out.insert(link, url);
+        let link = format!("{prefix}_PORT_{number}_{}", port.protocol.to_uppercase());
+        out.push((format!("{link}_PROTO"), port.protocol.to_lowercase()));
+        out.push((format!("{link}_PORT"), number.to_string()));
+        out.push((format!("{link}_ADDR"), ip.to_owned()));
+        out.push((link, url));
     }
+    out
 }
 
 /// Maps `fieldRef.fieldPath` of an env source or a downward API item to where the host pod has the tenant's value.
@@ -120,6 +153,23 @@ fn host_path(path: &str) -> String {
         "metadata.annotations" => annotation(ANNOTATIONS),
         other if subscript(other).is_some_and(keys::is_reserved) => annotation("portico.dev/none"),
         other => other.to_owned(),
+    }
+}
+
+/// The way back of [`map_field`].
+pub(in crate::translate) fn unmap_field(holder: &mut Map<String, Value>) {
+    json::within(holder, "fieldRef", |field| json::rename(field, "fieldPath", |path| own_path(path).to_owned()));
+}
+
+fn own_path(on_host: &str) -> &str {
+    match subscript(on_host).filter(|_| on_host.starts_with("metadata.annotations[")) {
+        Some(keys::OBJECT_NAME) => "metadata.name",
+        Some(keys::OBJECT_NAMESPACE) => "metadata.namespace",
+        Some(keys::OBJECT_UID) => "metadata.uid",
+        Some(SERVICE_ACCOUNT) => "spec.serviceAccountName",
+        Some(LABELS) => "metadata.labels",
+        Some(ANNOTATIONS) => "metadata.annotations",
+        _ => on_host,
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::super::{View, identity, json};
+use super::ephemeral;
 use crate::names::Limit;
 
 /// Kind of object that a pod names.
@@ -31,7 +32,8 @@ impl Referenced {
         }
     }
 
-    fn limit(self) -> Limit {
+    /// Limit of its names.
+    pub fn limit(self) -> Limit {
         if self == Self::Endpoints { Limit::Label } else { Limit::Subdomain }
     }
 }
@@ -39,15 +41,42 @@ impl Referenced {
 /// Volume sources that name a Secret in `secretRef.name`.
 const SECRET_REFS: &[&str] = &["iscsi", "rbd", "flexVolume", "cinder", "cephfs", "scaleIO", "storageos"];
 
-/// Everything that a pod names, without doubles.
+/// Everything that a pod names, without doubles; of ephemeral containers those that cross.
 pub fn of(pod: &Value) -> BTreeSet<(Referenced, String)> {
-    let mut spec = pod.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut found = BTreeSet::new();
-    walk(&mut spec, json::name(pod), &mut |kind, name| {
+    look(pod, ephemeral::crossing(pod), &mut |kind, name| {
         found.insert((kind, name.to_owned()));
-        name.to_owned()
     });
     found
+}
+
+/// How often a pod names anything, ephemeral containers left out.
+pub(super) fn count(pod: &Value) -> usize {
+    let mut count = 0;
+    look(pod, 0, &mut |_, _| count += 1);
+    count
+}
+
+/// How often one container names anything.
+pub(super) fn count_in_container(container: &Value) -> usize {
+    let mut copy = container.as_object().cloned().unwrap_or_default();
+    let mut count = 0;
+    in_container(&mut copy, &mut |_, name| {
+        count += 1;
+        name.to_owned()
+    });
+    count
+}
+
+fn look(pod: &Value, ephemeral: usize, found: &mut dyn FnMut(Referenced, &str)) {
+    let mut spec = pod.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
+    if let Some(Value::Array(containers)) = spec.get_mut("ephemeralContainers") {
+        containers.truncate(ephemeral);
+    }
+    walk(&mut spec, json::name(pod), &mut |kind, name| {
+        found(kind, name);
+        name.to_owned()
+    });
 }
 
 /// Renames everything that the pod's spec names; ephemeral volumes become references to the claim that the tenant's
@@ -57,12 +86,18 @@ pub fn rename(spec: &mut Map<String, Value>, pod: &Value, view: &View) {
     walk(spec, json::name(pod), &mut |kind, name| identity::reference(namespace, name, view, kind.limit()));
 }
 
+/// Renames everything that the pod's spec names as `rename` says.
+pub(in crate::translate) fn rename_with(spec: &mut Map<String, Value>, pod_name: &str, rename: &mut Rename<'_>) {
+    walk(spec, pod_name, rename);
+}
+
 /// Renames what one container names.
 pub fn rename_in_container(container: &mut Map<String, Value>, namespace: &str, view: &View) {
     in_container(container, &mut |kind, name| identity::reference(namespace, name, view, kind.limit()));
 }
 
-type Rename<'a> = dyn FnMut(Referenced, &str) -> String + 'a;
+/// From the kind and the name that stands there to the name that shall.
+pub(in crate::translate) type Rename<'a> = dyn FnMut(Referenced, &str) -> String + 'a;
 
 fn walk(spec: &mut Map<String, Value>, pod_name: &str, rename: &mut Rename<'_>) {
     for list in ["containers", "initContainers", "ephemeralContainers"] {

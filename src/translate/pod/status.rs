@@ -3,6 +3,8 @@
 //! Only fields that every supported API server knows are written: one that drops a field silently would be patched
 //! forever.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value, json};
 
 use super::super::{View, json};
@@ -65,13 +67,15 @@ pub fn up(pod: &Value, host: &Value, view: &View) -> Option<Value> {
 
 /// Strategic patch of the host pod's status: conditions of the tenant's readiness gates.
 pub fn down(pod: &Value, host: &Value) -> Option<Value> {
-    let running = json::items(host, "/status/conditions");
+    let running = by_type(json::items(host, "/status/conditions"));
+    let gates = gates(pod);
+    let on_host = |kind: &str| running.get(kind).copied();
     let changed: Vec<Value> = json::items(pod, "/status/conditions")
         .iter()
-        .filter(|c| is_gate(pod, json::text(c, "/type")))
-        .filter(|c| !by_type(running, json::text(c, "/type")).is_some_and(|on_host| is_newer(on_host, c)))
+        .filter(|c| gates.contains(json::text(c, "/type")))
+        .filter(|c| !on_host(json::text(c, "/type")).is_some_and(|on_host| is_newer(on_host, c)))
         .map(condition)
-        .filter(|c| by_type(running, json::text(c, "/type")).map(condition).as_ref() != Some(c))
+        .filter(|c| on_host(json::text(c, "/type")).map(condition).as_ref() != Some(c))
         .collect();
     (!changed.is_empty()).then(|| json!({"metadata": {"uid": json::uid(host)}, "status": {"conditions": changed}}))
 }
@@ -89,8 +93,8 @@ fn present<'a>(status: &'a Value, field: &str) -> Option<&'a Value> {
     status.get(field).filter(|v| !v.is_null() && v.as_str() != Some(""))
 }
 
-fn is_gate(pod: &Value, kind: &str) -> bool {
-    json::items(pod, "/spec/readinessGates").iter().any(|gate| json::text(gate, "/conditionType") == kind)
+fn gates(pod: &Value) -> HashSet<&str> {
+    json::items(pod, "/spec/readinessGates").iter().map(|gate| json::text(gate, "/conditionType")).collect()
 }
 
 fn condition(condition: &Value) -> Value {
@@ -102,35 +106,38 @@ fn is_newer(one: &Value, other: &Value) -> bool {
     time(one).zip(time(other)).is_some_and(|(one, other)| one > other)
 }
 
-fn by_type<'a>(conditions: &'a [Value], kind: &str) -> Option<&'a Value> {
-    conditions.iter().find(|c| json::text(c, "/type") == kind)
+/// The first of each type.
+fn by_type(conditions: &[Value]) -> HashMap<&str, &Value> {
+    conditions.iter().rev().map(|c| (json::text(c, "/type"), c)).collect()
 }
 
 fn conditions_up(pod: &Value, found: &Value, wanted: &Value) -> Vec<Value> {
-    let (found, wanted) = (json::items(found, "/conditions"), json::items(wanted, "/conditions"));
+    let (own, wanted) = (json::items(found, "/conditions"), json::items(wanted, "/conditions"));
+    let (found, on_host, gates) = (by_type(own), by_type(wanted), gates(pod));
+    let found = |kind: &str| found.get(kind).copied();
     // Of a readiness gate that both sides have set, the newer one counts; without times the tenant's.
     let is_tenants = |kind: &str| {
-        let newer = || by_type(wanted, kind).zip(by_type(found, kind)).is_some_and(|(host, own)| is_newer(host, own));
-        is_gate(pod, kind) && by_type(found, kind).is_some() && !newer()
+        let newer = || on_host.get(kind).zip(found(kind)).is_some_and(|(host, own)| is_newer(host, own));
+        gates.contains(kind) && found(kind).is_some() && !newer()
     };
     let mut out: Vec<Value> = wanted
         .iter()
         .filter(|c| !json::text(c, "/type").is_empty() && !is_tenants(json::text(c, "/type")))
-        .filter(|c| by_type(found, json::text(c, "/type")).map(condition) != Some(condition(c)))
+        .filter(|c| found(json::text(c, "/type")).map(condition) != Some(condition(c)))
         .map(|c| {
             let mut new = json::pick(c, CONDITION);
             // In a strategic patch an absent field keeps its old value.
             for field in CONDITION {
                 new.entry((*field).to_owned()).or_insert(Value::Null);
             }
-            if by_type(found, json::text(c, "/type")).is_none() {
+            if found(json::text(c, "/type")).is_none() {
                 new.retain(|_, value| !value.is_null());
             }
             Value::Object(new)
         })
         .collect();
     for kind in TRANSIENT {
-        if by_type(found, kind).is_some() && by_type(wanted, kind).is_none() {
+        if found(kind).is_some() && !on_host.contains_key(kind) {
             out.push(json!({"$patch": "delete", "type": kind}));
         }
     }
@@ -139,11 +146,12 @@ fn conditions_up(pod: &Value, found: &Value, wanted: &Value) -> Vec<Value> {
 
 /// Statuses of the containers that the tenant knows, with the tenant's image where it was replaced.
 fn containers_of(pod: &Value, status: &Value, field: &str, containers: &str, view: &View) -> Vec<Value> {
-    let own = json::items(pod, &format!("/spec/{containers}"));
+    let own: HashMap<&str, &Value> =
+        json::items(pod, &format!("/spec/{containers}")).iter().rev().map(|c| (json::text(c, "/name"), c)).collect();
     json::items(status, &format!("/{field}"))
         .iter()
         .filter_map(|status| {
-            let container = own.iter().find(|c| json::text(c, "/name") == json::text(status, "/name"))?;
+            let container = own.get(json::text(status, "/name"))?;
             let mut status = json::pick(status, CONTAINER);
             let of_tenant = json::text(container, "/image");
             if image(of_tenant, view) != of_tenant {

@@ -3,10 +3,12 @@
 //! The host pod records a fingerprint of what was last written, so only changes of the tenant are written: a host
 //! webhook that rewrites images is not fought. Tolerations can only be added: API servers allow no removal.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value, json};
 
 use super::super::{View, identity, json, legacy};
-use super::{RESOURCES, env, image, metadata, references};
+use super::{RESOURCES, image, metadata};
 
 const LISTS: &[&str] = &["containers", "initContainers"];
 
@@ -34,13 +36,19 @@ pub(super) fn resources(pod: &Value) -> Value {
     json!({"containers": list("containers"), "initContainers": list("initContainers")})
 }
 
-/// Strategic patch of the host pod for what changed in the tenant; None when nothing did.
-pub fn patch(pod: &Value, host: &Value, view: &View) -> Option<Value> {
+/// Whole metadata that the host pod shall have, with the record of which keys are the tenant's.
+pub fn recorded_metadata(pod: &Value, host: &Value, view: &View) -> Option<Map<String, Value>> {
     let mut wanted = metadata(pod, view)?;
     if !identity::annotation(host, legacy::ADOPTED).is_empty() {
         legacy::keep_current(&mut wanted, pod, host, view);
     }
     identity::record_keys(&mut wanted);
+    Some(wanted)
+}
+
+/// Strategic patch of the host pod for what changed in the tenant; None when nothing did.
+pub fn patch(pod: &Value, host: &Value, view: &View) -> Option<Value> {
+    let mut wanted = recorded_metadata(pod, host, view)?;
     let changed = |key: &str| {
         wanted.get("annotations").and_then(|a| a.get(key)).and_then(Value::as_str).unwrap_or_default()
             != identity::annotation(host, key)
@@ -82,12 +90,13 @@ fn spec_patch(pod: &Value, host: &Value, view: &View) -> Map<String, Value> {
     let mut spec = Map::new();
     for list in LISTS {
         let pointer = format!("/spec/{list}");
-        let running = json::items(host, &pointer);
+        let running: HashMap<&str, &Value> =
+            json::items(host, &pointer).iter().rev().map(|c| (json::text(c, "/name"), c)).collect();
         let changed: Vec<Value> = json::items(pod, &pointer)
             .iter()
             .filter_map(|container| {
                 let (name, wanted) = (json::text(container, "/name"), image(json::text(container, "/image"), view));
-                let found = running.iter().find(|c| json::text(c, "/name") == name)?;
+                let found = *running.get(name)?;
                 (json::text(found, "/image") != wanted).then(|| json!({"name": name, "image": wanted}))
             })
             .collect();
@@ -100,11 +109,12 @@ fn spec_patch(pod: &Value, host: &Value, view: &View) -> Map<String, Value> {
         spec.insert("activeDeadlineSeconds".to_owned(), deadline.clone());
     }
     let found = json::items(host, "/spec/tolerations");
-    let missing: Vec<&Value> = json::items(pod, "/spec/tolerations").iter().filter(|t| !found.contains(t)).collect();
+    let known: HashSet<&Value> = found.iter().collect();
+    let missing: Vec<&Value> = json::items(pod, "/spec/tolerations").iter().filter(|t| !known.contains(t)).collect();
     if !missing.is_empty() {
         spec.insert("tolerations".to_owned(), found.iter().chain(missing).cloned().collect());
     }
-    let wanted = json::items(pod, "/spec/schedulingGates");
+    let wanted: HashSet<&Value> = json::items(pod, "/spec/schedulingGates").iter().collect();
     let gates: Vec<Value> = json::items(host, "/spec/schedulingGates")
         .iter()
         .filter(|gate| !wanted.contains(gate))
@@ -128,20 +138,4 @@ pub fn resize(pod: &Value, host: &Value, view: &View) -> Option<(Value, Value)> 
         map.retain(|_, list| list.as_array().is_some_and(|l| !l.is_empty()));
     }
     Some((json!({"spec": spec}), json!({"metadata": {"annotations": {RESOURCES: fingerprint}}})))
-}
-
-/// The ephemeral containers that the host does not have yet, translated; (index in the virtual pod, container).
-pub fn ephemeral_containers(pod: &Value, host: &Value, services: &[Value], view: &View) -> Vec<(usize, Value)> {
-    let known = json::items(host, "/spec/ephemeralContainers");
-    let containers = json::items(pod, "/spec/ephemeralContainers").iter().enumerate();
-    containers
-        .filter(|(_, c)| !known.iter().any(|k| json::text(k, "/name") == json::text(c, "/name")))
-        .filter_map(|(index, container)| {
-            let mut container = container.as_object()?.clone();
-            references::rename_in_container(&mut container, json::namespace(pod), view);
-            env::in_container(&mut container, &env::generated(pod, services, view));
-            json::rename(&mut container, "image", |i| image(i, view).to_owned());
-            Some((index, Value::Object(container)))
-        })
-        .collect()
 }

@@ -1,5 +1,7 @@
 //! Volumes: the downward API's fields, and service-account tokens, which come from a Secret on the host.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::super::json;
@@ -13,6 +15,43 @@ const TOKEN_MODE: u32 = 0o644;
 
 fn token_key(volume: usize, source: usize) -> String {
     format!("token-{volume}-{source}")
+}
+
+/// Places of the volume and of its source that a key in a token Secret is for.
+pub(in crate::translate) fn token_place(key: &str) -> Option<(usize, usize)> {
+    let (volume, source) = key.strip_prefix("token-")?.split_once('-')?;
+    let place = (volume.parse().ok()?, source.parse().ok()?);
+    (token_key(place.0, place.1) == key).then_some(place)
+}
+
+/// What a token Secret was made for, as text: `POD-UID ACCOUNT KEY=AUDIENCE@SECONDS,…`. Another text makes it anew.
+pub fn token_spec<'a>(
+    pod_uid: &str,
+    service_account: &str,
+    tokens: impl Iterator<Item = (&'a str, &'a str, u64)>,
+) -> String {
+    let tokens: Vec<String> = tokens.map(|(key, audience, seconds)| format!("{key}={audience}@{seconds}")).collect();
+    format!("{pod_uid} {service_account} {}", tokens.join(","))
+}
+
+/// Audience and seconds of each token in such a text, by key. Audiences may hold any of its separators.
+pub(in crate::translate) fn tokens_of_spec(spec: &str) -> BTreeMap<&str, (String, u64)> {
+    let mut texts: Vec<(&str, String)> = Vec::new();
+    for piece in spec.splitn(3, ' ').nth(2).unwrap_or_default().split(',') {
+        match piece.split_once('=').filter(|(key, _)| token_place(key).is_some()) {
+            Some((key, text)) => texts.push((key, text.to_owned())),
+            None => texts.last_mut().into_iter().for_each(|(_, text)| text.extend([",", piece])),
+        }
+    }
+    let mut out = BTreeMap::new();
+    for (key, text) in texts {
+        if let Some((audience, seconds)) = text.rsplit_once('@')
+            && let Ok(seconds) = seconds.parse()
+        {
+            out.insert(key, (audience.to_owned(), seconds));
+        }
+    }
+    out
 }
 
 /// The tokens that the volumes of a pod project.
@@ -32,9 +71,14 @@ pub(super) fn tokens(pod: &Value) -> Vec<Token> {
     out
 }
 
+/// How many tokens they project.
+pub(super) fn count_tokens(pod: &Value) -> usize {
+    let sources = json::items(pod, "/spec/volumes").iter().flat_map(|v| json::items(v, "/projected/sources"));
+    sources.filter(|source| source.get("serviceAccountToken").is_some_and(Value::is_object)).count()
+}
+
 /// Rewrites what of volumes is no plain reference.
-pub(super) fn translate(spec: &mut Map<String, Value>, pod: &Value, token_secret: &str) {
-    let _ = pod;
+pub(super) fn translate(spec: &mut Map<String, Value>, token_secret: &str) {
     let mut v = 0;
     if let Some(Value::Array(volumes)) = spec.get_mut("volumes") {
         for volume in volumes {

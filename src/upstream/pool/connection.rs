@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::lease::Lease;
 use crate::error::{Error, Kind, Result, Side};
-use crate::task::Task;
+use crate::runtime::task::Task;
 use crate::upstream::{Body, Target};
 
 /// Below kube-apiserver's 100, so that resets that still count there do not block us.

@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::connection::{Connection, Http1, Http2, STREAM_CAP};
 use crate::error::{Error, Kind, Result, Side};
-use crate::task;
+use crate::runtime::task;
 use crate::upstream::{Body, Target};
 
 const STREAM_WINDOW: u32 = 256 << 10;

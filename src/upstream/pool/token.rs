@@ -7,8 +7,8 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
+use crate::runtime::clock::Clock;
 use crate::upstream::Credential;
 
 /// Below the minute that kubelet's token rotation asks for.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use portico::certificates::{Leaf, Pair, Usage, new_ca, new_leaf};
+use portico::tls::certificates::{Leaf, Pair, Usage, new_ca, new_leaf};
 use tempfile::TempDir;
 
 use crate::harness::{eventually_is, host, node, target, work};

@@ -266,7 +266,10 @@ pub(crate) fn left(namespace: &str, cluster: &str) -> Vec<String> {
     let kinds = "all,configmaps,secrets,persistentvolumeclaims,endpointslices,ingresses,serviceaccounts,roles";
     let all = host(&["-n", namespace, "get", kinds, "-o", "name"]).ok();
     all.lines()
-        .filter(|l| l.ends_with(&format!("-x-{cluster}")) || l.contains(&format!("/{cluster}")))
+        .filter(|l| {
+            let own = [format!("/{cluster}"), format!("/data-{cluster}-")];
+            l.ends_with(&format!("-x-{cluster}")) || own.iter().any(|name| l.contains(name))
+        })
         .map(str::to_owned)
         .collect()
 }

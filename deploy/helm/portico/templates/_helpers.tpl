@@ -32,6 +32,32 @@ portico.dev/component: portico
 {{- include "portico.port" (dig "gateway" "listen" "0.0.0.0:8443" .Values.config) -}}
 {{- end }}
 
-{{- define "portico.adminPort" -}}
+{{- define "portico.healthPort" -}}
 {{- include "portico.port" (dig "admin" "listen" "0.0.0.0:9090" .Values.config) -}}
+{{- end }}
+
+{{- define "portico.metricsPort" -}}
+{{- include "portico.port" (dig "admin" "metricsListen" "0.0.0.0:9091" .Values.config) -}}
+{{- end }}
+
+{{/* Whole seconds of a duration such as 300ms, 10s, 5m or 1h, rounded up. */}}
+{{- define "portico.seconds" -}}
+{{- $number := regexFind "^[0-9]+" . | int -}}
+{{- $unit := regexFind "[a-z]+$" . -}}
+{{- if eq $unit "ms" -}}{{ div (add $number 999) 1000 }}
+{{- else if eq $unit "m" -}}{{ mul $number 60 }}
+{{- else if eq $unit "h" -}}{{ mul $number 3600 }}
+{{- else -}}{{ $number }}
+{{- end -}}
+{{- end }}
+
+{{/* A pod that is killed before its drain is over cuts requests. */}}
+{{- define "portico.gracePeriod" -}}
+{{- $delay := include "portico.seconds" (dig "gateway" "drainDelay" "5s" .Values.config) | int -}}
+{{- $drain := include "portico.seconds" (dig "gateway" "drainTimeout" "25s" .Values.config) | int -}}
+{{- $least := add $delay $drain 5 -}}
+{{- if lt (int .Values.terminationGracePeriodSeconds) (int $least) -}}
+{{- fail (printf "terminationGracePeriodSeconds must be at least %d: config.gateway.drainDelay, drainTimeout and 5 seconds" $least) -}}
+{{- end -}}
+{{- int .Values.terminationGracePeriodSeconds -}}
 {{- end }}

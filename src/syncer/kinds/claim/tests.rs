@@ -84,6 +84,123 @@ fn sources_that_could_be_anybodys_are_refused() {
     }
 }
 
+const COPY: &str = "data-x-default-x-vc1";
+
+fn phase(world: &World) -> String {
+    let object = world.virtual_one("PersistentVolumeClaim", "default", "data").expect("kept");
+    json::text(&object, "/status/phase").to_owned()
+}
+
+/// As a user who has volumes of his own writes it.
+fn naming(volume: &str) -> Value {
+    let mut object = claim();
+    object["spec"]["volumeName"] = json!(volume);
+    object["spec"]["storageClassName"] = json!("fast");
+    object
+}
+
+#[test]
+fn a_claim_that_names_its_volume_is_refused_and_nothing_is_bound() {
+    let mut world = World::new();
+    world.put_virtual("PersistentVolumeClaim", naming("mine"));
+    world.settle(&ClaimKind, "default", "data");
+    assert!(world.host("PersistentVolumeClaim", COPY).is_none());
+    assert_eq!(phase(&world), "Pending");
+    let (reason, message) = world.explained.first().expect("told");
+    assert_eq!(reason, "SyncDenied");
+    assert!(message.contains("\"mine\"") && message.contains("without spec.volumeName"), "{message}");
+}
+
+#[test]
+fn a_claim_that_a_volume_inside_is_reserved_for_is_refused_while_that_is_there() {
+    let mut world = World::new();
+    let mut object = claim();
+    object["spec"]["dataSource"] = json!(null);
+    world.put_virtual("PersistentVolumeClaim", object);
+    let volume = |uid: &str| {
+        json!({"metadata": {"name": "mine", "uid": "pv"},
+            "spec": {"hostPath": {"path": "/x"}, "claimRef": {"namespace": "default", "name": "data", "uid": uid}}})
+    };
+    let key = ObjectKey { namespace: "default".to_owned(), name: "data".to_owned() };
+    let reference = Reference { kind: "PersistentVolumeClaim", key };
+    assert_eq!(VolumeKind.references(&volume("")), [reference]);
+    let by = ObjectKey { namespace: String::new(), name: "mine".to_owned() };
+    world.refer_by("PersistentVolumeClaim", "default", "data", ("PersistentVolume", by));
+    for uid in ["", "u1"] {
+        world.explained.clear();
+        world.put_virtual("PersistentVolume", volume(uid));
+        world.settle(&ClaimKind, "default", "data");
+        assert!(world.host("PersistentVolumeClaim", COPY).is_none());
+        assert!(world.explained[0].1.contains("\"mine\""), "{:?}", world.explained);
+    }
+    world.settle(&VolumeKind, "", "mine");
+    assert!(world.explained[1].1.contains("no claim is bound to it"), "{:?}", world.explained);
+    assert!(world.virtual_one("PersistentVolume", "", "mine").is_some(), "the user's own stays");
+    world.put_virtual("PersistentVolume", volume("of a claim that is gone"));
+    world.settle(&ClaimKind, "default", "data");
+    assert!(world.host("PersistentVolumeClaim", COPY).is_some());
+}
+
+/// Volumes that Portico shows refer to their claims too.
+#[test]
+fn volumes_of_the_host_are_not_reserved_for_anybody() {
+    let world = bound();
+    let shown = world.virtual_one("PersistentVolume", "", "pvc-1").expect("shown");
+    assert_eq!(VolumeKind.references(&shown), []);
+    assert!(world.explained.is_empty(), "{:?}", world.explained);
+}
+
+/// What earlier releases left: the claim says `Bound` to the volume that its user named, the data is elsewhere.
+#[test]
+fn a_claim_whose_data_is_on_another_volume_says_so_and_loses_nothing() {
+    let mut world = bound();
+    world.change_virtual("PersistentVolumeClaim", "default", "data", |c| c["spec"]["volumeName"] = json!("mine"));
+    let before = world.host("PersistentVolumeClaim", COPY).expect("there");
+    world.settle(&ClaimKind, "default", "data");
+    let object = world.virtual_one("PersistentVolumeClaim", "default", "data").expect("kept");
+    assert_eq!(object["status"], json!({"phase": "Pending"}));
+    let (reason, message) = world.explained.last().expect("told");
+    assert_eq!(reason, "SyncDenied");
+    assert!(message.contains("\"mine\"") && message.contains("\"pvc-1\""), "{message}");
+    let after = world.host("PersistentVolumeClaim", COPY).expect("kept");
+    assert_eq!((&after["spec"], &after["status"]), (&before["spec"], &before["status"]));
+    assert_eq!(world.host("PersistentVolume", "pvc-1").expect("kept")["status"]["phase"], "Bound");
+}
+
+/// A class that waits for a consumer: there is time to name a volume after the copy was made.
+#[test]
+fn a_volume_that_is_named_later_is_not_claimed_to_be_bound() {
+    let mut world = World::new();
+    world.put_virtual("PersistentVolumeClaim", claim());
+    world.settle(&ClaimKind, "default", "data");
+    world.change_virtual("PersistentVolumeClaim", "default", "data", |c| c["spec"]["volumeName"] = json!("mine"));
+    world.settle(&ClaimKind, "default", "data");
+    assert_eq!((phase(&world).as_str(), world.explained.len()), ("Pending", 1));
+    assert!(world.host("PersistentVolumeClaim", COPY).is_some(), "it may be bound at this moment");
+    world.change_host("PersistentVolumeClaim", COPY, |host| {
+        host["spec"]["volumeName"] = json!("pvc-1");
+        host["status"] = json!({"phase": "Bound", "capacity": {"storage": "1Gi"}});
+    });
+    world.settle(&ClaimKind, "default", "data");
+    assert_eq!(phase(&world), "Pending");
+}
+
+/// As a tenant's claims are written again from what stands on the host: with the host's volume, for another uid.
+#[test]
+fn a_claim_that_names_the_volume_of_its_own_copy_is_bound() {
+    let mut world = bound();
+    let mut again = naming("pvc-1");
+    again["metadata"]["uid"] = json!("u2");
+    world.put_virtual("PersistentVolumeClaim", again);
+    world.change_host("PersistentVolumeClaim", COPY, |host| {
+        host["metadata"]["annotations"]["portico.dev/object-uid"] = json!("u2");
+    });
+    world.settle(&ClaimKind, "default", "data");
+    assert_eq!(phase(&world), "Bound");
+    assert!(world.explained.is_empty(), "{:?}", world.explained);
+    assert_eq!(world.host("PersistentVolumeClaim", COPY).expect("kept")["spec"]["volumeName"], "pvc-1");
+}
+
 #[test]
 fn another_tenants_volume_is_not_shown() {
     let mut world = bound();

@@ -35,6 +35,44 @@ fn nodes_come_up_without_the_hosts_private_parts() {
     assert!(!text.contains("cloud://") && !text.contains("images") && !text.contains("secret"), "{text}");
 }
 
+/// Admission gives a new Node a taint that on a plain cluster the node lifecycle controller removes; here it is off.
+#[test]
+fn a_new_node_has_the_hosts_taints_and_no_other() {
+    for taints in [json!(null), json!([]), json!([{"key": "k", "effect": "NoSchedule"}])] {
+        let mut world = World::new();
+        let mut host = node();
+        host["spec"] = json!({"taints": taints});
+        world.put_host("Node", host);
+        world.step(&NodeKind, "", "n1");
+        let made = world.virtual_one("Node", "", "n1").expect("made");
+        assert!(made.to_string().contains("not-ready"), "the API server of this test does what a real one does");
+        world.settle(&NodeKind, "", "n1");
+        let shown = world.virtual_one("Node", "", "n1").expect("shown");
+        assert_eq!(json::items(&shown, "/spec/taints"), json::items(&json!({"taints": taints}), "/taints"));
+    }
+}
+
+/// Only the host's scheduler places pods, and it heeds the host's node.
+#[test]
+fn what_keeps_pods_off_a_node_is_the_hosts_word_alone() {
+    let mut world = World::new();
+    let mut host = node();
+    host["spec"] = json!({"taints": [{"key": "k", "effect": "NoSchedule"}], "unschedulable": true});
+    world.put_host("Node", host);
+    world.settle(&NodeKind, "", "n1");
+    assert_eq!(world.virtual_one("Node", "", "n1").expect("shown")["spec"]["unschedulable"], true);
+    world.change_host("Node", "n1", |n| n["spec"] = json!({}));
+    world.settle(&NodeKind, "", "n1");
+    assert_eq!(world.virtual_one("Node", "", "n1").expect("shown")["spec"], json!({}));
+    world.change_virtual("Node", "", "n1", |n| {
+        n["spec"] = json!({"unschedulable": true, "taints": [{"key": "own", "effect": "NoExecute"}]});
+    });
+    let plan = world.step(&NodeKind, "", "n1");
+    assert_eq!(writes(&plan).len(), 1, "one write for one of the user's");
+    assert_eq!(world.virtual_one("Node", "", "n1").expect("shown")["spec"], json!({}));
+    assert!(writes(&world.plan(&NodeKind, "", "n1")).is_empty());
+}
+
 #[test]
 fn heartbeats_are_no_change() {
     let mut world = World::new();

@@ -120,7 +120,7 @@ fn tokens_come_from_a_secret_of_this_very_pod() {
     );
     let mut again = pod();
     again["metadata"]["uid"] = json!("u2");
-    assert_ne!(pod::tokens(&again, &world.view).expect("tokens").secret, secret);
+    assert_ne!(pod::tokens(&again, None, &world.view).expect("tokens").secret, secret);
 }
 
 #[test]

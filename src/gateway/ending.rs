@@ -1,0 +1,68 @@
+//! When something that takes long must end although neither side is done: its tenant is gone, the tenant's CA no longer
+//! vouches for the caller, or the process ends. A new generation of the same cluster ends nothing by itself.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::authenticate::Who;
+use super::context::Context;
+
+/// Watches end spread over this part of the drain, so that clients do not come back all at once.
+const WATCH_SPREAD: f64 = 0.5;
+/// Before the drain's deadline, so that the peers of a stream still see an orderly end.
+const BEFORE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Of a watch: early in the drain, since its client watches again from where it was.
+pub(super) fn of_watch(context: &Arc<Context>) -> impl Future<Output = ()> + Send + 'static {
+    let context = Arc::clone(context);
+    async move {
+        let mut drain = context.drain().clone();
+        let drained = async {
+            let left = drain.signaled().await.saturating_duration_since(context.clock().instant());
+            let spread = u64::try_from(left.mul_f64(WATCH_SPREAD).as_millis()).unwrap_or(0);
+            tokio::time::sleep(Duration::from_millis(context.clock().random_below(spread))).await;
+        };
+        tokio::select! {
+            () = drained => {}
+            () = revoked(&context) => {}
+        }
+    }
+}
+
+/// Of what cannot be taken up again: as late in the drain as possible.
+pub(super) fn of_stream(context: &Arc<Context>) -> impl Future<Output = ()> + Send + 'static {
+    let context = Arc::clone(context);
+    async move {
+        let mut drain = context.drain().clone();
+        let drained = async {
+            let deadline = drain.signaled().await;
+            tokio::time::sleep_until(deadline.checked_sub(BEFORE_DEADLINE).unwrap_or(deadline)).await;
+        };
+        tokio::select! {
+            () = drained => {}
+            () = revoked(&context) => {}
+        }
+    }
+}
+
+async fn revoked(context: &Context) {
+    let connection = &context.connection;
+    let mut changes = connection.gateway.registry.subscribe();
+    let mut generation = context.tenant.generation;
+    loop {
+        let snapshot = connection.gateway.registry.load();
+        let Some(now) = snapshot.by_id(&context.tenant.id).filter(|now| now.uid == context.tenant.uid) else { return };
+        if now.generation != generation {
+            generation = now.generation;
+            let by_certificate = matches!(context.caller.who, Who::Certificate(_));
+            if by_certificate && !connection.certificates.still_hold(now, context.clock()) {
+                return;
+            }
+        }
+        drop(snapshot);
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Places for requests of callers whom nobody knows yet: few, and shared fairly by source address and tenant.
+//!
+//! Promises: one source has half of a tenant's places and half of all at most, one tenant its own share; a request that
+//! finds none waits its turn for a moment, sources in turn, each in the order of its requests; who waits is bounded too.
+//! Callers who are known never come here. Must not know what makes a caller known.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::names::TenantId;
+
+/// A first request of an honest token is over within milliseconds: waiting spares its client a refusal and a second.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A pool of places. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Places(Arc<Inner>);
+
+/// One place, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Places,
+    of: Key,
+}
+
+#[derive(Debug)]
+struct Inner {
+    sizes: Sizes,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    all: usize,
+    tenant: usize,
+    source: usize,
+    source_in_tenant: usize,
+    waiting: usize,
+    waiting_of_one: usize,
+}
+
+/// Who is treated as one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    tenant: TenantId,
+    source: IpAddr,
+}
+
+/// Counts hold no zeros and queues are never empty, so that only those who are here take memory.
+#[derive(Debug, Default)]
+struct State {
+    all: usize,
+    by_tenant: HashMap<TenantId, usize>,
+    by_source: HashMap<IpAddr, usize>,
+    by_key: HashMap<Key, usize>,
+    queues: HashMap<Key, VecDeque<Waiter>>,
+    turns: VecDeque<Key>,
+    waiting: usize,
+    arrivals: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    granted: oneshot::Sender<Place>,
+}
+
+/// A waiter's own end; dropped, it waits no more.
+struct Waiting<'a> {
+    places: &'a Places,
+    of: Key,
+    number: u64,
+    granted: oneshot::Receiver<Place>,
+}
+
+impl Places {
+    /// `all` places, of which one tenant has `per_tenant` at most.
+    pub(super) fn new(all: usize, per_tenant: usize) -> Self {
+        let source_in_tenant = (per_tenant / 2).max(1);
+        let sizes = Sizes {
+            all,
+            tenant: per_tenant,
+            source: (all / 2).max(1),
+            source_in_tenant,
+            waiting: all.saturating_mul(2),
+            waiting_of_one: source_in_tenant.saturating_mul(2),
+        };
+        Self(Arc::new(Inner { sizes, state: Mutex::default() }))
+    }
+
+    /// A place, at once or after a short wait; `None` when there is none.
+    pub(super) async fn enter(&self, tenant: &TenantId, peer: IpAddr) -> Option<Place> {
+        let of = Key { tenant: tenant.clone(), source: source(peer) };
+        let mut waiting = {
+            let mut state = self.0.state.lock();
+            if state.has_room(&of, &self.0.sizes) {
+                state.take(&of);
+                return Some(Place { places: self.clone(), of });
+            }
+            let (number, granted) = state.queue(&of, &self.0.sizes)?;
+            Waiting { places: self, of, number, granted }
+        };
+        tokio::time::timeout(PATIENCE, &mut waiting.granted).await.ok()?.ok()
+    }
+
+    /// Places that a tenant's callers have now.
+    pub(super) fn in_use(&self, tenant: &TenantId) -> usize {
+        self.0.state.lock().by_tenant.get(tenant).copied().unwrap_or_default()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let granted: Vec<(Key, Waiter)> = {
+            let mut state = self.places.0.state.lock();
+            state.give_back(&self.of);
+            std::iter::from_fn(|| state.next(&self.places.0.sizes)).collect()
+        };
+        // Outside of the lock: a place that its waiter does not want any more comes back at once.
+        for (of, waiter) in granted {
+            let place = Self { places: self.places.clone(), of };
+            drop(waiter.granted.send(place));
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.places.0.state.lock().leave(&self.of, self.number);
+    }
+}
+
+impl State {
+    fn has_room(&self, of: &Key, sizes: &Sizes) -> bool {
+        self.all < sizes.all
+            && count(&self.by_tenant, &of.tenant) < sizes.tenant
+            && count(&self.by_source, &of.source) < sizes.source
+            && count(&self.by_key, of) < sizes.source_in_tenant
+    }
+
+    fn take(&mut self, of: &Key) {
+        self.all += 1;
+        *self.by_tenant.entry(of.tenant.clone()).or_default() += 1;
+        *self.by_source.entry(of.source).or_default() += 1;
+        *self.by_key.entry(of.clone()).or_default() += 1;
+    }
+
+    fn give_back(&mut self, of: &Key) {
+        self.all = self.all.saturating_sub(1);
+        decrease(&mut self.by_tenant, &of.tenant);
+        decrease(&mut self.by_source, &of.source);
+        decrease(&mut self.by_key, of);
+    }
+
+    fn queue(&mut self, of: &Key, sizes: &Sizes) -> Option<(u64, oneshot::Receiver<Place>)> {
+        let own = self.queues.get(of).map_or(0, VecDeque::len);
+        if self.waiting >= sizes.waiting || own >= sizes.waiting_of_one {
+            return None;
+        }
+        if own == 0 {
+            self.turns.push_back(of.clone());
+        }
+        self.waiting += 1;
+        self.arrivals += 1;
+        let (number, (granted, receiver)) = (self.arrivals, oneshot::channel());
+        self.queues.entry(of.clone()).or_default().push_back(Waiter { number, granted });
+        Some((number, receiver))
+    }
+
+    /// Takes a place for the next whose turn it is. One that came back may serve two, one of its tenant and one of its
+    /// source.
+    fn next(&mut self, sizes: &Sizes) -> Option<(Key, Waiter)> {
+        let at = self.turns.iter().position(|of| self.has_room(of, sizes))?;
+        let of = self.turns.remove(at)?;
+        let queue = self.queues.get_mut(&of)?;
+        let waiter = queue.pop_front()?;
+        self.waiting = self.waiting.saturating_sub(1);
+        if queue.is_empty() {
+            self.queues.remove(&of);
+        } else {
+            self.turns.push_back(of.clone());
+        }
+        self.take(&of);
+        Some((of, waiter))
+    }
+
+    fn leave(&mut self, of: &Key, number: u64) {
+        let Some(queue) = self.queues.get_mut(of) else { return };
+        let before = queue.len();
+        queue.retain(|waiter| waiter.number != number);
+        self.waiting = self.waiting.saturating_sub(before - queue.len());
+        if queue.is_empty() {
+            self.queues.remove(of);
+            self.turns.retain(|other| other != of);
+        }
+    }
+}
+
+fn count<K: Eq + Hash>(counts: &HashMap<K, usize>, key: &K) -> usize {
+    counts.get(key).copied().unwrap_or_default()
+}
+
+fn decrease<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// An IPv4 address, or the /64 that one IPv6 host has for itself.
+fn source(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests;

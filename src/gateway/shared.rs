@@ -1,0 +1,48 @@
+//! What all connections of the process share.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::known::TokenKey;
+use super::metrics::GatewayMetrics;
+use crate::config::GatewayConfig;
+use crate::kubernetes::ApiClient;
+use crate::names::reserved;
+use crate::runtime::clock::Clock;
+use crate::tenant::Registry;
+use crate::tls::SharedCertificate;
+
+/// The gateway, as each of its connections sees it.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    /// Limits and deadlines.
+    pub(super) config: GatewayConfig,
+    pub(super) names: SharedNames,
+    pub(super) registry: Arc<Registry>,
+    /// The shared listener's certificate.
+    pub(super) shared: SharedCertificate,
+    /// The host cluster, with Portico's own rights.
+    pub(super) host: ApiClient,
+    pub(super) clock: Clock,
+    pub(super) token_key: TokenKey,
+    pub(super) metrics: Arc<GatewayMetrics>,
+    /// A permit for each connection that may be open.
+    pub(super) connections: Arc<Semaphore>,
+}
+
+/// Names of the shared listener: no tenant's, and reachable under any binding.
+#[derive(Debug)]
+pub(super) struct SharedNames(HashSet<String>);
+
+impl SharedNames {
+    pub(super) fn new(config: &GatewayConfig) -> Self {
+        Self(reserved::shared_names(config).into_iter().collect())
+    }
+
+    /// The name as [`reserved::normal`] spells it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}

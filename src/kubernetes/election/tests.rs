@@ -1,0 +1,234 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::*;
+
+/// One Lease in memory; each replica reaches it through its own, breakable link.
+#[derive(Clone, Default)]
+struct Fake {
+    lease: Arc<Mutex<Option<Record>>>,
+    version: Arc<AtomicUsize>,
+    cut: Arc<AtomicBool>,
+    /// A cut link either fails at once or never answers.
+    silent: bool,
+}
+
+impl Fake {
+    async fn link(&self) -> Result<()> {
+        if !self.cut.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if self.silent {
+            std::future::pending::<()>().await;
+        }
+        Err(Error::host(Kind::Unavailable, "cut"))
+    }
+
+    /// The same Lease over another link.
+    fn replica(&self, silent: bool) -> Self {
+        Self { cut: Arc::default(), silent, ..self.clone() }
+    }
+}
+
+impl LeaseStore for Fake {
+    async fn read(&self, _: &Candidate) -> Result<Option<Record>> {
+        self.link().await?;
+        Ok(self.lease.lock().clone())
+    }
+
+    async fn write(&self, _: &Candidate, record: &Record) -> Result<String> {
+        self.link().await?;
+        let mut lease = self.lease.lock();
+        if lease.as_ref().map(|l| l.version.clone()).unwrap_or_default() != record.version {
+            return Err(Error::host(Kind::Conflict, "changed"));
+        }
+        let version = (self.version.fetch_add(1, Ordering::SeqCst) + 1).to_string();
+        *lease = Some(Record { version: version.clone(), ..record.clone() });
+        Ok(version)
+    }
+}
+
+/// How many replicas work now, and the most there ever were.
+#[derive(Default)]
+struct Gauge {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    starts: AtomicUsize,
+}
+
+/// Counts as working until dropped.
+struct Working(Arc<Gauge>);
+
+impl Working {
+    fn begin(gauge: &Arc<Gauge>) -> Self {
+        let now = gauge.now.fetch_add(1, Ordering::SeqCst) + 1;
+        gauge.most.fetch_max(now, Ordering::SeqCst);
+        gauge.starts.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(gauge))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn stand(
+    store: &Fake,
+    name: &str,
+    seed: u64,
+    drain: Drain,
+    gauge: &Arc<Gauge>,
+) -> crate::runtime::task::Task<Result<()>> {
+    let now = "2026-01-01T00:00:00Z".parse().expect("time");
+    let candidate = Candidate {
+        lease: "operator".to_owned(),
+        namespace: "portico".to_owned(),
+        identity: name.to_owned(),
+        once: String::new(),
+        timing: Timing::default(),
+    };
+    let (store, gauge) = (store.clone(), Arc::clone(gauge));
+    let clock = Clock::seeded(now, seed);
+    crate::runtime::task::spawn("candidate", async move {
+        run(Ticking { inner: store, count: AtomicUsize::new(0) }, candidate, clock, drain, |mut drain| {
+            let working = Working::begin(&gauge);
+            async move {
+                drain.signaled().await;
+                drop(working);
+                Ok(())
+            }
+        })
+        .await
+    })
+}
+
+/// Gives each renewal its own time.
+struct Ticking {
+    inner: Fake,
+    count: AtomicUsize,
+}
+
+impl LeaseStore for Ticking {
+    async fn read(&self, candidate: &Candidate) -> Result<Option<Record>> {
+        self.inner.read(candidate).await
+    }
+
+    async fn write(&self, candidate: &Candidate, record: &Record) -> Result<String> {
+        let renewed = format!("{}#{}", record.renewed, self.count.fetch_add(1, Ordering::SeqCst));
+        self.inner.write(candidate, &Record { renewed, ..record.clone() }).await
+    }
+}
+
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_leads_and_who_leaves_hands_over_at_once() {
+    let fake = Fake::default();
+    let gauge = Arc::new(Gauge::default());
+    let (first_trigger, first_drain) = drain::channel();
+    let (second_trigger, second_drain) = drain::channel();
+    let first = stand(&fake, "one", 1, first_drain, &gauge);
+    pass(1).await;
+    let second = stand(&fake.replica(false), "two", 2, second_drain, &gauge);
+    pass(60).await;
+    assert_eq!(gauge.starts.load(Ordering::SeqCst), 1);
+    assert_eq!(fake.lease.lock().as_ref().expect("lease").holder, "one");
+    let leaving = first_trigger.leave(Duration::from_secs(600));
+    first.join().await.expect("joined").expect("ended well");
+    pass(4).await;
+    assert_eq!(fake.lease.lock().as_ref().expect("lease").holder, "two");
+    assert_eq!(gauge.most.load(Ordering::SeqCst), 1);
+    assert!(leaving.drain(Duration::from_secs(20)).await);
+    assert!(second_trigger.drain(Duration::from_secs(20)).await);
+    second.join().await.expect("joined").expect("ended well");
+    assert_eq!(fake.lease.lock().as_ref().expect("lease").holder, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_cannot_renew_ends_its_work_before_another_begins() {
+    for (silent, seed) in [(false, 3), (true, 4), (false, 5), (true, 6)] {
+        let fake = Fake::default();
+        let gauge = Arc::new(Gauge::default());
+        let (_first_trigger, first_drain) = drain::channel();
+        let (_second_trigger, second_drain) = drain::channel();
+        let broken = fake.replica(silent);
+        let _first = stand(&broken, "one", seed, first_drain, &gauge);
+        pass(1).await;
+        let _second = stand(&fake, "two", seed + 10, second_drain, &gauge);
+        pass(30).await;
+        broken.cut.store(true, Ordering::SeqCst);
+        pass(40).await;
+        assert_eq!(fake.lease.lock().as_ref().expect("lease").holder, "two");
+        assert_eq!(gauge.starts.load(Ordering::SeqCst), 2);
+        assert_eq!(gauge.most.load(Ordering::SeqCst), 1, "never two at once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_process_takes_its_own_lease_back_without_waiting() {
+    let fake = Fake::default();
+    *fake.lease.lock() = Some(Record { holder: "one".to_owned(), renewed: "x".to_owned(), ..Record::default() });
+    let gauge = Arc::new(Gauge::default());
+    let (_trigger, drain) = drain::channel();
+    let _task = stand(&fake, "one", 7, drain, &gauge);
+    pass(1).await;
+    assert_eq!(gauge.starts.load(Ordering::SeqCst), 1);
+    assert_eq!(fake.lease.lock().as_ref().expect("lease").transitions, 0);
+}
+
+#[test]
+fn only_an_earlier_process_of_the_same_pod_is_succeeded_at_once() {
+    let mut candidate = Candidate {
+        lease: "l".to_owned(),
+        namespace: "n".to_owned(),
+        identity: "dev-cluster-0-11".to_owned(),
+        once: "dev-cluster-0".to_owned(),
+        timing: Timing::default(),
+    };
+    for (holder, former) in [
+        ("dev-cluster-0", true),
+        ("dev-cluster-0-22", true),
+        ("dev-cluster-0_uuid", true),
+        ("dev-cluster-01-22", false),
+    ] {
+        assert_eq!(candidate.is_former_self(holder), former, "{holder}");
+    }
+    candidate.once = String::new();
+    assert!(!candidate.is_former_self("dev-cluster-0-22"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_panics_is_led_again() {
+    let (trigger, drain) = drain::channel();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let candidate = Candidate {
+        lease: "operator".to_owned(),
+        namespace: "portico".to_owned(),
+        identity: "a".to_owned(),
+        once: String::new(),
+        timing: Timing::default(),
+    };
+    let clock = Clock::seeded("2026-01-01T00:00:00Z".parse().expect("time"), 1);
+    let store = Ticking { inner: Fake::default(), count: AtomicUsize::new(0) };
+    let standing = crate::runtime::task::spawn("candidate", async move {
+        run(store, candidate, clock, drain, |mut drain| {
+            let run = counted.fetch_add(1, Ordering::SeqCst);
+            async move {
+                assert!(run > 0, "as the test wants it");
+                drain.signaled().await;
+                Ok(())
+            }
+        })
+        .await
+    });
+    pass(30).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 2);
+    trigger.start(Duration::from_secs(1));
+    assert!(standing.join().await.is_some_and(|outcome| outcome.is_ok()));
+}

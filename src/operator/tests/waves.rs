@@ -1,0 +1,416 @@
+//! Waves: never more than a few control planes away because of Portico, none after one that did not come back, and all
+//! reached in the end; what the owners do is not held.
+
+use std::collections::BTreeSet;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+use crate::config::RolloutConfig;
+use crate::crd::{RolloutPhase, VirtualClusterStatus};
+use crate::operator::cluster::Halt;
+use crate::operator::rollout::{self, Allowance, Change, allowance};
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const NEW: &str = "example.com/control-plane:new";
+
+impl World {
+    /// Four ready clusters.
+    async fn with_ready_ones() -> Self {
+        let world = Self::new();
+        for name in NAMES {
+            world.add("team-a", name, json!({"storage": {"volumeClaim": {}}}));
+            world.round("team-a", name).await;
+            world.pod_is_ready("team-a", name);
+            let (_, status) = world.round("team-a", name).await;
+            assert_eq!(status["phase"], "Ready", "{status}");
+            assert_eq!(Self::condition(&status, condition::UP_TO_DATE), is("True", "Current"));
+        }
+        world
+    }
+
+    /// Another operator, some seconds later, with another configuration.
+    fn succeed(&mut self, seconds: i64, change: impl Fn(&mut Config)) {
+        let image = self.context.config.operator.control_plane_image.clone();
+        self.now += jiff::SignedDuration::from_secs(seconds);
+        self.context = Self::context(&self.host, self.now);
+        let config = Arc::make_mut(&mut self.context.config);
+        config.operator.control_plane_image = image;
+        change(config);
+        for name in NAMES {
+            if self.host.find(&VIRTUAL_CLUSTERS, "team-a", name).is_some() {
+                self.cluster("team-a", name);
+            }
+        }
+    }
+
+    fn has_new_image(&self, name: &str) -> bool {
+        let set = self.host.find(&STATEFUL_SETS, "team-a", name).expect("a StatefulSet");
+        set["spec"]["template"]["spec"]["containers"][0]["image"] == NEW
+    }
+
+    /// The StatefulSet's pod is gone and not back.
+    fn pod_is_away(&self, name: &str) {
+        self.host.edit(&STATEFUL_SETS, "team-a", name, |set| set["status"]["readyReplicas"] = 0.into());
+    }
+
+    async fn rounds(&self) -> Vec<Value> {
+        let mut all = Vec::new();
+        for name in NAMES {
+            all.push(self.round("team-a", name).await.1);
+        }
+        all
+    }
+
+    fn updated(&self) -> Vec<&'static str> {
+        NAMES.into_iter().filter(|name| self.has_new_image(name)).collect()
+    }
+
+    fn annotate(&self, name: &str, value: &str) {
+        self.host.edit(&VIRTUAL_CLUSTERS, "team-a", name, |object| {
+            object["metadata"]["annotations"] = json!({"portico.dev/rollout": value});
+        });
+    }
+}
+
+fn is(value: &str, reason: &str) -> (String, String) {
+    (value.to_owned(), reason.to_owned())
+}
+
+fn new_image(config: &mut Config) {
+    config.operator.control_plane_image = NEW.to_owned();
+}
+
+fn up_to_date(status: &Value) -> (String, String) {
+    World::condition(status, condition::UP_TO_DATE)
+}
+
+/// A restart is a loss there: whoever owns the data says when.
+#[tokio::test]
+async fn one_with_its_data_in_its_pod_is_never_restarted_unasked() {
+    let mut world = World::new();
+    world.add("team-a", "a", json!({"storage": {"ephemeral": true}}));
+    world.round("team-a", "a").await;
+    world.pod_is_ready("team-a", "a");
+    world.round("team-a", "a").await;
+    world.succeed(60, new_image);
+    for _ in 0..3 {
+        let (_, status) = world.round("team-a", "a").await;
+        assert_eq!(up_to_date(&status), is("False", "WouldLoseData"));
+        assert_eq!(status["phase"], "Ready", "it runs on as it is");
+    }
+    assert!(!world.has_new_image("a"));
+    world.annotate("a", "now");
+    world.cluster("team-a", "a");
+    world.round("team-a", "a").await;
+    assert!(world.has_new_image("a"), "its owner said so");
+}
+
+#[tokio::test]
+async fn a_new_image_reaches_one_after_the_other_and_those_that_wait_stay_ready() {
+    let mut world = World::with_ready_ones().await;
+    world.succeed(60, new_image);
+    for at in 0..NAMES.len() {
+        let statuses = world.rounds().await;
+        assert_eq!(world.updated(), NAMES[..=at]);
+        for (name, status) in NAMES.iter().zip(&statuses).skip(at + 1) {
+            assert_eq!(up_to_date(status), is("False", "WaitingForRollout"), "{name}");
+            assert_eq!(status["phase"], "Ready", "{name} runs on as it is");
+        }
+        assert_eq!(up_to_date(&statuses[at]), is("False", "RollingOut"));
+        // Neither another round nor another operator gives a place that is taken.
+        world.succeed(1, |_| {});
+        world.rounds().await;
+        assert_eq!(world.updated(), NAMES[..=at]);
+        world.pod_is_ready("team-a", NAMES[at]);
+        let (_, status) = world.round("team-a", NAMES[at]).await;
+        assert_eq!((up_to_date(&status), &status["rollout"]), (is("True", "Current"), &Value::Null));
+        // The next is looked at without waiting for its turn in the drift walk.
+        let next = world.context.rollout.next(&world.context.config.operator.rollout);
+        let expected = NAMES.get(at + 1).map(|name| TenantId::parse("team-a", name).expect("id"));
+        assert_eq!(next, Vec::from_iter(expected));
+    }
+    let before = world.host.writes();
+    world.rounds().await;
+    assert_eq!(world.host.writes(), before);
+}
+
+#[tokio::test]
+async fn one_that_does_not_come_back_stops_it_for_all_and_says_so() {
+    let mut world = World::with_ready_ones().await;
+    world.succeed(60, new_image);
+    world.rounds().await;
+    world.succeed(601, |_| {});
+    let statuses = world.rounds().await;
+    assert_eq!(world.updated(), ["a"]);
+    assert_eq!(up_to_date(&statuses[0]), is("False", "RolloutFailed"));
+    for status in &statuses[1..] {
+        assert_eq!(up_to_date(status), is("False", "RolloutStopped"));
+        let message = status["conditions"].to_string();
+        assert!(!message.contains("team-a/a") && !message.contains("\\\"a\\\""), "a neighbour is not named: {message}");
+    }
+    // Also when it is given back and taken again, whoever operates.
+    world.succeed(1, |_| {});
+    world.rounds().await;
+    assert_eq!(world.updated(), ["a"]);
+
+    // It comes back: on it goes.
+    world.pod_is_ready("team-a", "a");
+    world.rounds().await;
+    assert_eq!(world.updated(), ["a", "b"]);
+    // Or a person takes it out.
+    world.succeed(601, |_| {});
+    world.rounds().await;
+    world.annotate("b", "now");
+    world.rounds().await;
+    assert_eq!(world.updated(), ["a", "b", "c"]);
+    // Or it is deleted.
+    world.succeed(601, |_| {});
+    world.rounds().await;
+    world.host.remove(&VIRTUAL_CLUSTERS, "team-a", "c");
+    world.context.rollout.release(&TenantId::parse("team-a", "c").expect("id"));
+    world.round("team-a", "d").await;
+    assert!(world.has_new_image("d"));
+}
+
+#[tokio::test]
+async fn the_earlier_image_mends_what_the_new_one_broke() {
+    let mut world = World::with_ready_ones().await;
+    let old = world.context.config.operator.control_plane_image.clone();
+    world.succeed(60, new_image);
+    world.rounds().await;
+    world.succeed(601, |_| {});
+    world.rounds().await;
+    world.succeed(60, |config| config.operator.control_plane_image.clone_from(&old));
+    let statuses = world.rounds().await;
+    assert_eq!(world.updated(), Vec::<&str>::new(), "the one that failed is given it too");
+    assert!(statuses[1..].iter().all(|s| up_to_date(s) == is("True", "Current")), "{statuses:?}");
+    world.pod_is_ready("team-a", "a");
+    assert_eq!(up_to_date(&world.round("team-a", "a").await.1), is("True", "Current"));
+}
+
+#[tokio::test]
+async fn what_an_owner_changes_is_not_held() {
+    let mut world = World::with_ready_ones().await;
+    world.succeed(60, new_image);
+    world.round("team-a", "a").await;
+    world.round("team-a", "b").await;
+    assert_eq!(world.updated(), ["a"]);
+    // Another spec, another PKI, and a StatefulSet that is not there.
+    world.host.edit(&VIRTUAL_CLUSTERS, "team-a", "b", |object| {
+        object["spec"]["resources"] = json!({"requests": {"memory": "1Gi"}});
+        object["metadata"]["generation"] = 2.into();
+    });
+    world.host.remove(&SECRETS, "team-a", "c-pki");
+    world.host.remove(&STATEFUL_SETS, "team-a", "d");
+    let statuses = world.rounds().await;
+    assert_eq!(world.updated(), NAMES);
+    assert!(statuses[1..].iter().all(|status| status["rollout"].is_null()), "no place in the wave: {statuses:?}");
+}
+
+#[tokio::test]
+async fn a_person_pushes_one_on_and_stops_all() {
+    let mut world = World::with_ready_ones().await;
+    world.succeed(60, |config| {
+        new_image(config);
+        config.operator.rollout.paused = true;
+    });
+    let statuses = world.rounds().await;
+    assert!(statuses.iter().all(|status| up_to_date(status) == is("False", "RolloutPaused")), "{statuses:?}");
+    world.annotate("c", "later");
+    world.rounds().await;
+    assert_eq!(world.updated(), Vec::<&str>::new());
+    world.annotate("c", "now");
+    world.rounds().await;
+    assert_eq!(world.updated(), ["c"]);
+    world.succeed(3600, |config| config.operator.rollout.paused = false);
+    world.rounds().await;
+    assert_eq!(world.updated(), ["a", "c"], "one that was pushed holds up nobody");
+}
+
+/// An owner whose own cluster is broken cannot stop the updates of all others with it.
+#[tokio::test]
+async fn one_that_was_away_before_stops_nobody() {
+    let mut world = World::with_ready_ones().await;
+    world.pod_is_away("a");
+    world.succeed(60, new_image);
+    world.rounds().await;
+    world.succeed(601, |_| {});
+    let statuses = world.rounds().await;
+    assert_eq!(statuses[0]["rollout"], Value::Null);
+    world.rounds().await;
+    assert_eq!(world.updated(), ["a", "b"]);
+}
+
+/// StatefulSets that an earlier Portico made say nothing of how they were rendered.
+#[tokio::test]
+async fn those_of_an_earlier_portico_are_held_too() {
+    let mut world = World::with_ready_ones().await;
+    for name in NAMES {
+        world.host.edit(&STATEFUL_SETS, "team-a", name, |set| set["metadata"]["annotations"] = json!({}));
+    }
+    world.succeed(60, new_image);
+    world.rounds().await;
+    assert_eq!(world.updated(), ["a"]);
+}
+
+#[test]
+fn how_many_may_be_away() {
+    let limits = RolloutConfig::default();
+    let of = |all: usize| allowance(std::iter::repeat_n(None, all), &limits);
+    for (all, places) in [(1, 1), (9, 1), (19, 1), (20, 2), (50, 5), (10_000, 5)] {
+        assert_eq!(of(all), Allowance::More(places), "of {all}");
+    }
+}
+
+/// Any order of rounds, crashes and restarts.
+#[tokio::test]
+async fn never_more_than_allowed_none_after_a_failure_and_all_in_the_end() {
+    for seed in 0..40 {
+        let mut model = Model::new(seed);
+        for _ in 0..200 {
+            model.step().await;
+        }
+        model.come_to_rest().await;
+    }
+}
+
+/// Clusters whose control planes behave as the seed says.
+struct Model {
+    world: World,
+    random: StdRng,
+    clusters: Vec<Modelled>,
+    limits: RolloutConfig,
+}
+
+struct Modelled {
+    name: String,
+    is_new: bool,
+    is_ready: bool,
+    /// It was ready until the wave took it.
+    is_away_by_us: bool,
+    comes_back: bool,
+}
+
+impl Model {
+    fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let limits = RolloutConfig {
+            max_unavailable_percent: random.random_range(1..=40),
+            max_unavailable: random.random_range(1..=6),
+            ..RolloutConfig::default()
+        };
+        let is_good = random.random_bool(0.5);
+        let (world, mut clusters) = (World::new(), Vec::new());
+        for at in 0..random.random_range(1..=30) {
+            let name = format!("c{at}");
+            world.add("team-a", &name, json!({}));
+            let comes_back = is_good || random.random_bool(0.8);
+            let is_ready = random.random_bool(0.9);
+            clusters.push(Modelled { name, is_new: false, is_ready, is_away_by_us: false, comes_back });
+        }
+        let mut model = Self { world, random, clusters, limits };
+        model.restart();
+        model
+    }
+
+    fn restart(&mut self) {
+        self.world.context = World::context(&self.world.host, self.world.now);
+        Arc::make_mut(&mut self.world.context.config).operator.rollout = self.limits.clone();
+        for cluster in &self.clusters {
+            self.world.cluster("team-a", &cluster.name);
+        }
+    }
+
+    async fn step(&mut self) {
+        let at = self.random.random_range(0..self.clusters.len());
+        match self.random.random_range(0..20) {
+            0 => self.restart(),
+            1 => self.later(),
+            2..6 => self.recover(at),
+            _ => self.round(at).await,
+        }
+    }
+
+    fn later(&mut self) {
+        self.world.now += jiff::SignedDuration::from_secs(400);
+        self.world.context.clock = Clock::seeded(self.world.now, 1);
+    }
+
+    /// Pods that can come back do, those with the old image too.
+    fn recover(&mut self, at: usize) {
+        let cluster = &mut self.clusters[at];
+        if cluster.comes_back && cluster.is_new {
+            (cluster.is_ready, cluster.is_away_by_us) = (true, false);
+        }
+    }
+
+    async fn round(&mut self, at: usize) {
+        let (context, object) = (&self.world.context, self.world.cluster("team-a", &self.clusters[at].name));
+        let failed = self.failed();
+        let modelled = &mut self.clusters[at];
+        let change = if modelled.is_new { Change::None } else { Change::Ours };
+        let mut next = object.status.clone();
+        rollout::begin_round(context, &object);
+        let admitted = rollout::admit(context, &object, change, modelled.is_ready, &mut next).await.expect("written");
+        let crash = self.random.random_range(0..20);
+        if crash == 0 {
+            return self.restart();
+        }
+        if admitted && !modelled.is_new {
+            assert!(failed.is_empty(), "{} was updated after {failed:?} did not come back", modelled.name);
+            (modelled.is_away_by_us, modelled.is_ready) = (modelled.is_ready, false);
+            modelled.is_new = true;
+        }
+        self.check();
+        if crash == 1 {
+            return self.restart();
+        }
+        let halt =
+            (!self.clusters[at].is_ready).then(|| Halt::waiting(condition::CONTROL_PLANE, "Starting", "not yet"));
+        rollout::conclude(&self.world.context, &object, halt.as_ref(), &mut next);
+        self.write(at, &next);
+    }
+
+    fn write(&self, at: usize, next: &VirtualClusterStatus) {
+        let status = serde_json::to_value(next).expect("serializes");
+        let name = &self.clusters[at].name;
+        self.world.host.edit(&VIRTUAL_CLUSTERS, "team-a", name, |object| object["status"] = status.clone());
+    }
+
+    /// Those of which the host says that they failed.
+    fn failed(&self) -> BTreeSet<String> {
+        let phase = |name: &str| {
+            let object = self.world.host.find(&VIRTUAL_CLUSTERS, "team-a", name).expect("there");
+            object["status"]["rollout"]["phase"] == json!(RolloutPhase::Failed)
+        };
+        self.clusters.iter().filter(|c| phase(&c.name)).map(|c| c.name.clone()).collect()
+    }
+
+    fn check(&self) {
+        let share = self.clusters.len() * usize::from(self.limits.max_unavailable_percent) / 100;
+        let budget = share.clamp(1, self.limits.max_unavailable);
+        let away = self.clusters.iter().filter(|c| c.is_away_by_us).count();
+        assert!(away <= budget, "{away} away of {}, {budget} allowed", self.clusters.len());
+    }
+
+    /// Until one has failed that never comes back, or everybody is reached.
+    async fn come_to_rest(&mut self) {
+        for _ in 0..6 * self.clusters.len() + 20 {
+            self.later();
+            for at in 0..self.clusters.len() {
+                self.recover(at);
+                self.round(at).await;
+            }
+            self.check();
+            let failed = self.failed();
+            let is_stopped = self.clusters.iter().any(|c| !c.comes_back && failed.contains(&c.name));
+            if is_stopped || self.clusters.iter().all(|c| c.is_new) {
+                return;
+            }
+        }
+        let left: Vec<&str> = self.clusters.iter().filter(|c| !c.is_new).map(|c| c.name.as_str()).collect();
+        panic!("never reached: {left:?}, failed: {:?}", self.failed());
+    }
+}

@@ -1,0 +1,8 @@
+//! What every task stands on: injected time and randomness, supervised tasks, shutdown as a type, logs.
+//!
+//! Must not know requests, tenants or Kubernetes.
+
+pub mod clock;
+pub mod drain;
+pub mod task;
+pub mod telemetry;

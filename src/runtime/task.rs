@@ -1,0 +1,124 @@
+//! Named tasks with an owner who joins them. The only place that calls `tokio::spawn`.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::task::JoinHandle;
+
+use crate::error::{Error, Kind, Result};
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::Drain;
+
+/// A running task; dropped means aborted, so no task outlives its owner by accident.
+#[derive(Debug)]
+#[must_use = "a task is aborted when its handle is dropped"]
+pub struct Task<T = ()> {
+    name: &'static str,
+    handle: Option<JoinHandle<T>>,
+}
+
+impl<T> Task<T> {
+    /// Waits for the end. `None` when the task panicked (logged) or was aborted.
+    pub async fn join(mut self) -> Option<T> {
+        let handle = self.handle.take()?;
+        match handle.await {
+            Ok(value) => Some(value),
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!(task = self.name, %error, "task panicked");
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Lets the task run to its own end without a joiner. Only for a driver of one connection, which ends with it.
+    pub fn ends_by_itself(mut self) {
+        self.handle.take();
+    }
+
+    /// Lets the task run to its own end without a joiner. Only for work that holds a [`Drain`], whose trigger is the joiner.
+    pub fn owned_by_drain(mut self, _drain: &Drain) {
+        self.handle.take();
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.handle {
+            handle.abort();
+        }
+    }
+}
+
+/// Spawns a named task.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn spawn<F>(name: &'static str, future: F) -> Task<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    Task { name, handle: Some(tokio::spawn(future)) }
+}
+
+/// Runs `work` again and again until it returns `Ok(())` or the drain begins; a panic is a failure like any other. Waits between failures, doubling from
+/// `backoff` to 30 s with jitter, and starts over at `backoff` after a run of at least a minute.
+pub async fn supervise<F, Fut>(name: &'static str, clock: Clock, mut drain: Drain, backoff: Duration, mut work: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    const LONGEST: Duration = Duration::from_secs(30);
+    let mut wait = backoff;
+    loop {
+        let started = clock.instant();
+        let outcome = tokio::select! {
+            outcome = AssertUnwindSafe(work()).catch_unwind() => outcome,
+            _ = drain.signaled() => return,
+        };
+        let error = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => Error::own(Kind::Internal, "it panicked"),
+        };
+        if started.elapsed() > Duration::from_secs(60) {
+            wait = backoff;
+        }
+        tracing::warn!(task = name, %error, retry_in = ?wait, "task failed");
+        tokio::select! {
+            () = tokio::time::sleep(clock.jitter(wait)) => {}
+            _ = drain.signaled() => return,
+        }
+        wait = (wait * 2).min(LONGEST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::runtime::drain;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_is_a_failure_like_any_other() {
+        let runs = AtomicUsize::new(0);
+        let (_trigger, drain) = drain::channel();
+        let work = || async {
+            match runs.fetch_add(1, Ordering::SeqCst) {
+                0 => panic!("as the test wants it"),
+                1 => Err(Error::own(Kind::Internal, "as the test wants it")),
+                _ => Ok(()),
+            }
+        };
+        supervise("test", Clock::system(), drain, Duration::from_secs(1), work).await;
+        assert_eq!(runs.load(Ordering::SeqCst), 3);
+    }
+}

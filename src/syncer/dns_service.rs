@@ -1,0 +1,151 @@
+//! The tenant's `kube-system/kube-dns` Service: the name under which charts look for the cluster's DNS, which is Portico's.
+//!
+//! Promises: made where there is none, and written again only while it is as Portico made it; a Service of that name that
+//! somebody else made (a CoreDNS of the tenant's own, k3s') is left alone. Whoever takes ours away has a minute to put
+//! his own. It never reaches the host ([`service::is_dns_service`]).
+//!
+//! No pod of the tenant stands behind it, so it has no selector, and its Endpoints name the DNS address itself, for whoever
+//! reads those. The controller manager makes the slices of them. Port 9153 (CoreDNS' metrics) is not there: nobody serves it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::error::{Kind, Result};
+use crate::kubernetes::resources::{ENDPOINTS, SERVICES};
+use crate::syncer::cache::text;
+use crate::syncer::engine::Engine;
+use crate::syncer::tenant::{Member, TenantState};
+use crate::translate::{View, identity, service};
+
+/// For others to put theirs: k3s its CoreDNS when it starts, a user his when he took ours away.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What the tenant's API server refuses (an admission policy, an address out of its range) is tried again.
+const REFUSED_RETRY: Duration = Duration::from_secs(300);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// How often it is looked at without a reason: two reads.
+const LOOK: Duration = Duration::from_secs(300);
+
+/// Keeps it as long as the tenant is there.
+pub async fn guard(engine: &Engine, tenant: &TenantState) {
+    let pause = async |wait| tokio::time::sleep(engine.clock.jitter(wait)).await;
+    if shares_address(&tenant.bound().view) {
+        pause(PATIENCE).await;
+    }
+    let mut failures = 0_u32;
+    loop {
+        tenant.store.until_believed().await;
+        match step(&tenant.bound()).await {
+            Ok(()) => {
+                failures = 0;
+                until_looked_at_again(engine, tenant).await;
+            }
+            Err(error) if matches!(error.kind(), Kind::Invalid | Kind::Forbidden | Kind::BadRequest) => {
+                if failures == 0 {
+                    tracing::warn!(tenant = %tenant.id, %error, "the tenant's API server refuses its kube-dns Service");
+                }
+                failures += 1;
+                pause(REFUSED_RETRY).await;
+            }
+            Err(_) => {
+                let wait = Duration::from_millis(200).saturating_mul(1 << failures.min(6)).min(LONGEST_BACKOFF);
+                failures += 1;
+                pause(wait).await;
+            }
+        }
+    }
+}
+
+/// Until it changed, or might have: one that was made and lost between two lists was never in the cache, so nobody hears
+/// of its end. Whoever took ours away has his minute in both cases.
+async fn until_looked_at_again(engine: &Engine, tenant: &TenantState) {
+    let mut quiet = engine.clock.jitter(LOOK);
+    while tokio::time::timeout(quiet, tenant.dns_service_changed.notified()).await.is_ok() {
+        quiet = engine.clock.jitter(PATIENCE);
+    }
+}
+
+async fn step(member: &Member) -> Result<()> {
+    let (view, namespace) = (&member.view, Some(service::DNS_NAMESPACE));
+    let found = member.api.get(&SERVICES, namespace, service::DNS_NAME).await?;
+    if let Some(found) = &found {
+        if !service::is_dns_service(found, view) || !text(found, "deletionTimestamp").is_empty() {
+            return Ok(());
+        }
+        if address(found) == cluster_ip(view) {
+            return endpoints(member).await;
+        }
+        // An address cannot be changed, and at this one nobody answers any more.
+        member.api.delete(&SERVICES, namespace, service::DNS_NAME, text(found, "uid"), None).await?;
+    }
+    member.api.create(&SERVICES, namespace, ("", ""), &service_object(view)).await?;
+    endpoints(member).await
+}
+
+async fn endpoints(member: &Member) -> Result<()> {
+    let (namespace, address) = (Some(service::DNS_NAMESPACE), member.view.dns_service_ip.to_string());
+    let current = member.api.get(&ENDPOINTS, namespace, service::DNS_NAME).await?;
+    if current.as_ref().and_then(|e| e.pointer("/subsets/0/addresses/0/ip")).and_then(Value::as_str) != Some(&address) {
+        let object = endpoints_object(&address);
+        member.api.apply(&ENDPOINTS, namespace, service::DNS_NAME, &object).await?;
+    }
+    Ok(())
+}
+
+/// A sidecar's API and DNS have one address, which the Service `kubernetes` holds.
+fn shares_address(view: &View) -> bool {
+    view.dns_service_ip == view.api_service_ip
+}
+
+/// Headless where the address is taken inside: then the name leads to the Endpoints, which is the same address.
+fn cluster_ip(view: &View) -> String {
+    if shares_address(view) { "None".to_owned() } else { view.dns_service_ip.to_string() }
+}
+
+fn address(service: &Value) -> &str {
+    service.pointer("/spec/clusterIP").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn metadata() -> Value {
+    json!({
+        "name": service::DNS_NAME,
+        "namespace": service::DNS_NAMESPACE,
+        "labels": {
+            "k8s-app": "kube-dns",
+            "kubernetes.io/cluster-service": "true",
+            "kubernetes.io/name": "CoreDNS",
+            identity::FROM_HOST: "true",
+        },
+    })
+}
+
+fn service_object(view: &View) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(),
+        "spec": {
+            "clusterIP": cluster_ip(view),
+            "type": "ClusterIP",
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+            ],
+        },
+    })
+}
+
+fn endpoints_object(address: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": metadata(),
+        "subsets": [{
+            "addresses": [{"ip": address}],
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+            ],
+        }],
+    })
+}

@@ -1,0 +1,146 @@
+mod life;
+mod sim;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::error::Side;
+use crate::names::TenantId;
+use crate::names::claims::Claims;
+use crate::names::reserved::Reserved;
+use crate::runtime::clock::Clock;
+use crate::upstream::{Credential, Target};
+
+fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
+    let issued = rcgen::generate_simple_self_signed(vec![host.to_owned()]).expect("certificate");
+    let (cert, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+    let tls = crate::tls::client_config(cert.as_bytes(), None).expect("client configuration");
+    let target = Target {
+        side: Side::Backend,
+        host: "127.0.0.1".to_owned(),
+        port: 1,
+        server_name: "backend".try_into().expect("name"),
+        tls: Arc::clone(&tls),
+        tls_without_identity: tls,
+        credential: Credential::Certificate,
+        path_prefix: String::new(),
+    };
+    let pool = Arc::new(Pool::new(target, Clock::system()));
+    Arc::new(Tenant {
+        id: TenantId::parse("team", name).expect("id"),
+        uid: "u".to_owned(),
+        owner: None,
+        placement: crate::translate::Placement::default(),
+        generation,
+        hosts: vec![host.to_owned()],
+        port,
+        server_tls: ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).expect("server tls"),
+        client_trust: ClientTrust::from_pem(cert.as_bytes()).expect("trust"),
+        server_ca_pem: cert,
+        api: ApiClient::new(Arc::clone(&pool), http::HeaderMap::new()),
+        backend: Backend { pool, assertion: Assertion::FrontProxy },
+        anonymous: false,
+        api_service_ip: IpAddr::from([10, 96, 0, 2]),
+        dns_service_ip: IpAddr::from([10, 96, 0, 3]),
+        cluster_domain: "cluster.local".to_owned(),
+        pod_security: PodSecurity::Baseline,
+        store: None,
+        on_loss: crate::crd::OnLoss::default(),
+        fingerprint: String::new(),
+    })
+}
+
+/// A VirtualCluster as the API server shows it.
+fn object(name: &str, day: u32, hosts: &[&str], port: u16) -> Value {
+    json!({"metadata": {"namespace": "team", "name": name, "uid": name, "creationTimestamp": format!("2026-01-{day:02}T00:00:00Z")},
+        "spec": {"expose": {"hosts": hosts}}, "status": {"port": port}})
+}
+
+fn owners(objects: &[Value]) -> Owners {
+    let mut config = crate::config::Config::default();
+    config.gateway.public_url = "https://portico.example.com".to_owned();
+    let mut claims = Claims::default();
+    claims.replace(objects);
+    claims.owners(&Arc::new(Reserved::new(&config)))
+}
+
+fn holder(registry: &Registry, host: &str) -> Option<String> {
+    registry.load().by_host(host).map(|tenant| tenant.id.name().to_string())
+}
+
+#[tokio::test]
+async fn ten_starts_in_any_order_give_contested_names_to_the_oldest() {
+    let objects = [
+        object("old", 1, &["app.example.com"], 20_000),
+        object("young", 2, &["app.example.com", "old.team.portico.local", "portico.example.com"], 20_000),
+        object("youngest", 3, &["app.example.com", "old.team.portico.local"], 20_002),
+    ];
+    let wanted = ["app.example.com", "old.team.portico.local", "portico.example.com"];
+    for start in 0..10 {
+        let registry = Registry::default();
+        let mut tenants = [("old", 20_000), ("young", 20_000), ("youngest", 20_002)].map(|(name, port)| {
+            let mut tenant = tenant(name, registry.next_generation(), wanted[0], port);
+            Arc::get_mut(&mut tenant).expect("fresh").hosts = wanted.map(str::to_owned).into();
+            tenant
+        });
+        tenants.rotate_left(start % 3);
+        if start > 5 {
+            tenants.reverse();
+        }
+        // What is listed first may come before, between or behind the tenants' being built.
+        for (at, tenant) in tenants.iter().enumerate() {
+            if at == start % 4 {
+                registry.own(owners(&objects));
+            }
+            registry.put(tenant);
+        }
+        registry.own(owners(&objects));
+        assert_eq!(holder(&registry, "APP.example.com.").as_deref(), Some("old"), "start {start}");
+        assert_eq!(holder(&registry, "old.team.portico.local").as_deref(), Some("old"), "start {start}");
+        assert_eq!(holder(&registry, "portico.example.com"), None, "start {start}");
+        assert_eq!(registry.load().by_port(20_000).expect("held").id.name().as_str(), "old");
+        assert_eq!(registry.load().by_port(20_002).expect("held").id.name().as_str(), "youngest");
+    }
+}
+
+#[tokio::test]
+async fn a_held_name_or_port_cannot_be_taken_while_its_holder_is_not_served() {
+    let registry = Registry::default();
+    registry.own(owners(&[
+        object("victim", 1, &["app.example.com"], 20_000),
+        object("attacker", 2, &["app.example.com"], 20_000),
+    ]));
+    assert_eq!(registry.put(&tenant("attacker", 1, "app.example.com", 20_000)), ["app.example.com"]);
+    assert_eq!(holder(&registry, "app.example.com"), None);
+    assert!(registry.load().by_port(20_000).is_none());
+    assert!(registry.put(&tenant("victim", 2, "app.example.com", 20_000)).is_empty());
+    assert_eq!(holder(&registry, "app.example.com").as_deref(), Some("victim"));
+}
+
+#[tokio::test]
+async fn a_name_is_free_again_when_its_holder_leaves() {
+    let (one, two) = (object("one", 1, &["app.example.com"], 20_000), object("two", 2, &["app.example.com"], 20_002));
+    let registry = Registry::default();
+    registry.own(owners(&[one, two.clone()]));
+    registry.put(&tenant("one", 1, "app.example.com", 20_000));
+    registry.put(&tenant("two", 2, "app.example.com", 20_002));
+    let mut changes = registry.subscribe();
+    registry.own(owners(&[two]));
+    registry.remove(&TenantId::parse("team", "one").expect("id"));
+    assert!(changes.has_changed().expect("alive"));
+    changes.mark_unchanged();
+    assert_eq!(holder(&registry, "app.example.com").as_deref(), Some("two"));
+    assert!(registry.load().by_port(20_000).is_none());
+}
+
+#[tokio::test]
+async fn a_loaded_snapshot_keeps_its_generation() {
+    let registry = Registry::default();
+    registry.put(&tenant("one", 1, "a.example.com", 20_000));
+    let before = registry.load();
+    registry.put(&tenant("one", 2, "a.example.com", 20_000));
+    assert_eq!(before.by_port(20_000).expect("old").generation, 1);
+    assert_eq!(registry.load().by_port(20_000).expect("new").generation, 2);
+}

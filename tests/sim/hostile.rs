@@ -1,0 +1,159 @@
+//! Two tenants with the real kinds, one of them hostile: what it multiplies is refused with an event and nothing of it comes
+//! to the host, its ordinary pod runs, and the other tenant's pods go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portico::config::{Span, SyncerConfig};
+use portico::error::Side;
+use portico::names::keys;
+use portico::runtime::clock::Clock;
+use portico::syncer::kind::TenantView;
+use portico::syncer::kinds::{self, Switches};
+use portico::syncer::{Catalog, Member, OwnPlace, Running, Settings, Stats};
+use portico::translate::bounds;
+use serde_json::{Value, json};
+
+use super::server::{Faults, Server};
+use super::{DRIFT, run_paused, run_seeds, wrong_service};
+
+const NAMESPACES: usize = 300;
+
+struct Tenant {
+    view: TenantView,
+    server: Server,
+}
+
+fn many(number: usize, one: impl Fn(usize) -> Value) -> Value {
+    (0..number).map(one).collect()
+}
+
+fn pod(name: &str, spec: Value) -> Value {
+    let mut spec = spec;
+    if spec["containers"].is_null() {
+        spec["containers"] = json!([{"name": "c", "image": "i"}]);
+    }
+    json!({"metadata": {"name": name, "namespace": "ns", "labels": {"app": name}}, "spec": spec})
+}
+
+fn term(n: usize) -> Value {
+    json!({"topologyKey": "t", "labelSelector": {"matchLabels": {"app": "web"}},
+        "namespaceSelector": {"matchExpressions": [{"key": "n", "operator": "NotIn", "values": [n.to_string()]}]}})
+}
+
+/// Each multiplies something, by name.
+fn bombs() -> Vec<(&'static str, Value)> {
+    let terms = |number| json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": many(number, term)}}});
+    let doubling = |n: usize| match n {
+        0 => json!({"name": "V0", "value": "0123456789"}),
+        n => json!({"name": format!("V{n}"), "value": format!("$(V{m})$(V{m})", m = n - 1)}),
+    };
+    let names = |n: usize| json!({"configMapRef": {"name": format!("config-{n}")}});
+    let token = |n: usize| json!({"serviceAccountToken": {"path": n.to_string()}});
+    vec![
+        ("terms", terms(300)),
+        ("names", terms(90)),
+        ("containers", json!({"containers": many(400, |n| json!({"name": format!("c{n}"), "image": "i"}))})),
+        ("doubling", json!({"containers": [{"name": "c", "image": "i", "env": many(50, doubling)}]})),
+        ("references", json!({"containers": [{"name": "c", "image": "i", "envFrom": many(1100, names)}]})),
+        ("tokens", json!({"volumes": [{"name": "v", "projected": {"sources": many(100, token)}}]})),
+        ("small-fields", json!({"tolerations": many(40_000, |_| json!({"key": ""}))})),
+    ]
+}
+
+fn tenants(host: &Server, faults: &Arc<Faults>) -> [Tenant; 2] {
+    let tenant = |n: u8, name: &str| {
+        let server = Server::new(name, Side::Backend, Arc::clone(faults));
+        wrong_service(&server);
+        server.put("configmaps", json!({"metadata": {"name": "config-1", "namespace": "ns"}, "data": {"a": "b"}}));
+        let ip = format!("10.96.0.{}", n + 10).parse().unwrap();
+        Tenant { view: super::kinds::view("team-a", name, &super::virtual_cluster(host, "team-a", name), ip), server }
+    };
+    let [hostile, quiet] = [tenant(0, "hostile"), tenant(1, "quiet")];
+    for n in 0..NAMESPACES {
+        let labels = json!({"n": n.to_string()});
+        hostile.server.put("namespaces", json!({"metadata": {"name": format!("namespace-{n}"), "labels": labels}}));
+    }
+    for n in 0..600 {
+        let spec = json!({"clusterIP": "10.96.7.7", "clusterIPs": ["10.96.7.7"], "ports": many(9, |p| json!({"port": p + 1}))});
+        let metadata = json!({"name": format!("service-{n}"), "namespace": "ns"});
+        hostile.server.put("services", json!({"metadata": metadata, "spec": spec}));
+    }
+    for (name, spec) in bombs() {
+        hostile.server.put("pods", pod(name, spec));
+    }
+    hostile.server.put("pods", pod("ordinary", json!({})));
+    [hostile, quiet]
+}
+
+async fn simulate(seed: u64) {
+    let faults = Faults::new(seed);
+    let host = Server::new("host", Side::Host, Arc::clone(&faults));
+    let [hostile, quiet] = tenants(&host, &faults);
+    let disabled =
+        ["PersistentVolume", "Node", "StorageClass", "PriorityClass", "RuntimeClass", "IngressClass", "Event"];
+    let catalog = Catalog::new(kinds::all(&Switches { disabled: disabled.map(str::to_owned).into() }));
+    let running = Running::start(Settings {
+        config: SyncerConfig { drift_interval: Span(DRIFT), ..SyncerConfig::default() },
+        catalog: catalog.clone(),
+        host: Arc::new(host.clone()),
+        clock: Clock::seeded("2026-01-01T00:00:00Z".parse().unwrap(), seed),
+        stats: Arc::new(Stats::new(&catalog)),
+        access: portico::kubernetes::rights::Access::granted(),
+        own_place: OwnPlace::default(),
+    });
+    let member = |tenant: &Tenant| Member {
+        view: tenant.view.clone(),
+        api: Arc::new(tenant.server.clone()),
+        fingerprint: String::new(),
+        adopts: false,
+        on_loss: portico::crd::OnLoss::Hold,
+    };
+    running.engine.set_members(vec![member(&hostile), member(&quiet)]);
+    for n in 0..10 {
+        let spec =
+            json!({"containers": [{"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "config-1"}}]}]});
+        quiet.server.put("pods", pod(&format!("web-{n}"), spec));
+        // The hostile one keeps its pods moving.
+        for (name, _) in bombs() {
+            hostile.server.change("pods", "ns", name, |p| p["metadata"]["annotations"]["n"] = json!(n.to_string()));
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    faults.stop();
+    tokio::time::sleep(DRIFT * 20).await;
+    check(seed, &host, &hostile, &quiet);
+    running.stop().await;
+}
+
+fn check(seed: u64, host: &Server, hostile: &Tenant, quiet: &Tenant) {
+    let of = |plural, tenant: &Tenant| -> Vec<Value> {
+        let mut all = host.objects(plural);
+        all.retain(|o| o["metadata"]["labels"][keys::CLUSTER] == tenant.view.cluster().as_str());
+        all
+    };
+    let name =
+        |object: &Value| object["metadata"]["annotations"]["portico.dev/object-name"].as_str().unwrap().to_owned();
+    let names = |plural, tenant| of(plural, tenant).iter().map(name).collect::<Vec<_>>();
+    let wanted: Vec<String> = (0..10).map(|n| format!("web-{n}")).collect();
+    assert_eq!(names("pods", quiet), wanted, "seed {seed}: the neighbour's pods");
+    assert_eq!(names("configmaps", quiet), ["config-1"], "seed {seed}");
+    assert_eq!(names("pods", hostile), ["ordinary"], "seed {seed}: the rest is refused");
+    assert_eq!(names("configmaps", hostile), [""; 0], "seed {seed}: nor does what refused pods name cross");
+    let size = of("pods", hostile).iter().map(|pod| pod.to_string().len()).sum::<usize>();
+    assert!(size < bounds::LINK_BYTES + 64 * 1024, "seed {seed}: {size} bytes");
+    let events = hostile.server.objects("events");
+    for (bomb, _) in bombs() {
+        let told = events.iter().filter(|e| e["involvedObject"]["name"] == bomb && e["reason"] == "SyncDenied");
+        let messages: Vec<&str> = told.map(|e| e["message"].as_str().unwrap()).collect();
+        assert!(!messages.is_empty(), "seed {seed}: nobody was told about {bomb}");
+        assert!(messages.iter().all(|m| m.contains("at most")), "seed {seed}: {messages:?}");
+    }
+    let cut = events.iter().any(|e| e["involvedObject"]["name"] == "ordinary" && e["reason"] == "SyncLimited");
+    assert!(cut, "seed {seed}: service links were cut in silence");
+}
+
+#[test]
+fn what_a_hostile_tenant_multiplies_is_refused_and_its_neighbour_goes_on() {
+    run_seeds("hostile", 2, |seed| run_paused(async { Box::pin(simulate(seed)).await }));
+}
