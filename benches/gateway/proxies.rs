@@ -200,6 +200,7 @@ fn tenant(folder: &Path, port: u16, backend: u16) -> Tenant {
         owner: None,
         placement: portico::translate::Placement::default(),
         generation: 1,
+        life: portico::tenant::life::Life::default(),
         hosts: vec![SERVER.to_owned()],
         port,
         server_tls: ServerTls::from_pem(&read("server.crt"), &read("server.key")).expect("serving"),

@@ -15,6 +15,7 @@ use super::authenticate::Certificates;
 use super::shared::Gateway;
 use crate::names::TenantId;
 use crate::runtime::drain::Drain;
+use crate::tenant::life::Follower;
 
 /// A connection without a request, the first or the next, is closed after one to two of these. An h2 client could keep it
 /// by answering pings, or before its preface by saying nothing at all. API servers give it 90 s.
@@ -27,6 +28,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(2);
 pub(super) struct Connection {
     pub(super) gateway: Arc<Gateway>,
     pub(super) binding: Binding,
+    /// Of the tenant that the binding names, from the handshake on.
+    life: Option<Follower>,
     /// What the client showed in its handshake.
     pub(super) certificates: Certificates,
     pub(super) is_http2: bool,
@@ -64,7 +67,7 @@ impl Connection {
     /// A connection behind its handshake.
     pub(super) fn new(
         gateway: Arc<Gateway>,
-        binding: Binding,
+        (binding, life): (Binding, Option<Follower>),
         certificates: Certificates,
         is_http2: bool,
         (peer, permit): (SocketAddr, OwnedSemaphorePermit),
@@ -72,7 +75,7 @@ impl Connection {
     ) -> Arc<Self> {
         gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
         let (begun, open) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { gateway, binding, certificates, is_http2, peer, drain, begun, open, _permit: permit })
+        Arc::new(Self { gateway, binding, life, certificates, is_http2, peer, drain, begun, open, _permit: permit })
     }
 
     /// Notes that a request has come.
@@ -123,15 +126,11 @@ impl Connection {
         }
     }
 
-    /// Never on the shared listener.
+    /// Never on the shared listener. A tenant of the same name that is made later is another one.
     async fn tenant_gone(&self) {
-        let Some(id) = self.binding.tenant() else { return std::future::pending().await };
-        let registry = &self.gateway.registry;
-        let mut changes = registry.subscribe();
-        while registry.load().by_id(id).is_some() {
-            if changes.changed().await.is_err() {
-                return;
-            }
+        match self.life.clone() {
+            Some(mut life) => life.is_gone().await,
+            None => std::future::pending().await,
         }
     }
 

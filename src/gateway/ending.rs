@@ -48,20 +48,12 @@ pub(super) fn of_stream(context: &Arc<Context>) -> impl Future<Output = ()> + Se
 
 async fn revoked(context: &Context) {
     let connection = &context.connection;
-    let mut changes = connection.gateway.registry.subscribe();
-    let mut generation = context.tenant.generation;
-    loop {
+    let by_certificate = matches!(context.caller.who, Who::Certificate(_));
+    let mut life = context.tenant.life.follow(context.tenant.generation);
+    while life.next_generation().await.is_some() {
         let snapshot = connection.gateway.registry.load();
         let Some(now) = snapshot.by_id(&context.tenant.id).filter(|now| now.uid == context.tenant.uid) else { return };
-        if now.generation != generation {
-            generation = now.generation;
-            let by_certificate = matches!(context.caller.who, Who::Certificate(_));
-            if by_certificate && !connection.certificates.still_hold(now, context.clock()) {
-                return;
-            }
-        }
-        drop(snapshot);
-        if changes.changed().await.is_err() {
+        if by_certificate && !connection.certificates.still_hold(now, context.clock()) {
             return;
         }
     }

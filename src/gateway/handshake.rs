@@ -11,15 +11,24 @@ use super::connection::Binding;
 use super::metrics::HandshakeFailure;
 use super::shared::Gateway;
 use crate::names::reserved::normal;
-use crate::tenant::Snapshot;
+use crate::tenant::life::Follower;
+use crate::tenant::{Snapshot, Tenant};
 use crate::tls::ServerTls;
 
 /// A connection behind its handshake.
 pub(super) struct Shaken {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) binding: Binding,
+    /// Of the tenant that the binding names.
+    pub(super) life: Option<Follower>,
     pub(super) is_http2: bool,
     pub(super) chain: Vec<CertificateDer<'static>>,
+}
+
+struct Chosen {
+    binding: Binding,
+    tls: ServerTls,
+    life: Option<Follower>,
 }
 
 /// Reads the ClientHello, chooses the certificate and finishes; both halves within one deadline.
@@ -34,7 +43,7 @@ async fn both_halves(gateway: &Gateway, stream: TcpStream, port: Option<u16>) ->
         HandshakeFailure::Protocol
     };
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await.map_err(protocol)?;
-    let (binding, tls) = {
+    let Chosen { binding, tls, life } = {
         let snapshot = gateway.registry.load();
         choose(gateway, &snapshot, port, hello.client_hello().server_name()).ok_or(HandshakeFailure::NoCertificate)?
     };
@@ -42,24 +51,24 @@ async fn both_halves(gateway: &Gateway, stream: TcpStream, port: Option<u16>) ->
     let session = stream.get_ref().1;
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let chain = session.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
-    Ok(Shaken { stream, binding, is_http2, chain })
+    Ok(Shaken { stream, binding, life, is_http2, chain })
 }
 
-fn choose(
-    gateway: &Gateway,
-    snapshot: &Snapshot,
-    port: Option<u16>,
-    sni: Option<&str>,
-) -> Option<(Binding, ServerTls)> {
+fn choose(gateway: &Gateway, snapshot: &Snapshot, port: Option<u16>, sni: Option<&str>) -> Option<Chosen> {
+    let of = |binding, tenant: &Tenant| Chosen {
+        binding,
+        tls: tenant.server_tls.clone(),
+        life: Some(tenant.life.follow(tenant.generation)),
+    };
     if let Some(port) = port {
         let tenant = snapshot.by_port(port)?;
-        return Some((Binding::Port(port, tenant.id.clone()), tenant.server_tls.clone()));
+        return Some(of(Binding::Port(port, tenant.id.clone()), tenant));
     }
     if let Some(name) = sni.and_then(normal)
         && !gateway.names.has(&name)
         && let Some(tenant) = snapshot.by_host(&name)
     {
-        return Some((Binding::Name(name, tenant.id.clone()), tenant.server_tls.clone()));
+        return Some(of(Binding::Name(name, tenant.id.clone()), tenant));
     }
-    Some((Binding::Shared, ServerTls::clone(&*gateway.shared.load()?)))
+    Some(Chosen { binding: Binding::Shared, tls: ServerTls::clone(&*gateway.shared.load()?), life: None })
 }

@@ -65,7 +65,8 @@ pub(super) async fn connection(gateway: Arc<Gateway>, socket: Socket, mut drain:
         Err(why) => return gateway.metrics.handshake_failed(why),
     };
     let (certificates, is_http2) = (Certificates::new(shaken.chain), shaken.is_http2);
-    let connection = Connection::new(gateway, shaken.binding, certificates, is_http2, (peer, permit), drain);
+    let bound = (shaken.binding, shaken.life);
+    let connection = Connection::new(gateway, bound, certificates, is_http2, (peer, permit), drain);
     let outcome = if is_http2 {
         Box::pin(serve_http2(connection, shaken.stream)).await
     } else {

@@ -12,6 +12,7 @@ use crate::crd::OnLoss;
 use crate::error::Result;
 use crate::kubernetes::ApiClient;
 use crate::runtime::clock::Clock;
+use crate::tenant::life::Life;
 use crate::tenant::{Assertion, Backend, Tenant};
 use crate::tls::certificates::Pair;
 use crate::tls::{ClientTrust, ServerTls};
@@ -69,6 +70,7 @@ impl Inputs<'_> {
                 ..Placement::default()
             },
             generation,
+            life: Life::default(),
             hosts: Vec::new(),
             port: settings.port,
             server_tls: ServerTls::from_pem(self.serving.certificate.as_bytes(), self.serving.key.as_bytes())?,

@@ -3,10 +3,11 @@
 //! Promises: a tenant that cannot be built is reported and tried again, and blocks no other: builds run beside each other
 //! and beside the watch, each with a deadline; a tenant whose inputs did not change is not swapped; a VirtualCluster that
 //! is gone or being deleted leaves the registry at once, and so does one whose end nobody heard of, with the next list.
-//! All that must outlive a failure of this task is in the [`Registry`]: begun anew, it goes on from there.
+//! All that must outlive a failure of this task is in the [`Registry`](crate::tenant::Registry): begun anew, it goes on from there.
 //! PKI Secrets are read again every [`REFRESH`], so a rotated certificate is in force without a watch per namespace.
 
 mod build;
+mod parts;
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -19,16 +20,14 @@ use futures::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::time::Instant;
 
+pub use self::parts::Parts;
 use super::follow::{self, Change};
-use super::origin::SharedOrigin;
 use crate::crd::VirtualCluster;
 use crate::error::{Error, Kind, Result};
 use crate::names::TenantId;
 use crate::names::claims::Claims;
-use crate::names::reserved::Reserved;
-use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
-use crate::tenant::{Registry, Tenant};
+use crate::tenant::Tenant;
 
 /// How often Secrets of known tenants are read again.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -47,19 +46,6 @@ const FIRST_BUILDS: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(60);
 /// Nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
-
-/// What the source needs.
-#[derive(Clone)]
-pub struct Parts {
-    /// The host API server.
-    pub origin: SharedOrigin,
-    /// What is filled.
-    pub registry: Arc<Registry>,
-    /// Names and ports that are no tenant's, and the domain of the default names.
-    pub reserved: Arc<Reserved>,
-    /// Time.
-    pub clock: Clock,
-}
 
 /// Follows the VirtualClusters until the drain begins. `listed` is called once, when every tenant of the first list was
 /// built or tried, or was not within half a minute.

@@ -5,13 +5,20 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use super::*;
+use crate::crd::PodSecurity;
 use crate::error::Side;
+use crate::kubernetes::ApiClient;
 use crate::names::TenantId;
-use crate::names::claims::Claims;
+use crate::names::claims::{Claims, Owners};
 use crate::names::reserved::Reserved;
 use crate::runtime::clock::Clock;
-use crate::upstream::{Credential, Target};
+use crate::tls::{ClientTrust, ServerTls};
+use crate::upstream::{Credential, Pool, Target};
 
 fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
     let issued = rcgen::generate_simple_self_signed(vec![host.to_owned()]).expect("certificate");
@@ -34,6 +41,7 @@ fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
         owner: None,
         placement: crate::translate::Placement::default(),
         generation,
+        life: crate::tenant::life::Life::default(),
         hosts: vec![host.to_owned()],
         port,
         server_tls: ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).expect("server tls"),
@@ -143,4 +151,61 @@ async fn a_loaded_snapshot_keeps_its_generation() {
     registry.put(&tenant("one", 2, "a.example.com", 20_000));
     assert_eq!(before.by_port(20_000).expect("old").generation, 1);
     assert_eq!(registry.load().by_port(20_000).expect("new").generation, 2);
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Wakes(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn changes_of_one_tenant_wake_nobody_who_follows_another() {
+    let registry = Registry::default();
+    let (one, two) = (tenant("one", 1, "a.example.com", 20_000), tenant("two", 2, "b.example.com", 20_002));
+    registry.put(&one);
+    registry.put(&two);
+    let wakes = Arc::new(Wakes::default());
+    let waker = std::task::Waker::from(Arc::clone(&wakes));
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut follower = two.life.follow(2);
+    let mut gone = Box::pin(follower.is_gone());
+    let mut poll = || gone.as_mut().poll(&mut context).is_ready();
+    assert!(!poll());
+    registry.put(&tenant("one", 3, "a.example.com", 20_000));
+    registry.own(owners(&[object("one", 1, &[], 20_000), object("two", 2, &[], 20_002)]));
+    registry.remove(&one.id);
+    registry.put(&tenant("three", 4, "c.example.com", 20_004));
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+    registry.put(&tenant("two", 5, "b.example.com", 20_002));
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    assert!(!poll(), "a new generation is no end");
+    registry.remove(&two.id);
+    assert!(poll());
+}
+
+#[tokio::test]
+async fn who_is_made_again_under_the_same_name_has_another_life() {
+    use futures::FutureExt as _;
+    let registry = Registry::default();
+    let first = tenant("one", 1, "a.example.com", 20_000);
+    registry.put(&first);
+    let mut of_first = first.life.follow(1);
+    let mut again = tenant("one", 2, "a.example.com", 20_000);
+    Arc::get_mut(&mut again).expect("fresh").uid = "another".to_owned();
+    // No removal was heard of.
+    registry.put(&again);
+    assert_eq!(of_first.is_gone().now_or_never(), Some(()));
+    let mut of_second = again.life.follow(2);
+    assert_eq!(of_second.is_gone().now_or_never(), None);
+    registry.remove(&again.id);
+    assert_eq!(of_second.is_gone().now_or_never(), Some(()));
+    // Whoever has been told of an end stays told, also when the same tenant comes back.
+    registry.put(&again);
+    assert_eq!(of_second.is_gone().now_or_never(), Some(()));
+    assert_eq!(again.life.follow(2).is_gone().now_or_never(), None);
 }

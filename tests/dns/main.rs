@@ -107,6 +107,7 @@ fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> 
         owner: None,
         placement: portico::translate::Placement::default(),
         generation,
+        life: portico::tenant::life::Life::default(),
         hosts: Vec::new(),
         port,
         server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("serving"),

@@ -104,6 +104,7 @@ impl Cluster {
             owner: None,
             placement: portico::translate::Placement::default(),
             generation,
+            life: portico::tenant::life::Life::default(),
             hosts: vec![self.host.clone()],
             port: self.port,
             server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"),

@@ -202,6 +202,7 @@ impl Cluster {
             owner: Some(portico::translate::Owner::virtual_cluster(self.name, &format!("uid-{}", self.name))),
             placement: portico::translate::Placement::default(),
             generation: 1,
+            life: portico::tenant::life::Life::default(),
             hosts: vec![self.domain()],
             port: self.port,
             server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"),

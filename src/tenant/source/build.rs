@@ -10,12 +10,13 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Parts;
+use super::parts::Parts;
 use crate::crd::{Distro, VirtualCluster, pki};
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes;
 use crate::kubernetes::{ApiClient, Secret};
 use crate::names::TenantId;
+use crate::tenant::life::Life;
 use crate::tenant::{Assertion, Backend, Tenant};
 use crate::tls::{self, ClientTrust, ServerTls};
 use crate::translate::{Owner, Placement};
@@ -120,6 +121,7 @@ impl Inputs<'_> {
             uid,
             placement: Placement::default(),
             generation: parts.registry.next_generation(),
+            life: Life::default(),
             hosts,
             port: status.port.ok_or_else(|| waiting("no port yet"))?,
             server_tls: ServerTls::from_pem(&self.secret.bytes(pki::GATEWAY)?, &self.secret.bytes(pki::GATEWAY_KEY)?)?,

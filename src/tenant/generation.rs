@@ -1,0 +1,101 @@
+//! A virtual cluster in one generation.
+//!
+//! Promises: immutable but for what its life says, which is told by the registry alone. Must not know where it comes
+//! from or who serves it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::life::Life;
+use crate::crd::{OnLoss, PodSecurity};
+use crate::kubernetes::ApiClient;
+use crate::names::TenantId;
+use crate::tls::{ClientTrust, ServerTls};
+use crate::translate::{Owner, Placement, View};
+use crate::upstream::Pool;
+
+/// One virtual cluster in one generation: everything a request or the syncer needs, immutable.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Which.
+    pub id: TenantId,
+    /// Tells it from an earlier one of the same name: uid of the VirtualCluster, or of what stands for it.
+    pub uid: String,
+    /// Owner of all host objects.
+    pub owner: Option<Owner>,
+    /// What is particular about where its host objects live.
+    pub placement: Placement,
+    /// Grows with every rebuild and never repeats within the process
+    /// (see [`Registry::next_generation`](super::Registry::next_generation)).
+    pub generation: u64,
+    /// What becomes of this cluster, told to all its generations.
+    pub life: Life,
+    /// SNI names that it asks for, exact, in any spelling. Which of them lead to it is the registry's to say.
+    pub hosts: Vec<String>,
+    /// Own listener port, asked for likewise; DNS is served on `port + 1`.
+    pub port: u16,
+    /// Serving certificate for its port and hosts.
+    pub server_tls: ServerTls,
+    /// Who its client certificates must come from.
+    pub client_trust: ClientTrust,
+    /// PEM of the CA that signs `server_tls`: what the tenant's pods trust.
+    pub server_ca_pem: String,
+    /// How the gateway speaks to the backend.
+    pub backend: Backend,
+    /// The syncer's (cluster-admin) client of the backend.
+    pub api: ApiClient,
+    /// Whether callers without credentials pass as anonymous.
+    pub anonymous: bool,
+    /// ClusterIP of the tenant's API Service on the host (its `kubernetes` Service).
+    pub api_service_ip: IpAddr,
+    /// ClusterIP of the tenant's DNS Service on the host.
+    pub dns_service_ip: IpAddr,
+    /// Such as `cluster.local`.
+    pub cluster_domain: String,
+    /// What its pods may be on the host.
+    pub pod_security: PodSecurity,
+    /// uid of the store that this tenant is known to have; absent until it is recorded.
+    pub store: Option<String>,
+    /// What becomes of its host objects when its API server comes back with another store.
+    pub on_loss: OnLoss,
+    /// Fingerprint of everything this was built from; equal means nothing to swap.
+    pub fingerprint: String,
+}
+
+impl Tenant {
+    /// What translation may know of it. The parts that the syncer's configuration decides are empty.
+    pub fn view(&self) -> View {
+        View {
+            id: self.id.clone(),
+            uid: self.uid.clone(),
+            owner: self.owner.clone(),
+            placement: self.placement.clone(),
+            api_service_ip: self.api_service_ip,
+            dns_service_ip: self.dns_service_ip,
+            cluster_domain: self.cluster_domain.clone(),
+            pod_security: self.pod_security,
+            translate_images: BTreeMap::new(),
+            node_selector: BTreeMap::new(),
+            api_ca: self.server_ca_pem.clone(),
+        }
+    }
+}
+
+/// The gateway's way to a backend.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Connections to it.
+    pub pool: Arc<Pool>,
+    /// How an authenticated identity is asserted there.
+    pub assertion: Assertion,
+}
+
+/// How the gateway tells the backend who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Assertion {
+    /// `X-Remote-*` over a connection with the front-proxy certificate.
+    FrontProxy,
+    /// `Impersonate-*` with the admin credential: external backends whose front-proxy CA is not ours.
+    Impersonate,
+}

@@ -1,0 +1,21 @@
+//! What the source and its builds work with.
+
+use std::sync::Arc;
+
+use crate::names::reserved::Reserved;
+use crate::runtime::clock::Clock;
+use crate::tenant::Registry;
+use crate::tenant::origin::SharedOrigin;
+
+/// What the source needs.
+#[derive(Clone)]
+pub struct Parts {
+    /// The host API server.
+    pub origin: SharedOrigin,
+    /// What is filled.
+    pub registry: Arc<Registry>,
+    /// Names and ports that are no tenant's, and the domain of the default names.
+    pub reserved: Arc<Reserved>,
+    /// Time.
+    pub clock: Clock,
+}
