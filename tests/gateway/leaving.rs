@@ -15,7 +15,7 @@ use crate::world::{Cluster, PATIENCE, World, piece, text};
 const DELAY: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(20);
 
-fn target(world: &World, cluster: &Cluster) -> Target {
+pub fn target(world: &World, cluster: &Cluster) -> Target {
     let user = cluster.user("jane");
     let identity = Some((user.certificate.as_bytes(), user.key.as_bytes()));
     Target {

@@ -13,6 +13,7 @@ mod leaving;
 mod life;
 mod routing;
 mod silence;
+mod swap;
 mod unknown;
 mod upgrades;
 mod world;

@@ -15,7 +15,7 @@ use crate::world::{Cluster, PATIENCE, World};
 const SWITCHING: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "websocket")];
 
 /// A watch over WebSocket behind its 101; the backend echoes.
-async fn upgraded(world: &World, cluster: &Cluster) -> TlsStream<TcpStream> {
+pub async fn upgraded(world: &World, cluster: &Cluster) -> TlsStream<TcpStream> {
     cluster.answer(Answer::echo(&SWITCHING));
     let mut tls = world.by_name(cluster).user(cluster.user("jane")).tls(b"http/1.1").await;
     let request = format!(
@@ -31,7 +31,7 @@ async fn upgraded(world: &World, cluster: &Cluster) -> TlsStream<TcpStream> {
     tls
 }
 
-async fn echoed(tls: &mut TlsStream<TcpStream>, text: &[u8]) -> bool {
+pub async fn echoed(tls: &mut TlsStream<TcpStream>, text: &[u8]) -> bool {
     tls.write_all(text).await.expect("write");
     tls.flush().await.expect("flush");
     let mut back = vec![0; text.len()];
@@ -40,7 +40,7 @@ async fn echoed(tls: &mut TlsStream<TcpStream>, text: &[u8]) -> bool {
 }
 
 /// Everything until the gateway closes.
-async fn rest(tls: &mut TlsStream<TcpStream>) -> Vec<u8> {
+pub async fn rest(tls: &mut TlsStream<TcpStream>) -> Vec<u8> {
     let mut bytes = Vec::new();
     // A close without close_notify is an end too.
     let _ = tokio::time::timeout(PATIENCE, tls.read_to_end(&mut bytes)).await.expect("the gateway closes");
