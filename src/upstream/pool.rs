@@ -7,21 +7,25 @@
 mod connection;
 mod dial;
 mod lease;
+mod open;
+mod replay;
 mod token;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use self::connection::{Connections, Found};
+use self::connection::{Connections, Found, first};
 use self::dial::{Address, Dialer};
 use self::lease::Lease;
 pub use self::lease::ResponseBody;
+use self::open::Dialing;
+use self::replay::Replay;
 use self::token::TokenCache;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::clock::Clock;
@@ -241,27 +245,37 @@ impl Pool {
         loop {
             self.check_open()?;
             match connections.find(&self.target)? {
-                Found::Http2(lease) => return Ok(lease),
-                Found::Http1(mut lease) => {
+                Found::Lease(mut lease) => {
                     if lease.ready().await {
                         return Ok(lease);
                     }
                 }
-                Found::DialHttp1 => return self.dial(class).await,
+                Found::DialHttp1(dialing) => return self.dial(class, dialing).await,
                 Found::Dial => {
                     // One dial at a time: the others share its outcome, good or bad.
-                    let _turn = connections.dialing.lock().await;
-                    if let Some(lease) = connections.find_http2() {
-                        return Ok(lease);
+                    let turn = connections.dialing.lock().await;
+                    match connections.find(&self.target)? {
+                        Found::Lease(mut lease) => {
+                            drop(turn);
+                            if lease.ready().await {
+                                return Ok(lease);
+                            }
+                        }
+                        Found::DialHttp1(dialing) => {
+                            drop(turn);
+                            return self.dial(class, dialing).await;
+                        }
+                        Found::Dial => {
+                            connections.failed_since(seen)?;
+                            return self.dial(class, connections.dial(&self.target)?).await;
+                        }
                     }
-                    connections.failed_since(seen)?;
-                    return self.dial(class).await;
                 }
             }
         }
     }
 
-    async fn dial(&self, class: Class) -> Result<Lease> {
+    async fn dial(&self, class: Class, dialing: Dialing) -> Result<Lease> {
         self.start_reaper();
         let connections = self.of(class);
         // Boxed: cold, and ten times as large as the rest of a request's future.
@@ -273,7 +287,7 @@ impl Pool {
         match dialed {
             Ok(connection) => {
                 self.check_open()?;
-                Ok(connections.add(connection))
+                Ok(first(connection, dialing))
             }
             Err(error) => {
                 connections.note_failure(&error);
@@ -356,37 +370,5 @@ impl UpgradeConnection {
 impl std::fmt::Debug for UpgradeConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UpgradeConnection").field("target", &self.target).finish_non_exhaustive()
-    }
-}
-
-/// A second copy of a request whose body is in memory, for the cases in which the peer says that it did nothing.
-/// Go's server drops streams that cross its GOAWAY on the wire, so this is not rare (protocols.md 7.8).
-struct Replay(Option<Request<Body>>);
-
-impl Replay {
-    fn of(request: &Request<Body>) -> Self {
-        let body = match request.body() {
-            Body::Empty => Body::Empty,
-            Body::Full(bytes) => Body::Full(bytes.clone()),
-            Body::Incoming(_) | Body::Metered(..) => return Self(None),
-        };
-        let mut copy = Request::new(body);
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        Self(Some(copy))
-    }
-
-    /// REFUSED_STREAM promises that nothing was done (RFC 9113 8.7). A GOAWAY does too for the streams beyond its last
-    /// one, but h2 reports the others alike when the connection then ends, so only reads are sent again for it; likewise
-    /// when an idle HTTP/1.1 connection was closed just as we took it.
-    fn after(self, error: &hyper::Error) -> Option<Request<Body>> {
-        let copy = self.0?;
-        let cause = std::error::Error::source(error).and_then(|e| e.downcast_ref::<h2::Error>());
-        let refused = cause.is_some_and(|e| e.is_reset() && e.reason() == Some(h2::Reason::REFUSED_STREAM));
-        let leaving = error.is_incomplete_message()
-            || cause.is_some_and(|e| e.is_go_away() && e.is_remote() && e.reason() == Some(h2::Reason::NO_ERROR));
-        let read = matches!(*copy.method(), Method::GET | Method::HEAD);
-        (refused || (leaving && read)).then_some(copy)
     }
 }

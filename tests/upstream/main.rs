@@ -4,5 +4,6 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod bound;
 mod client;
 mod pool;

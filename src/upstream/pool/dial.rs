@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::connection::{Connection, Http1, Http2, STREAM_CAP};
+use super::open::{Connection, Http1, Http2, STREAM_CAP};
 use crate::error::{Error, Kind, Result, Side};
 use crate::runtime::task;
 use crate::upstream::{Body, Target};

@@ -11,7 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::connection::{Connections, Http1, Http2};
+use super::open::{Http1, Http2, Open};
 use crate::upstream::Body;
 
 /// Why a request failed, and the request itself when nothing of it was sent.
@@ -22,7 +22,7 @@ pub(super) struct Lease(Place);
 
 enum Place {
     Http2(Arc<Http2>),
-    Http1 { connection: Option<Http1>, home: Arc<Connections> },
+    Http1 { connection: Option<Http1>, home: Arc<Open> },
 }
 
 /// A response body that keeps its place on the connection until it ends or is dropped.
@@ -37,7 +37,7 @@ impl Lease {
         Self(Place::Http2(connection))
     }
 
-    pub(super) fn http1(connection: Http1, home: Arc<Connections>) -> Self {
+    pub(super) fn http1(connection: Http1, home: Arc<Open>) -> Self {
         Self(Place::Http1 { connection: Some(connection), home })
     }
 
