@@ -10,6 +10,7 @@ pub mod api;
 pub mod buffer;
 pub mod context;
 pub mod entry;
+pub mod flag;
 pub mod identity;
 pub mod metrics;
 pub mod record;
@@ -30,6 +31,7 @@ mod request;
 mod review;
 mod serve;
 mod shared;
+mod tenants;
 mod tunnel;
 mod upgrade;
 
@@ -43,13 +45,14 @@ use tokio::sync::{Semaphore, watch};
 use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
 use self::shared::{Gateway, SharedNames};
+use self::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::ApiClient;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::runtime::task::{self, Task};
-use crate::runtime::telemetry::Metrics;
+use crate::runtime::telemetry::{Metrics, Source};
 use crate::tenant::Registry;
 pub use crate::tls::SharedCertificate;
 
@@ -96,8 +99,9 @@ pub fn run_tenant_ports(parts: Parts, drain: Drain) -> Bound {
 }
 
 fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain: Drain) -> Bound {
-    let metrics = GatewayMetrics::new(parts.config.clone());
-    parts.metrics.register(Arc::clone(&metrics) as Arc<dyn crate::runtime::telemetry::Source>);
+    let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(parts.config.clone()));
+    parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
+    parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
     let gateway = Arc::new(Gateway {
         names: SharedNames::new(&parts.config),
         connections: Arc::new(Semaphore::new(parts.config.max_connections.min(Semaphore::MAX_PERMITS))),
@@ -108,6 +112,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         token_key: TokenKey::new(&parts.clock),
         clock: parts.clock,
         metrics,
+        tenants: kept,
     });
     let (published, ports) = watch::channel(BTreeSet::new());
     let mut tasks = Vec::with_capacity(2);

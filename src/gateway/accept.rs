@@ -41,7 +41,7 @@ pub(super) async fn tenants(
     loop {
         changes.mark_unchanged();
         let snapshot = gateway.registry.load();
-        gateway.metrics.retain(&snapshot);
+        gateway.tenants.retain(&snapshot);
         let wanted: BTreeSet<u16> =
             snapshot.tenants().map(|t| t.port).filter(|port| *port != 0 && snapshot.by_port(*port).is_some()).collect();
         drop(snapshot);

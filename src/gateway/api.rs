@@ -11,28 +11,8 @@ mod tests;
 
 use http::Method;
 
-pub use path::{PathPrefix, is_served_root};
+pub use path::{BadRequest, PathPrefix, is_served_root};
 pub use query::{is_truthy, parameter};
-
-/// Why a request cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadRequest {
-    /// `%zz`, or bytes that are no UTF-8 after decoding.
-    #[error("the path has an invalid percent-encoding")]
-    Encoding,
-    /// NUL, other control characters or a backslash.
-    #[error("the path has a character that no object's name can have")]
-    Character,
-    /// `.` or `..`: no object has this name, and proxies disagree on what it means.
-    #[error("the path has a segment \".\" or \"..\"")]
-    Dots,
-    /// Not absolute.
-    #[error("the path does not begin with \"/\"")]
-    Relative,
-    /// `/api/v1/watch` or `/api/v1/proxy` with nothing behind it.
-    #[error("the path ends after its verb")]
-    Incomplete,
-}
 
 /// What a request asks for; the fields of `RequestInfo` in the API server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -15,10 +15,11 @@ use http::{Method, StatusCode};
 use super::authenticate::{Caller, Who};
 use super::buffer::Share;
 use super::connection::Connection;
+use super::flag::Flag;
 use super::known::{Standing, TokenDigest};
-use super::metrics::TenantState;
 use super::places::Places;
 use super::record::{Hold, Record};
+use super::tenants::TenantState;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::clock::Clock;
 use crate::tenant::Tenant;
@@ -62,8 +63,8 @@ pub(super) async fn enter(
     let places = match &caller.who {
         Who::Certificate(_) => return entry.seated(),
         Who::Token(_) if entry.is_accepted() => return entry.seated(),
-        Who::Token(_) => &gateway.metrics.unknown,
-        Who::Anonymous => &gateway.metrics.anonymous,
+        Who::Token(_) => &gateway.tenants.unknown,
+        Who::Anonymous => &gateway.tenants.anonymous,
     };
     Box::pin(entry.wait(places, tenant, connection.peer.ip())).await
 }
@@ -132,7 +133,7 @@ impl Entry {
 
     async fn wait(self, places: &Places, tenant: &Tenant, peer: IpAddr) -> Result<Self> {
         let Some(place) = places.enter(&tenant.id, peer).await else {
-            self.record.flag("UNKN");
+            self.record.flag(Flag::Unknown);
             self.state.metrics.unknown_refused.fetch_add(1, Ordering::Relaxed);
             let message = "too many requests of callers that are not known yet are in flight, please try again later";
             return Err(Error::client(Kind::TooManyRequests, message));

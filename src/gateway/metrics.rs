@@ -1,20 +1,10 @@
 //! What the gateway counts, as plain fields: no lookups by label on a request's way.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
-
-use super::buffer::{Budget, Share};
-use super::known::Accepted;
-use super::limits::Limits;
-use super::places::Places;
-use crate::config::GatewayConfig;
 use crate::names::TenantId;
 use crate::runtime::telemetry::{Families, HistogramSample, Source};
-use crate::tenant::Snapshot;
 
 /// Coarse kinds of requests: enough to see what a tenant does, few enough to keep series small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +52,6 @@ pub(super) enum HandshakeFailure {
 }
 
 const HANDSHAKE_FAILURES: [&str; 4] = ["timeout", "protocol", "no-certificate", "too-many-connections"];
-/// Bytes for larger buffers of upgraded streams, of all tenants: 256 bulk transfers in one direction, a quarter of them of
-/// one tenant. Others are slower, not refused.
-const STREAM_BUFFERS: usize = 64 << 20;
 const CODES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Milliseconds; Kubernetes' own request buckets, thinned out.
 const BOUNDS: [u64; 10] = [5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
@@ -89,27 +76,9 @@ pub struct TenantMetrics {
     pub(super) unknown_refused: AtomicU64,
 }
 
-/// What the gateway keeps of a tenant over its generations.
-#[derive(Debug)]
-pub(super) struct TenantState {
-    pub(super) metrics: Arc<TenantMetrics>,
-    pub(super) limits: Limits,
-    pub(super) accepted: Accepted,
-    pub(super) buffers: Arc<Share>,
-    pub(super) stream_buffers: Arc<Share>,
-}
-
-/// Counts of the whole gateway and of each tenant.
-#[derive(Debug)]
+/// Counts of the whole gateway.
+#[derive(Debug, Default)]
 pub(super) struct GatewayMetrics {
-    config: GatewayConfig,
-    tenants: RwLock<HashMap<TenantId, Arc<TenantState>>>,
-    budget: Arc<Budget>,
-    stream_budget: Arc<Budget>,
-    /// For callers with a token that their backend has not accepted yet.
-    pub(super) unknown: Places,
-    /// For callers without any credentials: they shall not keep the others out.
-    pub(super) anonymous: Places,
     handshake_failures: [AtomicU64; HANDSHAKE_FAILURES.len()],
     pub(super) connections: AtomicI64,
     pub(super) accepted: AtomicU64,
@@ -159,45 +128,6 @@ impl Histogram {
 }
 
 impl GatewayMetrics {
-    pub(super) fn new(config: GatewayConfig) -> Arc<Self> {
-        let places = || Places::new(config.max_unknown, config.max_unknown_per_tenant);
-        Arc::new(Self {
-            budget: Arc::new(Budget::new(config.max_buffered_bytes)),
-            stream_budget: Arc::new(Budget::new(STREAM_BUFFERS)),
-            unknown: places(),
-            anonymous: places(),
-            config,
-            tenants: RwLock::default(),
-            handshake_failures: Default::default(),
-            connections: AtomicI64::new(0),
-            accepted: AtomicU64::new(0),
-            unbound: AtomicU64::new(0),
-        })
-    }
-
-    /// What is kept of a tenant that is in the registry.
-    pub(super) fn tenant(&self, id: &TenantId) -> Arc<TenantState> {
-        if let Some(state) = self.tenants.read().get(id) {
-            return Arc::clone(state);
-        }
-        let mut tenants = self.tenants.write();
-        let fresh = || {
-            Arc::new(TenantState {
-                metrics: Arc::default(),
-                limits: Limits::new(&self.config),
-                accepted: Accepted::default(),
-                buffers: Share::of(Arc::clone(&self.budget)),
-                stream_buffers: Share::of(Arc::clone(&self.stream_budget)),
-            })
-        };
-        Arc::clone(tenants.entry(id.clone()).or_insert_with(fresh))
-    }
-
-    /// Forgets the tenants that are gone.
-    pub(super) fn retain(&self, snapshot: &Snapshot) {
-        self.tenants.write().retain(|id, _| snapshot.by_id(id).is_some());
-    }
-
     pub(super) fn handshake_failed(&self, why: HandshakeFailure) {
         if let Some(counter) = self.handshake_failures.get(why as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -207,17 +137,6 @@ impl GatewayMetrics {
 
 impl Source for GatewayMetrics {
     fn collect(&self, families: &mut Families) {
-        self.collect_gateway(families);
-        let tenants: Vec<_> = self.tenants.read().iter().map(|(id, state)| (id.clone(), Arc::clone(state))).collect();
-        for (id, state) in tenants {
-            collect_tenant(families, &id, &state);
-            self.collect_unknown(families, &id, &state);
-        }
-    }
-}
-
-impl GatewayMetrics {
-    fn collect_gateway(&self, families: &mut Families) {
         let open = self.connections.load(Ordering::Relaxed) as f64;
         families.gauge("portico_gateway_connections", "Open client connections.", &[], open);
         let accepted = self.accepted.load(Ordering::Relaxed);
@@ -238,36 +157,10 @@ impl GatewayMetrics {
             );
         }
     }
-
-    fn collect_unknown(&self, families: &mut Families, id: &TenantId, state: &TenantState) {
-        let tenant = [("namespace", id.namespace().as_str()), ("cluster", id.name().as_str())];
-        for (caller, places) in [("token", &self.unknown), ("anonymous", &self.anonymous)] {
-            families.gauge(
-                "portico_gateway_unknown_in_flight",
-                "Requests of callers whom nobody knows yet.",
-                &[tenant.as_slice(), &[("caller", caller)]].concat(),
-                places.in_use(id) as f64,
-            );
-        }
-        families.counter(
-            "portico_gateway_unknown_refused_total",
-            "Requests of unknown callers for whom there was no place (429).",
-            &tenant,
-            state.metrics.unknown_refused.load(Ordering::Relaxed),
-        );
-        let bytes = state.buffers.in_use() as f64;
-        families.gauge("portico_gateway_buffered_bytes", "Bytes that whole bodies take now.", &tenant, bytes);
-        families.counter(
-            "portico_gateway_buffer_refused_total",
-            "Bodies that were not read for want of budget (429).",
-            &tenant,
-            state.buffers.refused(),
-        );
-    }
 }
 
-fn collect_tenant(families: &mut Families, id: &TenantId, state: &TenantState) {
-    let metrics = &state.metrics;
+/// Shows the counts of one tenant.
+pub(super) fn collect_tenant(families: &mut Families, id: &TenantId, metrics: &TenantMetrics) {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let tenant = [("namespace", id.namespace().as_str()), ("cluster", id.name().as_str())];
     let with = |more: &[(&'static str, &'static str)]| [tenant.as_slice(), more].concat();
@@ -284,10 +177,6 @@ fn collect_tenant(families: &mut Families, id: &TenantId, state: &TenantState) {
             families.histogram("portico_gateway_request_duration_seconds", help, &with(&[("verb", verb)]), &sample);
         }
     }
-    let (short, long) = state.limits.in_use();
-    let (short, long) = (short as f64, long as f64);
-    families.gauge("portico_gateway_requests_in_flight", "Ordinary requests that run now.", &tenant, short);
-    families.gauge("portico_gateway_long_running", "Watches and streams that run now.", &tenant, long);
     families.counter(
         "portico_gateway_received_bytes_total",
         "Bytes of request bodies.",

@@ -13,8 +13,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::connection::Connection;
+use super::flag::Flag;
 use super::metrics::{TenantMetrics, VerbClass};
 use super::places::Place;
+use crate::error::Kind;
 use crate::runtime::telemetry::ACCESS;
 
 /// Paths are cut here in the log.
@@ -51,7 +53,7 @@ struct Fields {
     long_running: bool,
     upstream: &'static str,
     code: u16,
-    flag: &'static str,
+    flag: Option<Flag>,
     hold: Option<Hold>,
 }
 
@@ -90,11 +92,8 @@ impl Record {
     }
 
     /// Notes why it failed; the first reason stays.
-    pub fn flag(&self, flag: &'static str) {
-        let mut fields = self.fields.lock();
-        if fields.flag.is_empty() {
-            fields.flag = flag;
-        }
+    pub fn flag(&self, flag: Flag) {
+        self.fields.lock().flag.get_or_insert(flag);
     }
 
     /// Notes through what the answer came: the connections' class, `upgrade` or `host`.
@@ -139,9 +138,9 @@ impl Drop for Record {
         let fields = self.fields.get_mut();
         let (received, sent) = (*self.received.get_mut(), *self.sent.get_mut());
         let took: Duration = self.started.elapsed();
-        if fields.code == 0 && fields.flag.is_empty() {
+        if fields.code == 0 && fields.flag.is_none() {
             // the client left before there was an answer
-            fields.flag = "CLOS";
+            fields.flag = Some(Flag::Failed(Kind::Closed));
         }
         fields.hold.take();
         self.connection.end();
@@ -159,7 +158,7 @@ impl Drop for Record {
             verb = fields.verb,
             resource = %fields.resource,
             code = fields.code,
-            flag = fields.flag,
+            flag = fields.flag.map_or("", Flag::word),
             bytes_in = received,
             bytes_out = sent,
             duration_ms = took.as_secs_f64() * 1000.0,

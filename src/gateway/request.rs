@@ -11,6 +11,7 @@ use super::authenticate::{Who, authenticate};
 use super::bind::{self, Bound};
 use super::connection::Connection;
 use super::context::Context;
+use super::flag::Flag;
 use super::intercept::{self, stream::Stream};
 use super::record::Record;
 use super::respond::{self, Body};
@@ -27,7 +28,7 @@ pub(super) async fn serve(connection: &Arc<Connection>, request: Request<Incomin
     let mut must_close = false;
     let mut response = outcome.unwrap_or_else(|error| {
         report(&error);
-        record.flag(error.kind().flag());
+        record.flag(Flag::Failed(error.kind()));
         // nothing that follows on such a connection can be trusted to be what it seems
         must_close = matches!(error.kind(), Kind::Misdirected | Kind::BadRequest);
         respond::failure(&error)
@@ -54,7 +55,7 @@ async fn phases(
 ) -> Result<Response<Body>> {
     let gateway = &connection.gateway;
     let bound = bind_request(connection, record, &request)?;
-    let state = gateway.metrics.tenant(&bound.tenant.id);
+    let state = gateway.tenants.of(&bound.tenant.id);
     record.tenant(bound.tenant.id.to_string(), Arc::clone(&state.metrics));
 
     check_framing(request.method(), request.headers())?;
@@ -136,7 +137,7 @@ fn bind_request(connection: &Connection, record: &Record, request: &Request<Inco
     bind::bind(&snapshot, &gateway.names, &connection.binding, &host, request.uri().path()).inspect_err(|error| {
         match connection.binding.tenant().and_then(|id| snapshot.by_id(id)) {
             Some(tenant) => {
-                let state = gateway.metrics.tenant(&tenant.id);
+                let state = gateway.tenants.of(&tenant.id);
                 record.tenant(tenant.id.to_string(), Arc::clone(&state.metrics));
                 if error.kind() == Kind::Misdirected {
                     state.metrics.misdirected.fetch_add(1, Ordering::Relaxed);

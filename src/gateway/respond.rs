@@ -10,6 +10,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::flag::Flag;
 use super::record::Record;
 use crate::error::status::Status;
 use crate::error::{BoxError, Error, Kind, Side};
@@ -114,7 +115,7 @@ impl HttpBody for Body {
                 None => return this.finish(),
                 Some(Err(error)) => {
                     if let Some(record) = &this.record {
-                        record.flag("CUT");
+                        record.flag(Flag::Cut);
                     }
                     return Poll::Ready(Some(Err(error.into())));
                 }

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::known::TokenKey;
 use super::metrics::GatewayMetrics;
+use super::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::kubernetes::ApiClient;
 use crate::names::reserved;
@@ -28,6 +29,7 @@ pub(super) struct Gateway {
     pub(super) clock: Clock,
     pub(super) token_key: TokenKey,
     pub(super) metrics: Arc<GatewayMetrics>,
+    pub(super) tenants: Arc<Tenants>,
     /// A permit for each connection that may be open.
     pub(super) connections: Arc<Semaphore>,
 }

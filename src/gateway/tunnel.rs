@@ -17,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::buffer::{Drawn, Share};
 use super::context::Context;
 use super::ending;
+use super::flag::Flag;
+use crate::error::Kind;
 use crate::runtime::task;
 
 /// Grown when full reads show a bulk transfer, so that an idle shell costs little. What is above the first is drawn on a
@@ -37,7 +39,7 @@ pub(super) fn start(context: &Arc<Context>, caller: OnUpgrade, far: OnUpgrade) {
 async fn run(context: Arc<Context>, caller: OnUpgrade, far: OnUpgrade) {
     tokio::select! {
         () = joined(&context, caller, far) => {}
-        () = ending::of_stream(&context) => context.record.flag("END"),
+        () = ending::of_stream(&context) => context.record.flag(Flag::Ended),
     }
 }
 
@@ -47,13 +49,13 @@ async fn joined(context: &Context, caller: OnUpgrade, far: OnUpgrade) {
         Ok(Ok(both)) => both,
         Ok(Err(error)) => {
             tracing::debug!(tenant = %context.tenant.id, %error, "a stream did not begin");
-            return context.record.flag("CLOS");
+            return context.record.flag(Flag::Failed(Kind::Closed));
         }
-        Err(_) => return context.record.flag("TIME"),
+        Err(_) => return context.record.flag(Flag::Failed(Kind::Timeout)),
     };
     if let Err(error) = relay(context, caller, far).await {
         tracing::debug!(tenant = %context.tenant.id, %error, "a stream broke off");
-        context.record.flag("CUT");
+        context.record.flag(Flag::Cut);
     }
 }
 

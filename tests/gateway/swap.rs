@@ -34,11 +34,11 @@ const EVENT: &str = "{\"type\":\"BOOKMARK\"}\n";
 struct Host {
     objects: Mutex<BTreeMap<String, Value>>,
     secrets: Mutex<BTreeMap<String, Value>>,
-    events: mpsc::UnboundedSender<WatchEvent>,
-    watch: Mutex<Option<mpsc::UnboundedReceiver<WatchEvent>>>,
+    events: mpsc::Sender<WatchEvent>,
+    watch: Mutex<Option<mpsc::Receiver<WatchEvent>>>,
 }
 
-struct Watch(mpsc::UnboundedReceiver<WatchEvent>);
+struct Watch(mpsc::Receiver<WatchEvent>);
 
 impl Events for Watch {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<WatchEvent>>> {
@@ -112,7 +112,7 @@ impl Following {
     async fn start(world: &World) -> Self {
         // The world's own are of generation 1.
         world.registry.next_generation();
-        let (events, watch) = mpsc::unbounded_channel();
+        let (events, watch) = mpsc::channel(16);
         let (objects, secrets) = (Mutex::default(), Mutex::default());
         let host = Arc::new(Host { objects, secrets, events, watch: Mutex::new(Some(watch)) });
         for cluster in [&world.a, &world.b] {
@@ -141,12 +141,12 @@ impl Following {
         let snapshot = world.registry.load();
         let before = snapshot.by_id(&wish.cluster.id()).map_or(0, |tenant| tenant.generation);
         self.host.secrets.lock().insert(wish.cluster.name.to_owned(), wish.secret());
-        self.host.events.send(WatchEvent::Applied(Bytes::from(wish.object().to_string()))).expect("followed");
+        self.host.events.send(WatchEvent::Applied(Bytes::from(wish.object().to_string()))).await.expect("followed");
         served(world, wish.cluster, before).await;
     }
 
     async fn delete(&self, world: &World, wish: &Wish<'_>) {
-        self.host.events.send(WatchEvent::Deleted(Bytes::from(wish.object().to_string()))).expect("followed");
+        self.host.events.send(WatchEvent::Deleted(Bytes::from(wish.object().to_string()))).await.expect("followed");
         let mut changes = world.registry.subscribe();
         while world.registry.load().by_id(&wish.cluster.id()).is_some() {
             tokio::time::timeout(PATIENCE, changes.changed()).await.expect("in time").expect("lives");

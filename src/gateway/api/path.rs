@@ -2,8 +2,6 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::BadRequest;
-
 /// Roots of a Kubernetes API server, with everything below them. k3s serves more on its port (node bootstrap, tokens,
 /// certificates), so this is a list of what passes. `/` is the list of paths, which client libraries probe.
 const ROOTS: [&str; 10] = [
@@ -20,6 +18,26 @@ const ROOTS: [&str; 10] = [
 ];
 
 const CLUSTERS: &str = "/clusters";
+
+/// Why a request cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// `%zz`, or bytes that are no UTF-8 after decoding.
+    #[error("the path has an invalid percent-encoding")]
+    Encoding,
+    /// NUL, other control characters or a backslash.
+    #[error("the path has a character that no object's name can have")]
+    Character,
+    /// `.` or `..`: no object has this name, and proxies disagree on what it means.
+    #[error("the path has a segment \".\" or \"..\"")]
+    Dots,
+    /// Not absolute.
+    #[error("the path does not begin with \"/\"")]
+    Relative,
+    /// `/api/v1/watch` or `/api/v1/proxy` with nothing behind it.
+    #[error("the path ends after its verb")]
+    Incomplete,
+}
 
 /// A raw path, split into the tenant it names and what the backend shall see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::Identity;
+use super::user::Identity;
 use crate::error::{Error, Kind, Result};
 
 /// Subject attribute that carries a uid (`k8s.io/apiserver/pkg/authentication/request/x509`).
@@ -11,7 +11,14 @@ const UID_OID: &str = "1.3.6.1.4.1.57683.2";
 const COMMON_NAME_OID: &str = "2.5.4.3";
 const ORGANIZATION_OID: &str = "2.5.4.10";
 
-pub(super) fn read(der: &[u8]) -> Result<Option<Identity>> {
+impl Identity {
+    /// From a verified leaf certificate (DER). `None` when it has no common name: such a certificate says nothing.
+    pub fn from_certificate(der: &[u8]) -> Result<Option<Self>> {
+        read(der)
+    }
+}
+
+fn read(der: &[u8]) -> Result<Option<Identity>> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|e| refuse("cannot be read").because(e))?;
     let mut user = String::new();
     let mut groups = Vec::new();

@@ -19,7 +19,7 @@ use crate::gateway::{api, review};
 
 /// Serves one of them. `request` is clean: no credentials, no identity, no hop-by-hop headers (the wanted protocol is
 /// `context.upgrade`), path without the tenant's prefix, raw query; its extensions still hold hyper's upgrade.
-pub(in crate::gateway) async fn serve(
+pub(crate) async fn serve(
     context: &Arc<Context>,
     stream: Stream,
     request: Request<Incoming>,

@@ -40,7 +40,7 @@ const PLAIN_SERVICE: &[u8] =
     br#"{"apiVersion":"v1","kind":"Service","metadata":{"generateName":"address-"},"spec":{"ports":[{"port":1}]}}"#;
 
 /// Serves `POST …/namespaces/{ns}/services`. `request` is clean, as in [`super::pods::serve`].
-pub(in crate::gateway) async fn create(context: &Context, request: Request<Incoming>) -> Result<Response<Body>> {
+pub(crate) async fn create(context: &Context, request: Request<Incoming>) -> Result<Response<Body>> {
     let (head, body) = request.into_parts();
     let body = buffer::read(body, context.config().max_body, BODY_DEADLINE, context.entry.buffers()).await;
     let body = body.map_err(|failure| failure.of(Side::Client))?;

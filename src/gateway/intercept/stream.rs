@@ -7,7 +7,7 @@ use crate::gateway::api::RequestInfo;
 
 /// Which stream is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::gateway) enum Stream {
+pub(crate) enum Stream {
     Exec,
     Attach,
     PortForward,
@@ -18,7 +18,7 @@ impl Stream {
     const ALL: [Self; 4] = [Self::Exec, Self::Attach, Self::PortForward, Self::Log];
 
     /// `pods/{exec,attach,portforward,log}` of exact shape.
-    pub(in crate::gateway) fn of(info: &RequestInfo) -> Option<Self> {
+    pub(crate) fn of(info: &RequestInfo) -> Option<Self> {
         Self::ALL.into_iter().find(|stream| info.is_pod_subresource(stream.subresource()))
     }
 

@@ -1,0 +1,28 @@
+//! Why a request did not end as it should: the word that stands as `flag` in the access log.
+
+use crate::error::Kind;
+
+/// Such a reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// It was refused, or failed.
+    Failed(Kind),
+    /// The answer or stream broke off after its head.
+    Cut,
+    /// A stream was ended by us: its tenant is gone, its user's certificate no longer holds, or the process ends.
+    Ended,
+    /// There was no place for a caller whom nobody knows yet.
+    Unknown,
+}
+
+impl Flag {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Failed(kind) => kind.flag(),
+            Self::Cut => "CUT",
+            Self::Ended => "END",
+            Self::Unknown => "UNKN",
+        }
+    }
+}
