@@ -7,17 +7,22 @@
 pub mod api;
 pub mod client;
 pub mod election;
+pub mod follow;
 pub mod host;
 pub mod kubeconfig;
+pub mod resource;
 pub mod resources;
 pub mod rights;
 pub mod secret;
 pub mod service;
 pub mod service_range;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod watch;
 
-pub use client::{ApiClient, ListOptions, PatchKind, Resource};
+pub use client::{ApiClient, Page, PageOf, PatchKind};
 pub use kubeconfig::target_from_kubeconfig;
+pub use resource::{ListOptions, Resource};
 pub use secret::Secret;
 pub use service::KubeService;
 pub use watch::{WatchEvent, WatchStream};

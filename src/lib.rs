@@ -8,6 +8,10 @@
 //! ← planes (`gateway` `syncer` `operator` `sidecar` `dns` `admin`)
 //! ← wiring (`app` `cli`).
 
+/// Tests share what stands outside of the package and names it as such.
+#[cfg(test)]
+extern crate self as portico;
+
 pub mod config;
 pub mod error;
 pub mod runtime;

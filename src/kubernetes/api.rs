@@ -1,4 +1,4 @@
-//! The IO that the engine needs of an API server, so that the simulation can stand in for one.
+//! The one seam: an API server as whatever works on objects sees it, so that a simulation can stand in for one.
 //!
 //! Promises: every unary call ends within [`DEADLINE`]. Must not know tenants or kinds.
 
@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result, Side};
-use crate::kubernetes::{ApiClient, ListOptions, PatchKind, Resource, WatchEvent, WatchStream};
+use crate::kubernetes::{ApiClient, ListOptions, Page, PageOf, PatchKind, Resource, WatchEvent, WatchStream};
 
 /// Longest wait for one unary answer: shorter than a person waits, longer than a loaded API server needs.
 pub const DEADLINE: Duration = Duration::from_secs(15);
@@ -45,6 +45,15 @@ pub trait Cluster: Send + Sync + 'static {
         options: &'a ListOptions,
     ) -> BoxFuture<'a, Result<Listing>>;
 
+    /// One page of all objects, as they came.
+    fn page<'a>(
+        &'a self,
+        resource: &'a Resource,
+        namespace: Option<&'a str>,
+        options: &'a ListOptions,
+        page: PageOf<'a>,
+    ) -> BoxFuture<'a, Result<Page>>;
+
     /// Changes since a resourceVersion; without one, the whole list first (`sendInitialEvents`).
     fn watch<'a>(
         &'a self,
@@ -60,6 +69,23 @@ pub trait Cluster: Send + Sync + 'static {
         resource: &'a Resource,
         namespace: Option<&'a str>,
         on: (&'a str, &'a str),
+        object: &'a Value,
+    ) -> BoxFuture<'a, Result<Value>>;
+
+    /// POST with `dryRun=All`: what the server would say.
+    fn try_create<'a>(
+        &'a self,
+        resource: &'a Resource,
+        namespace: Option<&'a str>,
+        object: &'a Value,
+    ) -> BoxFuture<'a, Result<Value>>;
+
+    /// PUT with the resourceVersion that the object carries.
+    fn replace<'a>(
+        &'a self,
+        resource: &'a Resource,
+        namespace: Option<&'a str>,
+        name: &'a str,
         object: &'a Value,
     ) -> BoxFuture<'a, Result<Value>>;
 
@@ -118,6 +144,16 @@ impl Cluster for ApiClient {
         Box::pin(within(LIST_DEADLINE, self.pool().target().side, Self::list(self, resource, namespace, options)))
     }
 
+    fn page<'a>(
+        &'a self,
+        resource: &'a Resource,
+        namespace: Option<&'a str>,
+        options: &'a ListOptions,
+        page: PageOf<'a>,
+    ) -> BoxFuture<'a, Result<Page>> {
+        Box::pin(Self::page(self, resource, namespace, options, page))
+    }
+
     fn watch<'a>(
         &'a self,
         resource: &'a Resource,
@@ -149,6 +185,27 @@ impl Cluster for ApiClient {
             return Box::pin(within(DEADLINE, side, Self::create(self, resource, namespace, object)));
         }
         Box::pin(within(DEADLINE, side, self.create_sub(resource, namespace, name, subresource, object)))
+    }
+
+    fn try_create<'a>(
+        &'a self,
+        resource: &'a Resource,
+        namespace: Option<&'a str>,
+        object: &'a Value,
+    ) -> BoxFuture<'a, Result<Value>> {
+        let side = self.pool().target().side;
+        Box::pin(within(DEADLINE, side, Self::try_create(self, resource, namespace, object)))
+    }
+
+    fn replace<'a>(
+        &'a self,
+        resource: &'a Resource,
+        namespace: Option<&'a str>,
+        name: &'a str,
+        object: &'a Value,
+    ) -> BoxFuture<'a, Result<Value>> {
+        let side = self.pool().target().side;
+        Box::pin(within(DEADLINE, side, Self::replace(self, resource, namespace, name, "", object)))
     }
 
     fn apply<'a>(

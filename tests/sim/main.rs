@@ -8,6 +8,7 @@
 mod adoption;
 mod hostile;
 mod kinds;
+#[path = "../support/api_server.rs"]
 mod server;
 mod store;
 #[path = "../support/vcluster.rs"]

@@ -1,86 +1,20 @@
 //! How often a plan makes whole objects of what is cached.
 
-use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::*;
 use crate::crd::OnLoss;
-use crate::error::{Error, Kind, Result, Side};
-use crate::kubernetes::api::{Cluster, Events, Listing};
-use crate::kubernetes::{ListOptions, PatchKind};
+use crate::error::Side;
+use crate::kubernetes::testing::{Faults, Server};
 use crate::syncer::cache::PARSES;
 use crate::syncer::kind::Action;
 use crate::syncer::kinds::{self, Switches};
 use crate::syncer::tenant::{Member, Origin, pack_virtual};
 use crate::translate::testing::view;
 
-/// Nobody is asked anything.
-struct Nobody;
-
-fn nothing<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T>> {
-    Box::pin(async { Err(Error::new(Side::Backend, Kind::Unavailable, "nobody")) })
-}
-
-impl Cluster for Nobody {
-    fn get<'a>(&'a self, _: &'a Resource, _: Option<&'a str>, _: &'a str) -> BoxFuture<'a, Result<Option<Value>>> {
-        nothing()
-    }
-
-    fn list<'a>(&'a self, _: &'a Resource, _: Option<&'a str>, _: &'a ListOptions) -> BoxFuture<'a, Result<Listing>> {
-        nothing()
-    }
-
-    fn watch<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: Option<&'a str>,
-        _: &'a ListOptions,
-        _: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<Box<dyn Events>>> {
-        nothing()
-    }
-
-    fn create<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: Option<&'a str>,
-        _: (&'a str, &'a str),
-        _: &'a Value,
-    ) -> BoxFuture<'a, Result<Value>> {
-        nothing()
-    }
-
-    fn apply<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: Option<&'a str>,
-        _: &'a str,
-        _: &'a Value,
-    ) -> BoxFuture<'a, Result<Value>> {
-        nothing()
-    }
-
-    fn patch<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: Option<&'a str>,
-        _: (&'a str, &'a str),
-        _: PatchKind,
-        _: &'a Value,
-    ) -> BoxFuture<'a, Result<Value>> {
-        nothing()
-    }
-
-    fn delete<'a>(
-        &'a self,
-        _: &'a Resource,
-        _: Option<&'a str>,
-        _: &'a str,
-        _: &'a str,
-        _: Option<u64>,
-    ) -> BoxFuture<'a, Result<bool>> {
-        nothing()
-    }
+/// An API server that nobody asks anything.
+fn nobody() -> Server {
+    Server::new("nobody", Side::Backend, Faults::new(0))
 }
 
 fn absorb(catalog: &Catalog, tenant: &TenantState, kind: &str, object: Value) {
@@ -93,7 +27,7 @@ fn a_pods_plan_parses_no_namespace_and_no_service() {
     let catalog = Catalog::new(kinds::all(&Switches::default()));
     let member = Member {
         view: view(),
-        api: Arc::new(Nobody),
+        api: Arc::new(nobody()),
         fingerprint: String::new(),
         adopts: false,
         on_loss: OnLoss::Hold,
