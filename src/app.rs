@@ -142,7 +142,7 @@ async fn start(common: &Common, roles: &[Role], drain: Drain) -> anyhow::Result<
 
 fn tenants(common: &Common, drain: Drain) -> Task {
     let parts = tenant::source::Parts {
-        origin: Arc::new(common.host.clone()),
+        host: Arc::new(common.host.clone()),
         registry: Arc::clone(&common.registry),
         reserved: Arc::new(Reserved::new(&common.config)),
         clock: common.clock.clone(),

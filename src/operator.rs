@@ -26,7 +26,7 @@ mod system_services;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ use crate::config::Config;
 use crate::crd::VirtualCluster;
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::ApiClient;
+use crate::kubernetes::api::SharedCluster;
 use crate::names::TenantId;
 use crate::names::claims::{Age, Claims};
 use crate::names::reserved::Reserved;
@@ -53,7 +54,6 @@ use crate::operator::schedule::Schedule;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::tenant::follow::{self, Change};
-use crate::tenant::origin::SharedOrigin;
 use crate::upstream::{Pool, Target};
 
 /// Clusters worked on at once.
@@ -114,12 +114,12 @@ impl Operator {
     }
 
     /// Who lives, and which ports are given out, is kept until the end, whatever becomes of a watch.
-    async fn run(&mut self, origin: SharedOrigin, mut drain: Drain) -> Result<()> {
+    async fn run(&mut self, host: SharedCluster, mut drain: Drain) -> Result<()> {
         if let Err(error) = listener::ensure(&self.context).await {
             tracing::error!(%error, "the shared listener's certificate cannot be made");
         }
         let mut rounds: FuturesUnordered<Round> = FuturesUnordered::new();
-        let mut changes = Box::pin(follow::changes(origin, self.context.clock.clone()));
+        let mut changes = Box::pin(follow::changes(host, Vec::new(), self.context.clock.clone()));
         let mut collection: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
         loop {
             self.start_due(&mut rounds);
@@ -146,16 +146,14 @@ impl Operator {
 
     fn take(&mut self, change: Change) {
         match change {
-            Change::Listed(items) => {
-                if self.claims.replace(&items) {
+            Change::Listed { live, gone } => {
+                if self.claims.replace(&live) {
                     self.own();
                 }
-                let there: HashSet<TenantId> = items.iter().filter_map(TenantId::of).collect();
-                let gone: Vec<TenantId> = self.living.keys().filter(|id| !there.contains(id)).cloned().collect();
                 for id in gone {
                     self.deleted(&id);
                 }
-                for item in items {
+                for item in live {
                     self.applied(item);
                 }
                 self.is_listed = true;

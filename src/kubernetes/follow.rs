@@ -25,6 +25,8 @@ use crate::runtime::clock::Clock;
 
 /// A watch that says nothing for so long is dead: bookmarks come every minute, and servers end watches within ten.
 const SILENCE: Duration = Duration::from_secs(720);
+/// Longest wait for the beginning of an answer, whatever the cluster promises.
+const ANSWER: Duration = Duration::from_secs(120);
 /// A streamed list that stands still for so long is no list.
 const STILL: Duration = Duration::from_secs(60);
 /// Objects of a page after one was too large: at etcd's limit of 1.5 MiB each they fit.
@@ -183,12 +185,12 @@ impl Follower {
         }
         let Followed { resource, namespace, options, .. } = &self.followed;
         if let Some(version) = &self.version {
-            let events = cluster.watch(resource, namespace.as_deref(), options, Some(version)).await?;
+            let events = answered(cluster.watch(resource, namespace.as_deref(), options, Some(version))).await?;
             self.stage = Stage::Watching { events, since: self.clock.instant() };
             return Ok(None);
         }
         if self.streams {
-            match cluster.watch(resource, namespace.as_deref(), options, None).await {
+            match answered(cluster.watch(resource, namespace.as_deref(), options, None)).await {
                 Ok(events) => {
                     self.stage = Stage::Streaming { events, shown: 0 };
                     return Ok(Some(Event::Lists));
@@ -242,7 +244,7 @@ impl Follower {
         let Followed { resource, namespace, options, bounds, .. } = &self.followed;
         let (limit, most) = if self.is_whole { (0, bounds.objects) } else { (self.page, self.page) };
         let asked = PageOf { token: &paging.token, limit, most, bytes: bounds.page_bytes };
-        let page = match cluster.page(resource, namespace.as_deref(), options, asked).await {
+        let page = match answered(cluster.page(resource, namespace.as_deref(), options, asked)).await {
             Ok(page) => page,
             Err(error) if error.kind() == Kind::TooLarge && (self.is_whole || self.page > SMALL_PAGE) => {
                 self.page = SMALL_PAGE;
@@ -331,6 +333,11 @@ impl Follower {
             _ => None,
         }
     }
+}
+
+async fn answered<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| Err(Error::new(Side::Own, Kind::Timeout, "a list or watch was not answered in time"));
+    timeout(ANSWER, call).await.unwrap_or_else(late)
 }
 
 #[cfg(test)]

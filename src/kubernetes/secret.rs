@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Kind, Result};
-use crate::kubernetes::ApiClient;
+use crate::kubernetes::api::Cluster;
 use crate::kubernetes::resources::SECRETS;
 
 /// The `data` of a Secret as text; values that are no text are left out.
@@ -34,7 +34,7 @@ pub struct Secret {
 
 impl Secret {
     /// Reads it; one that does not exist is of kind Unavailable, since somebody is about to write it.
-    pub async fn read(api: &ApiClient, namespace: &str, name: &str) -> Result<Self> {
+    pub async fn read(api: &dyn Cluster, namespace: &str, name: &str) -> Result<Self> {
         let object = api
             .get(&SECRETS, Some(namespace), name)
             .await?

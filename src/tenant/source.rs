@@ -57,7 +57,9 @@ pub async fn run(parts: &Parts, mut drain: Drain, listed: impl Fn() + Send) -> R
         building: HashSet::new(),
         first: First::Unlisted,
     };
-    let mut changes = Box::pin(follow::changes(Arc::clone(&parts.origin), parts.clock.clone()));
+    // This task may have begun anew: whom the registry serves is known.
+    let served = parts.registry.load().tenants().map(|tenant| tenant.id.clone()).collect();
+    let mut changes = Box::pin(follow::changes(Arc::clone(&parts.host), served, parts.clock.clone()));
     let mut builds: Builds = FuturesUnordered::new();
     loop {
         source.start_due(&mut builds);
@@ -110,7 +112,7 @@ struct Built {
 impl Source {
     fn take(&mut self, change: Change) {
         match change {
-            Change::Listed(items) => self.listed(items),
+            Change::Listed { live, gone } => self.listed(live, &gone),
             Change::Applied(object) => {
                 if self.claims.apply(&object) {
                     self.own();
@@ -126,16 +128,11 @@ impl Source {
         }
     }
 
-    /// What is not in the list is gone, also when only the registry knows of it: this task may have begun anew.
-    fn listed(&mut self, items: Vec<Value>) {
+    fn listed(&mut self, items: Vec<Value>, gone: &[TenantId]) {
         self.claims.replace(&items);
         self.own();
-        let there: HashSet<TenantId> = items.iter().filter_map(TenantId::of).collect();
-        let served = self.parts.registry.load();
-        let known = self.known.keys().chain(served.tenants().map(|tenant| &tenant.id));
-        let gone: HashSet<TenantId> = known.filter(|id| !there.contains(id)).cloned().collect();
         for id in gone {
-            self.deleted(&id);
+            self.deleted(id);
         }
         for item in items {
             self.applied(item);

@@ -288,7 +288,7 @@ impl Inner {
         self.state.lock().objects.get(&(plural, namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    /// Creates or replaces; uid and version are the server's.
+    /// Creates or replaces; the version is the server's, and the uid unless a new object brings one.
     pub fn put(&self, plural: &'static str, object: Value) {
         let key = (plural, field(&object, "namespace"), field(&object, "name"));
         self.state.lock().put(key, object);
@@ -335,7 +335,8 @@ impl State {
     fn put(&mut self, key: Key, mut object: Value) -> Value {
         self.version += 1;
         let old = self.objects.get(&key);
-        let uid = old.map(|o| field(o, "uid")).unwrap_or_else(|| {
+        let brought = Some(field(&object, "uid")).filter(|uid| !uid.is_empty());
+        let uid = old.map(|o| field(o, "uid")).or(brought).unwrap_or_else(|| {
             self.uids += 1;
             format!("{}-{}", self.name, self.uids)
         });

@@ -29,11 +29,11 @@ pub(super) async fn tenant(parts: &Parts, id: &TenantId, cluster: &VirtualCluste
         return Err(waiting(if status.message.is_empty() { "being prepared" } else { &status.message }));
     }
     let namespace = id.namespace().as_str();
-    let secret = parts.origin.secret(namespace, &status.pki_secret).await?;
+    let secret = Secret::read(&*parts.host, namespace, &status.pki_secret).await?;
     let kubeconfig = match (&cluster.spec.backend, cluster.spec.distro) {
         (Some(backend), Distro::External) => {
             let key = &backend.kubeconfig_secret;
-            Some(parts.origin.secret(namespace, &key.name).await?.text(&key.key)?)
+            Some(Secret::read(&*parts.host, namespace, &key.name).await?.text(&key.key)?)
         }
         _ => None,
     };

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::kubernetes::api::SharedCluster;
 use crate::names::reserved::Reserved;
 use crate::runtime::clock::Clock;
 use crate::tenant::Registry;
-use crate::tenant::origin::SharedOrigin;
 
 /// What the source needs.
 #[derive(Clone)]
 pub struct Parts {
     /// The host API server.
-    pub origin: SharedOrigin,
+    pub host: SharedCluster,
     /// What is filled.
     pub registry: Arc<Registry>,
     /// Names and ports that are no tenant's, and the domain of the default names.

@@ -5,7 +5,7 @@ use crate::names::reserved::Reserved;
 use crate::runtime::drain::{self, DrainTrigger};
 use crate::runtime::task::{self, Task};
 use crate::tenant::source::{self, Parts};
-use crate::tenant::testing::FakeOrigin;
+use crate::tenant::testing::FakeHost;
 
 /// A PKI that any tenant can be built from.
 pub(super) fn secret() -> Value {
@@ -42,20 +42,20 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    pub(super) fn start(origin: &FakeOrigin, seed: u64) -> Self {
+    pub(super) fn start(origin: &FakeHost, seed: u64) -> Self {
         let mut replica = Self { registry: Arc::default(), seed, listed: Arc::default(), running: None };
         replica.restart(origin);
         replica
     }
 
     /// The task is dropped wherever it is, and begins anew on the same registry.
-    pub(super) fn restart(&mut self, origin: &FakeOrigin) {
+    pub(super) fn restart(&mut self, origin: &FakeHost) {
         self.running.take();
         let mut config = crate::config::Config::default();
         config.gateway.public_url = "https://portico.example.com".to_owned();
         let clock = Clock::seeded("2026-01-01T00:00:00Z".parse().expect("time"), self.seed);
         let parts = Parts {
-            origin: Arc::new(origin.clone()),
+            host: origin.cluster(),
             registry: Arc::clone(&self.registry),
             reserved: Arc::new(Reserved::new(&config)),
             clock: clock.clone(),
@@ -95,14 +95,14 @@ async fn pass(seconds: u64) {
 #[tokio::test(start_paused = true)]
 async fn what_is_deleted_while_the_watch_is_broken_leaves_with_the_next_list() {
     for restarted in [false, true] {
-        let origin = FakeOrigin::new(1, secret());
+        let origin = FakeHost::new(1, secret());
         origin.apply(ready(&id("a/kept"), "1", 1, &["app.example.com"], 20_000));
         origin.apply(ready(&id("a/gone"), "2", 0, &["app.example.com"], 20_002));
         let mut replica = Replica::start(&origin, 1);
         pass(5).await;
         let before = replica.tenant("a/kept").expect("served").generation;
         assert_eq!(holder(&replica.registry, "app.example.com").as_deref(), Some("gone"));
-        origin.down(true);
+        origin.server.down(true);
         origin.delete(&id("a/gone"));
         origin.apply(ready(&id("a/new"), "3", 2, &[], 20_004));
         pass(30).await;
@@ -111,7 +111,7 @@ async fn what_is_deleted_while_the_watch_is_broken_leaves_with_the_next_list() {
         }
         pass(30).await;
         assert!(replica.tenant("a/gone").is_some(), "nobody can know yet");
-        origin.down(false);
+        origin.server.down(false);
         pass(30).await;
         assert!(replica.tenant("a/gone").is_none());
         assert!(replica.registry.load().by_port(20_002).is_none());
@@ -123,30 +123,30 @@ async fn what_is_deleted_while_the_watch_is_broken_leaves_with_the_next_list() {
 
 #[tokio::test(start_paused = true)]
 async fn a_successor_of_the_same_name_has_nothing_of_what_was_before() {
-    let origin = FakeOrigin::new(1, secret());
+    let origin = FakeHost::new(1, secret());
     origin.apply(ready(&id("a/a"), "1", 1, &[], 20_000));
     let replica = Replica::start(&origin, 1);
     pass(5).await;
     let before = replica.tenant("a/a").expect("served");
-    origin.down(true);
+    origin.server.down(true);
     origin.delete(&id("a/a"));
     let mut successor = ready(&id("a/a"), "2", 2, &[], 20_000);
     let status = successor["status"].take();
     origin.apply(successor);
-    origin.down(false);
+    origin.server.down(false);
     pass(30).await;
     assert!(replica.tenant("a/a").is_none(), "it is not ready");
     origin.edit(&id("a/a"), |object| object["status"] = status);
     pass(30).await;
     let after = replica.tenant("a/a").expect("served");
-    assert!(after.generation > before.generation && after.uid == "2");
+    assert!(after.generation > before.generation && after.uid != before.uid);
     assert!(!Arc::ptr_eq(&after.backend.pool, &before.backend.pool));
 }
 
 #[tokio::test(start_paused = true)]
 async fn secrets_that_hang_delay_nobody_else() {
-    let origin = FakeOrigin::new(1, secret());
-    origin.hang("bad");
+    let origin = FakeHost::new(1, secret());
+    origin.server.hang("bad");
     // More than may be built at once.
     for n in 0..40_u16 {
         origin.apply(ready(&id(&format!("bad/c{n}")), &n.to_string(), 1, &[], 20_000 + 2 * n));
@@ -164,35 +164,35 @@ async fn secrets_that_hang_delay_nobody_else() {
     origin.delete(&id("good/one"));
     pass(1).await;
     assert!(replica.tenant("good/one").is_none(), "events are handled while builds hang");
-    origin.heal("bad");
+    origin.server.heal("bad");
     pass(60).await;
     assert_eq!(replica.registry.load().tenants().count(), 41);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_built_from_an_old_state_is_dropped() {
-    let origin = FakeOrigin::new(1, secret());
-    origin.hang("a");
+    let origin = FakeHost::new(1, secret());
+    origin.server.hang("a");
     origin.apply(ready(&id("a/a"), "1", 1, &[], 20_000));
     let replica = Replica::start(&origin, 1);
     pass(1).await;
     origin.edit(&id("a/a"), |object| object["status"]["port"] = json!(20_010));
-    origin.heal("a");
+    origin.server.heal("a");
     pass(30).await;
     assert_eq!(replica.tenant("a/a").expect("served").port, 20_010);
     assert!(replica.registry.load().by_port(20_000).is_none());
-    origin.hang("a");
+    origin.server.hang("a");
     origin.edit(&id("a/a"), |object| object["status"]["port"] = json!(20_020));
     pass(1).await;
     origin.delete(&id("a/a"));
-    origin.heal("a");
+    origin.server.heal("a");
     pass(30).await;
     assert!(replica.tenant("a/a").is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_beside_the_backend_keeps_its_connections() {
-    let origin = FakeOrigin::new(1, secret());
+    let origin = FakeHost::new(1, secret());
     origin.apply(ready(&id("a/a"), "1", 1, &[], 20_000));
     let mut replica = Replica::start(&origin, 1);
     pass(5).await;
@@ -215,19 +215,19 @@ async fn a_change_beside_the_backend_keeps_its_connections() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_ends_watches_at_once_is_not_asked_without_end() {
-    let origin = FakeOrigin::new(1, secret());
+    let origin = FakeHost::new(1, secret());
     origin.apply(ready(&id("a/a"), "1", 1, &[], 20_000));
-    origin.short_watches(true);
+    origin.server.short_watches(true);
     let replica = Replica::start(&origin, 1);
     pass(300).await;
-    assert!(origin.lists() < 40, "{} lists in five minutes", origin.lists());
-    assert!(origin.secrets() < 12, "{} reads of one Secret", origin.secrets());
+    assert!(origin.server.counts().lists < 40, "{} lists in five minutes", origin.server.counts().lists);
+    assert!(origin.server.counts().gets < 12, "{} reads of one Secret", origin.server.counts().gets);
     assert!(replica.tenant("a/a").is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_changes_without_end_costs_a_bounded_number_of_reads() {
-    let origin = FakeOrigin::new(1, secret());
+    let origin = FakeHost::new(1, secret());
     origin.apply(ready(&id("a/a"), "1", 1, &[], 20_000));
     let replica = Replica::start(&origin, 1);
     for n in 0..1000 {
@@ -235,5 +235,5 @@ async fn a_cluster_that_changes_without_end_costs_a_bounded_number_of_reads() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(replica.tenant("a/a").is_some());
-    assert!(origin.secrets() <= 50, "{} reads in ten seconds", origin.secrets());
+    assert!(origin.server.counts().gets <= 50, "{} reads in ten seconds", origin.server.counts().gets);
 }

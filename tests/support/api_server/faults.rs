@@ -18,6 +18,7 @@ pub struct Faults {
     refusing: Mutex<bool>,
     /// Whether the host's lists show nothing, whatever there is.
     blind: Mutex<bool>,
+    panicking: Mutex<bool>,
 }
 
 impl Faults {
@@ -28,11 +29,22 @@ impl Faults {
             lag: Mutex::default(),
             refusing: Mutex::default(),
             blind: Mutex::default(),
+            panicking: Mutex::default(),
         })
     }
 
     pub fn stop(&self) {
         *self.on.lock() = false;
+    }
+
+    /// Misfortune begins or ends.
+    pub fn go_on(&self, on: bool) {
+        *self.on.lock() = on;
+    }
+
+    /// Now and then a call panics in the caller's hands, or is never answered.
+    pub fn panics(&self, on: bool) {
+        *self.panicking.lock() = on;
     }
 
     /// Every event of the host comes so late from now on.
@@ -80,6 +92,12 @@ impl Faults {
 
     pub(super) async fn before(&self, side: Side, write: bool) -> Result<()> {
         self.latency().await;
+        if *self.panicking.lock() {
+            assert!(!self.strikes(30), "as the test wants it");
+            if self.strikes(30) {
+                std::future::pending::<()>().await;
+            }
+        }
         if self.strikes(20) {
             return Err(Error::new(side, Kind::Unavailable, "refused"));
         }
