@@ -4,32 +4,33 @@
 //! watch goes on where it ended; a list replaces whole. Objects go into the zone, which has a bound, as they are read: no
 //! list is ever held, and one of endless length is given up. One malformed object is skipped, never fatal.
 
-mod pages;
 mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::dns::pace;
 use crate::dns::project::{self, Named};
-use crate::dns::source::pages::Pages;
 use crate::dns::source::store::Store;
 use crate::dns::zone::{self, Put, Service, Slice, Unnamed, Zone};
-use crate::error::{Error, Kind, Result};
-use crate::kubernetes::{ApiClient, ListOptions, Resource, WatchEvent, WatchStream, resources};
+use crate::error::Result;
+use crate::kubernetes::follow::{self, Bounds, Event, Follower};
+use crate::kubernetes::{ApiClient, ListOptions, Resource, resources};
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::runtime::task;
 
 const BACKOFF: Duration = Duration::from_millis(200);
-/// A server that ends watches at once, in good order, must not make us turn.
-const SHORTEST_WATCH: Duration = Duration::from_secs(1);
+/// In case an event was lost; a list costs the tenant's API server more than a name that is old costs anybody.
+const RELIST: Duration = Duration::from_secs(3600);
 /// A backend that starts or restarts is away for a while; only longer is worth a warning.
 const STARTING: Duration = Duration::from_secs(30);
 /// Objects of one list: ten times as many as the zone names of the smallest. A list may have no end.
 const LONGEST_LIST: usize = 500_000;
+/// Objects of a page, where lists cannot be streamed. Half a megabyte, if they are as most are.
+const PAGE: usize = 100;
+/// Bytes of a page.
+const LARGEST_PAGE: usize = 16 << 20;
 /// Reading this many bytes is as much work as making one record.
 const BYTES_PER_WORK: usize = 128;
 
@@ -102,128 +103,92 @@ struct Followed<'a> {
     clock: &'a Clock,
 }
 
-/// Where a follower stands.
-#[derive(Debug, Clone, Default)]
+/// Where a follower stands; outlives a panic over one object.
 struct Position {
-    /// From which the watch goes on; empty: list first.
-    version: String,
+    follower: Follower,
     /// The listing that is in the zone.
     listing: u64,
 }
 
+fn plan<T: Held>() -> follow::Followed {
+    follow::Followed {
+        owner: T::TASK.to_owned(),
+        resource: *T::RESOURCE,
+        namespace: None,
+        options: ListOptions::default(),
+        streams: true,
+        resumes: true,
+        relist_after: RELIST,
+        patience: STARTING,
+        bounds: Bounds { page: PAGE, page_bytes: LARGEST_PAGE, objects: LONGEST_LIST },
+    }
+}
+
 async fn follow_kind<T: Held>(followed: Followed<'_>, drain: Drain) {
     let clock = followed.clock;
-    let position = Mutex::new(Position::default());
+    let position =
+        tokio::sync::Mutex::new(Position { follower: Follower::new(plan::<T>(), clock.clone()), listing: 0 });
     let position = &position;
-    let away_since = Mutex::new(None);
-    let away_since = &away_since;
     task::supervise(T::TASK, clock.clone(), drain, BACKOFF, move || async move {
-        loop {
-            let started = clock.instant();
-            let known = position.lock().version.clone();
-            let outcome = if known.is_empty() {
-                list::<T>(followed, position).await
-            } else {
-                followed.store.wait_for(followed.api, clock).await?;
-                match followed.api.watch(T::RESOURCE, None, &ListOptions::default(), &known).await {
-                    Ok(watch) => events::<T>(watch, followed.zone, position).await,
-                    Err(error) => Err(error),
-                }
-            };
-            match outcome {
-                Ok(()) => {
-                    *away_since.lock() = None;
-                    if followed.zone.has_refused(T::KIND) {
-                        // What had no room may have it by now, and only a list shows it again.
-                        position.lock().version.clear();
-                    }
-                }
-                Err(error) if error.kind() == Kind::Gone => position.lock().version.clear(),
-                Err(error) => {
-                    let now = clock.instant();
-                    let mut since = away_since.lock();
-                    // It answered before it broke off: a new absence begins.
-                    if now.duration_since(started) > STARTING || position.lock().version != known {
-                        *since = None;
-                    }
-                    if now.duration_since(*since.get_or_insert(now)) >= STARTING {
-                        return Err(error);
-                    }
-                    tracing::debug!(task = T::TASK, %error, "the backend does not answer yet");
-                }
-            }
-            if started.elapsed() < SHORTEST_WATCH {
-                tokio::time::sleep(clock.jitter(SHORTEST_WATCH)).await;
-            }
-        }
+        let mut position = position.lock().await;
+        // What was told before a panic does not count.
+        position.follower.reopen();
+        follow_on::<T>(followed, &mut position).await
     })
     .await;
 }
 
-/// The first list, as a stream where the server knows that, and the events after it until the server ends the watch.
-async fn list<T: Held>(followed: Followed<'_>, position: &Mutex<Position>) -> Result<()> {
+async fn follow_on<T: Held>(followed: Followed<'_>, position: &mut Position) -> Result<()> {
     let Followed { api, zone, store, clock } = followed;
-    store.wait_for(api, clock).await?;
-    let mut listing = Listing::<T>::begin(zone);
-    let mut watch = match api.watch_list(T::RESOURCE, None, &ListOptions::default()).await {
-        Ok(watch) => watch,
-        Err(error) if error.kind() == Kind::Invalid => {
-            let mut pages = Pages::of(T::RESOURCE);
-            while let Some(objects) = pages.next(api).await? {
-                for object in objects {
-                    listing.show(&object).await?;
+    let Position { follower, listing: in_zone } = position;
+    let mut listing: Option<Listing<'_, T>> = None;
+    loop {
+        match follower.next(api).await {
+            Event::Opens => {
+                if zone.has_refused(T::KIND) {
+                    // What had no room may have it by now, and only a list shows it again.
+                    follower.relist();
+                }
+                if let Err(error) = store.wait_for(api, clock).await {
+                    follower.reject(&error);
                 }
             }
-            store.confirm(api).await?;
-            let (listing, version) = (listing.end().await, pages.into_version());
-            *position.lock() = Position { version: version.clone(), listing };
-            let watch = api.watch(T::RESOURCE, None, &ListOptions::default(), &version).await?;
-            return events::<T>(watch, zone, position).await;
-        }
-        Err(error) => return Err(error),
-    };
-    while let Some(event) = watch.next().await? {
-        match event {
-            WatchEvent::Applied(json) => listing.show(&json).await?,
-            WatchEvent::Deleted(json) => {
-                pace::charge(json.len() / BYTES_PER_WORK).await;
+            Event::Lists => listing = Some(Listing::begin(zone)),
+            Event::Applied(json) => {
+                let number = listing.as_ref().map_or(*in_zone, |listing| listing.number);
+                pace::charge(json.len() / BYTES_PER_WORK + 1).await;
+                if let Some(version) = put::<T>(zone, number, &json) {
+                    follower.reached(&version);
+                }
+            }
+            Event::Deleted(json) => {
+                pace::charge(json.len() / BYTES_PER_WORK + 1).await;
                 if let Some(object) = read::<T>(zone, &json) {
                     T::remove(zone, &object.namespace, &object.name);
+                    follower.reached(&object.version);
                 }
             }
-            WatchEvent::Bookmark { resource_version, initial_events_end: true } => {
-                store.confirm(api).await?;
-                let listing = listing.end().await;
-                *position.lock() = Position { version: resource_version, listing };
-                return events::<T>(watch, zone, position).await;
-            }
-            WatchEvent::Bookmark { .. } => {}
+            Event::Listed(_) => match (store.confirm(api).await, listing.take()) {
+                (Ok(()), Some(listing)) => *in_zone = listing.end().await,
+                (Ok(()), None) => {}
+                (Err(error), _) => follower.reject(&error),
+            },
+            Event::Bookmark(_) => {}
+            Event::Broken(_) => listing = None,
         }
     }
-    Ok(())
 }
 
 /// A list under way: each object goes into the zone as it is read, and what was not shown goes at the end.
 struct Listing<'a, T> {
     zone: &'a Zone,
     number: u64,
-    shown: usize,
     of: std::marker::PhantomData<fn() -> T>,
 }
 
 impl<'a, T: Held> Listing<'a, T> {
     fn begin(zone: &'a Zone) -> Self {
-        Self { zone, number: zone.begin(T::KIND), shown: 0, of: std::marker::PhantomData }
-    }
-
-    async fn show(&mut self, json: &[u8]) -> Result<()> {
-        self.shown += 1;
-        if self.shown > LONGEST_LIST {
-            return Err(Error::backend(Kind::TooLarge, format!("a list has more than {LONGEST_LIST} objects")));
-        }
-        put::<T>(self.zone, self.number, json);
-        pace::charge(json.len() / BYTES_PER_WORK + 1).await;
-        Ok(())
+        Self { zone, number: zone.begin(T::KIND), of: std::marker::PhantomData }
     }
 
     async fn end(self) -> u64 {
@@ -235,30 +200,6 @@ impl<'a, T: Held> Listing<'a, T> {
         self.zone.listed(T::KIND);
         self.number
     }
-}
-
-/// Applies events until the server ends the watch.
-async fn events<T: Held>(mut watch: WatchStream, zone: &Zone, position: &Mutex<Position>) -> Result<()> {
-    let listing = position.lock().listing;
-    while let Some(event) = watch.next().await? {
-        let at = match event {
-            WatchEvent::Bookmark { resource_version, .. } => resource_version,
-            WatchEvent::Applied(json) => {
-                pace::charge(json.len() / BYTES_PER_WORK + 1).await;
-                put::<T>(zone, listing, &json).unwrap_or_default()
-            }
-            WatchEvent::Deleted(json) => {
-                pace::charge(json.len() / BYTES_PER_WORK + 1).await;
-                let Some(object) = read::<T>(zone, &json) else { continue };
-                T::remove(zone, &object.namespace, &object.name);
-                object.version
-            }
-        };
-        if !at.is_empty() {
-            position.lock().version = at;
-        }
-    }
-    Ok(())
 }
 
 /// Puts an object in, as far as it has a name; its version.

@@ -137,12 +137,15 @@ impl Follower {
 
     /// The connection is given up: a list under way begins again, a watch goes on where it was.
     pub fn reopen(&mut self) {
-        self.stage = Stage::Closed;
+        // What is about to open need not be told twice.
+        if !matches!(self.stage, Stage::Opening) {
+            self.stage = Stage::Closed;
+        }
     }
 
     /// What is known is no good any more: the next thing is a list.
     pub fn relist(&mut self) {
-        self.stage = Stage::Closed;
+        self.reopen();
         self.version = None;
     }
 
