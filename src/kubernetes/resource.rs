@@ -57,7 +57,9 @@ impl Resource {
 
     /// An object of this kind as it stands in a list, where it may carry neither apiVersion nor kind.
     pub fn complete(&self, mut item: Value) -> Value {
-        if let Value::Object(fields) = &mut item {
+        if let Value::Object(fields) = &mut item
+            && !(fields.contains_key("kind") && fields.contains_key("apiVersion"))
+        {
             fields.entry("apiVersion").or_insert_with(|| self.api_version().into());
             fields.entry("kind").or_insert_with(|| self.kind.into());
         }
