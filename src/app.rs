@@ -250,7 +250,13 @@ fn syncer(common: &Common, drain: Drain) -> Task {
 fn operator(common: &Common, drain: Drain) -> Task {
     let (config, host, clock) = (Arc::clone(&common.config), common.host.clone(), common.clock.clone());
     elected(common, "portico-operator", drain, move |drain| {
-        operator::run(operator::Parts { config: Arc::clone(&config), host: host.clone(), clock: clock.clone() }, drain)
+        let parts = operator::Parts {
+            config: Arc::clone(&config),
+            host: Arc::new(host.clone()),
+            backends: Arc::new(operator::Asked { clock: clock.clone() }),
+            clock: clock.clone(),
+        };
+        operator::run(parts, drain)
     })
 }
 

@@ -6,6 +6,7 @@
 //! Finalizer-free: owner references clean the host namespace, `system_services::collect` Portico's own.
 
 mod apply;
+mod backends;
 mod cidr;
 mod cluster;
 mod control_plane;
@@ -33,20 +34,18 @@ use std::time::Duration;
 use futures::future::{BoxFuture, Fuse, FusedFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use http::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::crd::VirtualCluster;
-use crate::error::{Error, Kind, Result, Side};
-use crate::kubernetes::ApiClient;
+use crate::error::{Error, Kind, Result};
 use crate::kubernetes::api::SharedCluster;
 use crate::names::TenantId;
 use crate::names::claims::{Age, Claims};
 use crate::names::reserved::Reserved;
-use crate::operator::cluster::{Backends, Cluster, Context};
-use crate::operator::host::Pending;
+use crate::operator::cluster::{Cluster, Context};
+use crate::operator::host::Host;
 use crate::operator::ports::Ports;
 use crate::operator::reconcile::Outcome;
 use crate::operator::rollout::Rollout;
@@ -54,7 +53,8 @@ use crate::operator::schedule::Schedule;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::tenant::follow::{self, Change};
-use crate::upstream::{Pool, Target};
+
+pub use backends::{Asked, Backends};
 
 /// Clusters worked on at once.
 const WORKERS: usize = 8;
@@ -62,7 +62,6 @@ const WORKERS: usize = 8;
 const LONGEST_ROUND: Duration = Duration::from_secs(60);
 /// How often Services of vanished tenants are looked for, beside once after each deletion.
 const COLLECT: Duration = Duration::from_secs(300);
-const VERSION_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What the operator needs.
 #[derive(Clone)]
@@ -70,7 +69,9 @@ pub struct Parts {
     /// All of it: gateway names, host, operator.
     pub config: Arc<Config>,
     /// The host API server.
-    pub host: ApiClient,
+    pub host: SharedCluster,
+    /// What the control planes answer.
+    pub backends: Arc<dyn Backends>,
     /// Time.
     pub clock: Clock,
 }
@@ -82,8 +83,8 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
     }
     let context = Arc::new(Context {
         config: Arc::clone(&parts.config),
-        host: Arc::new(parts.host.clone()),
-        backends: Arc::new(Asked { clock: parts.clock.clone() }),
+        host: Host::new(parts.host),
+        backends: parts.backends,
         clock: parts.clock.clone(),
         ports: Ports::default(),
         rollout: Rollout::default(),
@@ -92,7 +93,7 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         service_cidr: Mutex::default(),
     });
     let mut operator = Operator::new(context);
-    operator.run(Arc::new(parts.host), drain).await
+    operator.run(drain).await
 }
 
 struct Operator {
@@ -114,12 +115,13 @@ impl Operator {
     }
 
     /// Who lives, and which ports are given out, is kept until the end, whatever becomes of a watch.
-    async fn run(&mut self, host: SharedCluster, mut drain: Drain) -> Result<()> {
+    async fn run(&mut self, mut drain: Drain) -> Result<()> {
         if let Err(error) = listener::ensure(&self.context).await {
             tracing::error!(%error, "the shared listener's certificate cannot be made");
         }
         let mut rounds: FuturesUnordered<Round> = FuturesUnordered::new();
-        let mut changes = Box::pin(follow::changes(host, Vec::new(), self.context.clock.clone()));
+        let mut changes =
+            Box::pin(follow::changes(Arc::clone(self.context.host.cluster()), Vec::new(), self.context.clock.clone()));
         let mut collection: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
         loop {
             self.start_due(&mut rounds);
@@ -281,28 +283,6 @@ impl Operator {
             if tokio::time::timeout(LONGEST_ROUND, work).await.is_err() {
                 tracing::warn!("collecting took too long and was given up");
             }
-        })
-    }
-}
-
-/// Asks real backends.
-struct Asked {
-    clock: Clock,
-}
-
-impl Backends for Asked {
-    fn version<'a>(&'a self, target: Target, identity: HeaderMap) -> Pending<'a, String> {
-        Box::pin(async move {
-            let pool = Arc::new(Pool::new(target, self.clock.clone()));
-            let client = ApiClient::new(Arc::clone(&pool), identity);
-            let answer = client.get_path("/version", VERSION_DEADLINE).await;
-            pool.close();
-            let answer: Value = serde_json::from_slice(&answer?)
-                .map_err(|e| Error::new(Side::Backend, Kind::Protocol, "its version is no JSON").because(e))?;
-            answer["gitVersion"]
-                .as_str()
-                .map(str::to_owned)
-                .ok_or_else(|| Error::new(Side::Backend, Kind::Protocol, "it names no version"))
         })
     }
 }

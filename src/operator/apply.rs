@@ -33,7 +33,7 @@ impl Mark<'_> {
 
 /// The object as it is on the host after it was made or changed to carry all that `desired` says.
 pub(crate) async fn ensure(
-    host: &dyn Host,
+    host: &Host,
     resource: &Resource,
     namespace: &str,
     desired: Value,
@@ -45,7 +45,7 @@ pub(crate) async fn ensure(
 
 /// The same for a caller who has already looked.
 pub(crate) async fn ensure_over(
-    host: &dyn Host,
+    host: &Host,
     resource: &Resource,
     namespace: &str,
     desired: Value,

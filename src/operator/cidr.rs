@@ -33,7 +33,7 @@ async fn ask(context: &Context) -> Result<String> {
         Err(error) if matches!(error.kind(), Kind::Forbidden | Kind::NotFound) => {}
         Err(error) => return Err(error),
     }
-    let (host, namespace) = (&*context.host, context.system_namespace());
+    let (host, namespace) = (&context.host, context.system_namespace());
     let found = service_range::find(|probe| async move { host.try_create(&SERVICES, namespace, &probe).await }).await;
     found.map_err(|error| match error.kind() {
         Kind::Invalid => {

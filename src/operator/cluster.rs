@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -13,11 +12,11 @@ use crate::error::{Error, Kind, Result};
 use crate::names::claims::{Owners, Verdict};
 use crate::names::reserved::Reserved;
 use crate::names::{TenantId, keys};
-use crate::operator::host::{Host, Pending};
+use crate::operator::backends::Backends;
+use crate::operator::host::Host;
 use crate::operator::ports::Ports;
 use crate::operator::rollout::{self, Rollout};
 use crate::runtime::clock::Clock;
-use crate::upstream::Target;
 
 /// A VirtualCluster whose name is valid.
 #[derive(Debug, Clone)]
@@ -100,7 +99,7 @@ impl Cluster {
 /// What all phases share.
 pub(crate) struct Context {
     pub config: Arc<Config>,
-    pub host: Arc<dyn Host>,
+    pub host: Host,
     pub backends: Arc<dyn Backends>,
     pub clock: Clock,
     pub ports: Ports,
@@ -123,12 +122,6 @@ impl Context {
         let owners = Arc::clone(&self.owners.lock());
         owners.judge(&cluster.id, &cluster.spec.expose.hosts)
     }
-}
-
-/// How backends are asked for their version: a seam for tests.
-pub(crate) trait Backends: Send + Sync {
-    /// `gitVersion` of an API server, asked with `identity` headers.
-    fn version<'a>(&'a self, target: Target, identity: HeaderMap) -> Pending<'a, String>;
 }
 
 /// Condition types, in the order in which they come true.

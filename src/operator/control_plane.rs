@@ -25,7 +25,7 @@ use crate::operator::secret::Data;
 /// our Service would lead to that pod, and our StatefulSet would begin on that volume, with data that belongs to other
 /// keys and that is about to be deleted.
 pub(crate) async fn outlive_predecessor(context: &Context, cluster: &Cluster) -> Result<(), Halt> {
-    let (host, namespace) = (&*context.host, cluster.namespace());
+    let (host, namespace) = (&context.host, cluster.namespace());
     if find(context, cluster).await.during(condition::SERVICES)?.is_some() {
         return Ok(());
     }
@@ -79,7 +79,7 @@ fn is_of_a_set(object: &Value) -> bool {
 /// Makes the Services; yields the ClusterIP of the one in front of the backend.
 pub(crate) async fn ensure_services(context: &Context, cluster: &Cluster) -> Result<String, Halt> {
     let mark = Mark::Owner(&cluster.uid);
-    let (host, namespace) = (&*context.host, cluster.namespace());
+    let (host, namespace) = (&context.host, cluster.namespace());
     let front = apply::ensure(host, &SERVICES, namespace, manifests::service(cluster), mark)
         .await
         .during(condition::SERVICES)?;
@@ -111,7 +111,7 @@ pub(crate) async fn ensure(
     next: &mut VirtualClusterStatus,
 ) -> Result<(), Halt> {
     let mark = Mark::Owner(&cluster.uid);
-    let (host, namespace) = (&*context.host, cluster.namespace());
+    let (host, namespace) = (&context.host, cluster.namespace());
     let datastore = datastore::find(context, cluster, with.pki).await?;
     apply::ensure(host, &SERVICE_ACCOUNTS, namespace, manifests::service_account(cluster), mark)
         .await

@@ -1,95 +1,71 @@
-//! The host API server as the operator sees it: a seam, so that reconciling is tested against objects in memory.
-
-use std::future::Future;
-use std::pin::Pin;
+//! The host API server in the operator's words: namespaces as text, empty for none, and objects that know their names.
 
 use serde_json::Value;
 
 use crate::error::Result;
-use crate::kubernetes::{ApiClient, ListOptions, Resource};
-
-/// A boxed answer: one allocation per API call is nothing beside the call.
-pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+use crate::kubernetes::api::SharedCluster;
+use crate::kubernetes::{ListOptions, PatchKind, Resource};
 
 /// What reconciling needs of the host.
-pub(crate) trait Host: Send + Sync {
+#[derive(Clone)]
+pub(crate) struct Host(SharedCluster);
+
+impl Host {
+    /// Of any API server.
+    pub(crate) fn new(cluster: SharedCluster) -> Self {
+        Self(cluster)
+    }
+
+    /// The API server itself.
+    pub(crate) fn cluster(&self) -> &SharedCluster {
+        &self.0
+    }
+
     /// One object.
-    fn get<'a>(&'a self, resource: &'a Resource, namespace: &'a str, name: &'a str) -> Pending<'a, Option<Value>>;
+    pub(crate) async fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Value>> {
+        self.0.get(resource, within(namespace), name).await
+    }
+
     /// All objects with a label selector; `namespace` empty means all namespaces.
-    fn list<'a>(&'a self, resource: &'a Resource, namespace: &'a str, labels: &'a str) -> Pending<'a, Vec<Value>>;
+    pub(crate) async fn list(&self, resource: &Resource, namespace: &str, labels: &str) -> Result<Vec<Value>> {
+        let options = ListOptions { label_selector: labels.to_owned(), field_selector: String::new() };
+        Ok(self.0.list(resource, within(namespace), &options).await?.0)
+    }
+
     /// POST.
-    fn create<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value>;
-    /// PUT with the resourceVersion that the object carries.
-    fn replace<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value>;
-    /// Server-side apply.
-    fn apply<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value>;
-    /// Merge patch of the status subresource.
-    fn patch_status<'a>(
-        &'a self,
-        resource: &'a Resource,
-        namespace: &'a str,
-        name: &'a str,
-        patch: &'a Value,
-    ) -> Pending<'a, Value>;
-    /// DELETE of exactly this object.
-    fn delete<'a>(
-        &'a self,
-        resource: &'a Resource,
-        namespace: &'a str,
-        name: &'a str,
-        uid: &'a str,
-    ) -> Pending<'a, bool>;
+    pub(crate) async fn create(&self, resource: &Resource, namespace: &str, object: &Value) -> Result<Value> {
+        self.0.create(resource, within(namespace), ("", ""), object).await
+    }
+
     /// POST with `dryRun=All`: what the server would say.
-    fn try_create<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value>;
-}
-
-impl Host for ApiClient {
-    fn get<'a>(&'a self, resource: &'a Resource, namespace: &'a str, name: &'a str) -> Pending<'a, Option<Value>> {
-        Box::pin(Self::get(self, resource, within(namespace), name))
+    pub(crate) async fn try_create(&self, resource: &Resource, namespace: &str, object: &Value) -> Result<Value> {
+        self.0.try_create(resource, within(namespace), object).await
     }
 
-    fn list<'a>(&'a self, resource: &'a Resource, namespace: &'a str, labels: &'a str) -> Pending<'a, Vec<Value>> {
-        Box::pin(async move {
-            let options = ListOptions { label_selector: labels.to_owned(), field_selector: String::new() };
-            Ok(Self::list(self, resource, within(namespace), &options).await?.0)
-        })
+    /// PUT with the resourceVersion that the object carries.
+    pub(crate) async fn replace(&self, resource: &Resource, namespace: &str, object: &Value) -> Result<Value> {
+        self.0.replace(resource, within(namespace), name_of(object), object).await
     }
 
-    fn create<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value> {
-        Box::pin(Self::create(self, resource, within(namespace), object))
+    /// Server-side apply.
+    pub(crate) async fn apply(&self, resource: &Resource, namespace: &str, object: &Value) -> Result<Value> {
+        self.0.apply(resource, within(namespace), name_of(object), object).await
     }
 
-    fn replace<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value> {
-        Box::pin(async move { Self::replace(self, resource, within(namespace), name_of(object), "", object).await })
+    /// Merge patch of the status subresource.
+    pub(crate) async fn patch_status(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<Value> {
+        self.0.patch(resource, within(namespace), (name, "status"), PatchKind::Merge, patch).await
     }
 
-    fn apply<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value> {
-        Box::pin(async move { Self::apply(self, resource, within(namespace), name_of(object), "", object).await })
-    }
-
-    fn patch_status<'a>(
-        &'a self,
-        resource: &'a Resource,
-        namespace: &'a str,
-        name: &'a str,
-        patch: &'a Value,
-    ) -> Pending<'a, Value> {
-        let kind = crate::kubernetes::PatchKind::Merge;
-        Box::pin(Self::patch(self, resource, within(namespace), name, "status", kind, patch))
-    }
-
-    fn delete<'a>(
-        &'a self,
-        resource: &'a Resource,
-        namespace: &'a str,
-        name: &'a str,
-        uid: &'a str,
-    ) -> Pending<'a, bool> {
-        Box::pin(Self::delete(self, resource, within(namespace), name, Some(uid), None))
-    }
-
-    fn try_create<'a>(&'a self, resource: &'a Resource, namespace: &'a str, object: &'a Value) -> Pending<'a, Value> {
-        Box::pin(Self::try_create(self, resource, within(namespace), object))
+    /// DELETE of exactly this object.
+    pub(crate) async fn delete(&self, resource: &Resource, namespace: &str, name: &str, uid: &str) -> Result<bool> {
+        self.0.delete(resource, within(namespace), name, uid, None).await
     }
 }
 

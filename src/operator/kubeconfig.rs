@@ -70,7 +70,7 @@ pub(crate) fn ways(
 /// Makes or renews the Secret.
 pub(crate) async fn ensure(context: &Context, cluster: &Cluster, pki: &Data, ways: &[Way]) -> Result<(), Halt> {
     let name = cluster.kubeconfig_secret();
-    let host = &*context.host;
+    let host = &context.host;
     let existing = secret::read(host, cluster, &name).await.during(condition::CERTIFICATES)?;
     let is_restored = existing.as_ref().is_some_and(|(_, whose)| *whose == Whose::Restored);
     if let Some((secret, _)) = existing.as_ref().filter(|_| is_restored) {

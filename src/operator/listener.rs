@@ -32,7 +32,7 @@ pub(crate) async fn ensure(context: &Context) -> Result<String> {
             "name": SECRET, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "portico"},
         });
         let desired = secret::object(&metadata, "kubernetes.io/tls", &new);
-        secret::write(&*context.host, namespace, existing.as_ref(), &desired).await?;
+        secret::write(&context.host, namespace, existing.as_ref(), &desired).await?;
     }
     Ok(new.get(CA).cloned().unwrap_or_default())
 }

@@ -39,7 +39,7 @@ pub(crate) async fn ensure(
     running: Option<&str>,
 ) -> Result<Data, Halt> {
     let name = cluster.pki_secret();
-    let host = &*context.host;
+    let host = &context.host;
     let existing = secret::read(host, cluster, &name).await.during(condition::CERTIFICATES)?;
     let old = existing.as_ref().map(|(secret, _)| secret::data(secret));
     let new = plan(old.as_ref(), wishes, context.clock.now());

@@ -25,7 +25,7 @@ pub(crate) fn object(metadata: &Value, kind: &str, data: &Data) -> Value {
 }
 
 /// What is there under a name of this cluster's, and whose it is; one that is somebody else's is an error.
-pub(crate) async fn read(host: &dyn Host, cluster: &Cluster, name: &str) -> Result<Option<(Value, Whose)>> {
+pub(crate) async fn read(host: &Host, cluster: &Cluster, name: &str) -> Result<Option<(Value, Whose)>> {
     let Some(existing) = host.get(&SECRETS, cluster.namespace(), name).await? else { return Ok(None) };
     let whose = restored::whose(&SECRETS, &existing, cluster)?;
     Ok(Some((existing, whose)))
@@ -33,7 +33,7 @@ pub(crate) async fn read(host: &dyn Host, cluster: &Cluster, name: &str) -> Resu
 
 /// Creates it, or replaces exactly the version that was read: of two writers one fails and reads again. One that was
 /// somebody else's is this owner's from then on.
-pub(crate) async fn write(host: &dyn Host, namespace: &str, existing: Option<&Value>, desired: &Value) -> Result<()> {
+pub(crate) async fn write(host: &Host, namespace: &str, existing: Option<&Value>, desired: &Value) -> Result<()> {
     let Some(existing) = existing else {
         host.create(&SECRETS, namespace, desired).await?;
         return Ok(());

@@ -74,7 +74,7 @@ fn evident(cluster: &Cluster, set: Option<&Value>) -> Option<StorageStatus> {
 /// What depends on the host of this moment, written down before anything is made of it. The VirtualCluster is read anew
 /// and written against that version, so that of two answers the first stands.
 async fn ask(context: &Context, cluster: &Cluster) -> Result<StorageStatus, Halt> {
-    let (host, namespace, name) = (&*context.host, cluster.namespace(), cluster.name());
+    let (host, namespace, name) = (&context.host, cluster.namespace(), cluster.name());
     let current = host.get(&VIRTUAL_CLUSTERS, namespace, name).await.during(condition::CONTROL_PLANE)?;
     let current = current.filter(|object| object["metadata"]["uid"] == cluster.uid.as_str()).unwrap_or_default();
     if let Ok(recorded) = serde_json::from_value::<StorageStatus>(current["status"]["storage"].clone()) {

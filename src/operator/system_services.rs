@@ -29,7 +29,7 @@ pub(crate) async fn ensure(context: &Context, cluster: &Cluster, port: u16) -> R
         let namespace = context.system_namespace();
         let mark = Mark::Label(keys::HOST_NAMESPACE, cluster.namespace());
         let service =
-            apply::ensure(&*context.host, &SERVICES, namespace, desired, mark).await.during(condition::SERVICES)?;
+            apply::ensure(&context.host, &SERVICES, namespace, desired, mark).await.during(condition::SERVICES)?;
         match service["spec"]["clusterIP"].as_str() {
             Some(ip) if !ip.is_empty() && ip != "None" => addresses.push(ip.to_owned()),
             _ => {

@@ -46,7 +46,7 @@ impl World {
             reserved: Arc::new(Reserved::new(&config)),
             owners: Mutex::default(),
             config: Arc::new(config),
-            host: Arc::clone(host) as Arc<dyn host::Host>,
+            host: host.host(),
             backends: Arc::new(Answers),
             clock: Clock::seeded(now, 1),
             ports: Ports::default(),

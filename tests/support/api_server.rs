@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub use faults::Faults;
 use parking_lot::Mutex;
+use portico::error::status::Status;
 use portico::error::{Error, Kind, Result, Side};
 use portico::kubernetes::{ListOptions, Resource};
 use serde_json::{Value, json};
@@ -71,6 +72,10 @@ struct Orders {
     hanging: BTreeSet<String>,
     /// So many objects to a page, whatever is asked for.
     page: Option<usize>,
+    /// Namespaces (VirtualClusters aside) and kinds where nothing is allowed.
+    forbidden: Vec<(Option<String>, Option<&'static str>)>,
+    /// Services without an address get one.
+    allocates: bool,
 }
 
 /// How often what was asked.
@@ -84,6 +89,8 @@ pub struct Counts {
     pub watches: usize,
     /// Single objects.
     pub gets: usize,
+    /// Calls that would change something, whether they did or not.
+    pub writes: usize,
 }
 
 /// Data of a server at one moment.
@@ -236,6 +243,16 @@ impl Inner {
         self.order(|orders| orders.hanging.remove(namespace));
     }
 
+    /// No rights in a namespace, VirtualClusters aside, or on a kind.
+    pub fn forbid(&self, namespace: Option<&str>, plural: Option<&'static str>) {
+        self.order(|orders| orders.forbidden.push((namespace.map(str::to_owned), plural)));
+    }
+
+    /// Services without an address get one from now on.
+    pub fn allocates_addresses(&self) {
+        self.order(|orders| orders.allocates = true);
+    }
+
     /// So many objects to a page.
     pub fn page_size(&self, size: usize) {
         self.order(|orders| orders.page = Some(size));
@@ -316,6 +333,7 @@ impl Inner {
     fn write<T>(&self, plural: &str, change: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let mut state = self.state.lock();
         let before = state.version;
+        state.counts.writes += 1;
         let result = change(&mut state);
         // What users are told is repeated now and then, on purpose.
         if state.version != before && plural != "events" {
@@ -327,7 +345,30 @@ impl Inner {
     }
 
     fn fail<T>(&self, kind: Kind, message: &str) -> Result<T> {
-        Err(Error::new(self.side, kind, message))
+        let (code, reason) = match kind {
+            Kind::Forbidden => (403, "Forbidden"),
+            Kind::NotFound => (404, "NotFound"),
+            Kind::AlreadyExists => (409, "AlreadyExists"),
+            Kind::Conflict => (409, "Conflict"),
+            Kind::Gone => (410, "Expired"),
+            Kind::Invalid => (422, "Invalid"),
+            _ => return Err(Error::new(self.side, kind, message)),
+        };
+        Err(Error::from_status(self.side, Status::failure(code, reason, message)))
+    }
+
+    /// Whether the caller may do anything there.
+    fn right(&self, resource: &Resource, namespace: Option<&str>) -> Result<()> {
+        if self.allows(namespace, resource.plural) { Ok(()) } else { self.fail(Kind::Forbidden, "no rights") }
+    }
+
+    fn allows(&self, namespace: Option<&str>, plural: &str) -> bool {
+        let of = namespace.unwrap_or_default();
+        let is_forbidden = |(space, kind): &(Option<String>, Option<&'static str>)| {
+            space.as_ref().is_none_or(|space| space == of && plural != "virtualclusters")
+                && kind.is_none_or(|kind| kind == plural)
+        };
+        !self.state.lock().orders.forbidden.iter().any(is_forbidden)
     }
 }
 
@@ -340,7 +381,14 @@ impl State {
             self.uids += 1;
             format!("{}-{}", self.name, self.uids)
         });
+        let generation = old.map_or(0, |o| o["metadata"]["generation"].as_i64().unwrap_or(0));
+        let is_other = old.is_none_or(|o| o["spec"] != object["spec"]);
+        if self.orders.allocates && key.0 == "services" && object["spec"]["clusterIP"].is_null() {
+            let kept = old.map(|o| o["spec"]["clusterIP"].clone()).filter(|ip| !ip.is_null());
+            object["spec"]["clusterIP"] = kept.unwrap_or_else(|| json!(format!("10.96.1.{}", self.version)));
+        }
         let metadata = object["metadata"].as_object_mut().expect("metadata");
+        metadata.insert("generation".to_owned(), json!(generation + i64::from(is_other)));
         metadata.insert("uid".to_owned(), json!(uid));
         metadata.insert("resourceVersion".to_owned(), json!(self.version.to_string()));
         metadata.insert("name".to_owned(), json!(key.2));

@@ -12,9 +12,7 @@ use crate::kubernetes::resources::CONFIG_MAPS;
 use crate::kubernetes::testing::{Faults, Server};
 
 fn server() -> Server {
-    let faults = Faults::new(1);
-    faults.stop();
-    Server::new("s", Side::Backend, faults)
+    Server::new("s", Side::Backend, Faults::none())
 }
 
 fn put(server: &Server, name: &str, data: u32) {

@@ -3,25 +3,21 @@
 use super::*;
 use crate::runtime::drain::{self, DrainTrigger};
 use crate::runtime::task::{self, Task};
-use crate::tenant::testing::FakeHost;
 
-/// A running operator; statuses are written to the world's host, changes come from the origin.
-fn start(world: &World, origin: &FakeHost) -> (Arc<Context>, Task<Result<()>>, DrainTrigger) {
+/// A running operator.
+fn start(world: &World) -> (Arc<Context>, Task<Result<()>>, DrainTrigger) {
     let context = Arc::new(World::context(&world.host, world.now));
     let mut operator = Operator::new(Arc::clone(&context));
     let (trigger, drain) = drain::channel();
-    let origin = origin.cluster();
-    let running = task::spawn("operator under test", async move { operator.run(origin, drain).await });
+    let running = task::spawn("operator under test", async move { operator.run(drain).await });
     (context, running, trigger)
 }
 
-/// On the host, and in the watch.
-fn add(world: &World, origin: &FakeHost, name: &str, created: &str, hosts: &[&str]) {
+fn add(world: &World, name: &str, created: &str, hosts: &[&str]) {
     world.add("team-a", name, json!({"expose": {"hosts": hosts}}));
     world.host.edit(&VIRTUAL_CLUSTERS, "team-a", name, |object| {
         object["metadata"]["creationTimestamp"] = json!(created);
     });
-    origin.apply(world.host.find(&VIRTUAL_CLUSTERS, "team-a", name).expect("there"));
 }
 
 async fn pass(seconds: u64) {
@@ -36,19 +32,17 @@ fn accepted(world: &World, name: &str) -> (String, String) {
 #[tokio::test(start_paused = true)]
 async fn a_name_comes_to_the_next_when_its_holder_went_unnoticed() {
     let world = World::new();
-    let origin = FakeHost::new(1, Value::Null);
-    add(&world, &origin, "old", "2026-01-01T00:00:00Z", &["app.example.com"]);
-    add(&world, &origin, "young", "2026-01-02T00:00:00Z", &["app.example.com"]);
-    let (context, running, _trigger) = start(&world, &origin);
+    add(&world, "old", "2026-01-01T00:00:00Z", &["app.example.com"]);
+    add(&world, "young", "2026-01-02T00:00:00Z", &["app.example.com"]);
+    let (context, running, _trigger) = start(&world);
     pass(5).await;
     assert_eq!(accepted(&world, "old").0, "True");
     assert_eq!(accepted(&world, "young"), ("False".to_owned(), "Taken".to_owned()));
-    origin.server.down(true);
+    world.host.0.down(true);
     world.host.remove(&VIRTUAL_CLUSTERS, "team-a", "old");
-    origin.delete(&TenantId::parse("team-a", "old").expect("id"));
     pass(60).await;
     assert!(!running.is_finished(), "a server that does not answer ends nothing");
-    origin.server.down(false);
+    world.host.0.down(false);
     pass(30).await;
     assert_eq!(accepted(&world, "young"), ("True".to_owned(), "Accepted".to_owned()));
     let owners = Arc::clone(&context.owners.lock());
@@ -61,10 +55,10 @@ async fn a_name_comes_to_the_next_when_its_holder_went_unnoticed() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_ends_watches_at_once_is_not_asked_without_end() {
     let world = World::new();
-    let origin = FakeHost::new(1, Value::Null);
-    origin.server.short_watches(true);
-    let (_context, running, _trigger) = start(&world, &origin);
+    world.host.0.short_watches(true);
+    let (_context, running, _trigger) = start(&world);
     pass(300).await;
     assert!(!running.is_finished());
-    assert!(origin.server.counts().lists < 40, "{} lists in five minutes", origin.server.counts().lists);
+    let lists = world.host.0.lists().into_iter().filter(|(plural, _)| plural == "virtualclusters").count();
+    assert!((2..40).contains(&lists), "{lists} lists in five minutes");
 }

@@ -51,6 +51,7 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Option<Value>>> {
         Box::pin(async move {
             self.up()?;
+            self.right(resource, namespace)?;
             self.state.lock().counts.gets += 1;
             self.hanging(namespace).await;
             self.faults.before(self.side, false).await?;
@@ -68,6 +69,7 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Listing>> {
         Box::pin(async move {
             self.up()?;
+            self.right(resource, namespace)?;
             self.faults.before(self.side, false).await?;
             self.faults.read_right(self.side)?;
             let (items, version) = self.listing(resource, namespace, options);
@@ -85,6 +87,7 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Page>> {
         Box::pin(async move {
             self.up()?;
+            self.right(resource, namespace)?;
             self.faults.before(self.side, false).await?;
             self.faults.read_right(self.side)?;
             self.state.lock().counts.pages += 1;
@@ -126,6 +129,7 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Box<dyn Events>>> {
         Box::pin(async move {
             self.up()?;
+            self.right(resource, namespace)?;
             self.faults.before(self.side, false).await?;
             self.faults.read_right(self.side)?;
             if from.is_none() && (self.state.lock().orders.no_streams || self.faults.strikes(100)) {
@@ -179,7 +183,14 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
             self.up()?;
+            self.right(resource, namespace)?;
             self.faults.before(self.side, true).await?;
+            if resource.plural == "selfsubjectaccessreviews" {
+                let asked = object["spec"]["resourceAttributes"]["namespace"].as_str();
+                let plural = object["spec"]["resourceAttributes"]["resource"].as_str().unwrap_or_default();
+                let is_allowed = self.allows(asked, plural);
+                return Ok(json!({"status": {"allowed": is_allowed}}));
+            }
             let made = self.write(resource.plural, |state| match subresource {
                 "token" => Ok(json!({"status": {"token": "t", "expirationTimestamp": "2026-01-01T01:00:00Z"}})),
                 "binding" => {
@@ -209,11 +220,12 @@ impl Cluster for Server {
     fn try_create<'a>(
         &'a self,
         resource: &'a Resource,
-        _: Option<&'a str>,
+        namespace: Option<&'a str>,
         _: &'a Value,
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
             self.up()?;
+            self.right(resource, namespace)?;
             self.faults.before(self.side, false).await?;
             if resource.plural != "services" {
                 return self.fail(Kind::Invalid, "nothing is known of this kind");
@@ -234,6 +246,7 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
             self.up()?;
+            self.right(resource, namespace)?;
             self.faults.before(self.side, true).await?;
             let put = self.write(resource.plural, |state| {
                 let key = key(resource, namespace, name);
@@ -259,6 +272,7 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
             self.up()?;
+            self.right(resource, namespace)?;
             self.faults.before(self.side, true).await?;
             let applied = self.write(resource.plural, |state| {
                 let key = key(resource, namespace, name);
@@ -276,7 +290,7 @@ impl Cluster for Server {
                     }
                     let same = |o: &Value| {
                         let mut o = o.clone();
-                        for own in ["uid", "resourceVersion", "name", "namespace"] {
+                        for own in ["uid", "resourceVersion", "generation", "name", "namespace"] {
                             o["metadata"].as_object_mut().expect("metadata").remove(own);
                         }
                         o
@@ -302,6 +316,7 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
             self.up()?;
+            self.right(resource, namespace)?;
             self.faults.before(self.side, true).await?;
             let patched = self.write(resource.plural, |state| {
                 let key = key(resource, namespace, name);
@@ -311,6 +326,10 @@ impl Cluster for Server {
                 let wanted = &patch["metadata"]["uid"];
                 if !wanted.is_null() && object["metadata"]["uid"] != *wanted {
                     return self.fail(Kind::Conflict, "uid");
+                }
+                let version = &patch["metadata"]["resourceVersion"];
+                if !version.is_null() && object["metadata"]["resourceVersion"] != *version {
+                    return self.fail(Kind::Conflict, "another version");
                 }
                 match subresource {
                     "" => merge(&mut object, patch),
@@ -333,6 +352,7 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
             self.up()?;
+            self.right(resource, namespace)?;
             self.faults.before(self.side, true).await?;
             let done = self.write(resource.plural, |state| {
                 let key = key(resource, namespace, name);
