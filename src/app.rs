@@ -22,7 +22,7 @@ use crate::config::{Config, MetricsAccess};
 use crate::gateway;
 use crate::kubernetes;
 use crate::kubernetes::ApiClient;
-use crate::kubernetes::election::{self, Candidate};
+use crate::kubernetes::election::{self, Candidate, Lock};
 use crate::kubernetes::rights::Access;
 use crate::names::reserved::Reserved;
 use crate::runtime::clock::Clock;
@@ -273,9 +273,9 @@ where
         once: String::new(),
         timing: election::Timing::default(),
     };
-    let (host, clock) = (common.host.clone(), common.clock.clone());
+    let (lock, clock) = (Lock::lease(Arc::new(common.host.clone())), common.clock.clone());
     task::spawn(lease, async move {
-        if let Err(error) = election::run(host, candidate, clock, drain, work).await {
+        if let Err(error) = election::run(lock, candidate, clock, drain, work).await {
             tracing::error!(lease, %error, "the election stopped");
         }
     })

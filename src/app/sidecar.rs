@@ -17,7 +17,7 @@ use crate::dns;
 use crate::gateway;
 use crate::kubernetes;
 use crate::kubernetes::ApiClient;
-use crate::kubernetes::election::{self, Candidate, ConfigMapLock, Timing};
+use crate::kubernetes::election::{self, Candidate, Lock, Timing};
 use crate::kubernetes::rights::{Access, Question, Rules};
 use crate::names::TenantId;
 use crate::runtime::clock::Clock;
@@ -317,7 +317,7 @@ fn syncer(common: &Common, version: String, drain: Drain) -> Task {
             }
         };
         let owners = owner.iter().map(identity::owner_reference).collect();
-        let lock = ConfigMapLock { host, owners };
+        let lock = Lock::config_map(Arc::new(host), owners);
         if let Err(error) = election::run(lock, candidate, clock, drain, work).await {
             tracing::error!(%error, "the election stopped");
         }

@@ -3,106 +3,40 @@
 //! Promises: the work's drain begins before any other replica may take the Lease (a leader that cannot renew gives up
 //! at the renew deadline, others wait for the whole Lease); another replica's clock is never compared with ours, only
 //! how long its record has stood unchanged; who leaves releases the Lease once the work has ended, while it still serves.
-//! [`ConfigMapLock`] is for namespaces without a right to Leases.
+//! A [`Lock`] in a ConfigMap is for namespaces without a right to Leases.
 
 mod config_map;
+mod lease;
+mod lock;
+mod record;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
-use crate::kubernetes::ApiClient;
-use crate::kubernetes::resources::LEASES;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::{self, Drain};
 
-pub use config_map::ConfigMapLock;
+pub use lock::Lock;
+pub use record::{Candidate, Record, Timing};
 
 /// What the work gets to end after leadership was lost: with the renew deadline, less than the Lease's duration.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The times of an election.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// A Lease that stood unchanged for this long may be taken.
-    pub duration: Duration,
-    /// A leader that could not renew for this long gives up.
-    pub renew_deadline: Duration,
-    /// Pause between tries.
-    pub retry: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self { duration: seconds(15), renew_deadline: seconds(10), retry: seconds(2) }
-    }
-}
-
-/// Who stands for what.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// Name of the Lease.
-    pub lease: String,
-    /// Namespace of the Lease.
-    pub namespace: String,
-    /// Unique per process: the pod's name.
-    pub identity: String,
-    /// Name of a pod that can exist only once at a time (a StatefulSet's): a holder that begins with it and `-` or `_` is
-    /// an earlier process of that pod, which has ended. Empty: no such promise.
-    pub once: String,
-    /// How long everything takes.
-    pub timing: Timing,
-}
-
-impl Candidate {
-    fn is_former_self(&self, holder: &str) -> bool {
-        let rest = (!self.once.is_empty()).then(|| holder.strip_prefix(self.once.as_str())).flatten();
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']))
-    }
-}
-
-/// What is written in a Lease.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Record {
-    /// Empty when released.
-    pub holder: String,
-    /// Changes with every renewal.
-    pub renewed: String,
-    /// When the holder came in.
-    pub acquired: String,
-    /// How many times the holder changed.
-    pub transitions: i64,
-    /// For the conditional write; empty when there is no Lease yet.
-    pub version: String,
-}
-
-/// Where Leases are: a seam for tests.
-pub trait LeaseStore: Send + Sync {
-    /// The Lease, if there is one.
-    fn read(&self, candidate: &Candidate) -> impl Future<Output = Result<Option<Record>>> + Send;
-    /// Creates it (no version) or replaces exactly that version; yields the new version. `Conflict` or
-    /// `AlreadyExists` when somebody else was faster.
-    fn write(&self, candidate: &Candidate, record: &Record) -> impl Future<Output = Result<String>> + Send;
-}
-
 /// Stands for the Lease until the process leaves; runs `work` whenever it is held. The [`Drain`] given to `work` begins
 /// when leadership or the process ends; `work` is dropped if it outlasts it. Work that ends by itself gives the Lease
 /// back for a moment and stands again.
-pub async fn run<S, F, Fut>(store: S, candidate: Candidate, clock: Clock, mut drain: Drain, work: F) -> Result<()>
+pub async fn run<F, Fut>(lock: Lock, candidate: Candidate, clock: Clock, mut drain: Drain, work: F) -> Result<()>
 where
-    S: LeaseStore,
     F: Fn(Drain) -> Fut + Send,
     Fut: Future<Output = Result<()>> + Send,
 {
-    let mut election = Election { store: Arc::new(store), candidate, clock, seen: None, own: None };
+    let mut election = Election { lock, candidate, clock, seen: None, own: None };
     while !drain.is_leaving() {
         tokio::select! {
             () = election.win() => {}
@@ -116,8 +50,8 @@ where
     Ok(())
 }
 
-struct Election<S> {
-    store: Arc<S>,
+struct Election {
+    lock: Lock,
     candidate: Candidate,
     clock: Clock,
     /// Somebody's record and since when we have seen it unchanged.
@@ -126,7 +60,7 @@ struct Election<S> {
     own: Option<(Record, Instant)>,
 }
 
-impl<S: LeaseStore> Election<S> {
+impl Election {
     /// Returns when the Lease is ours.
     async fn win(&mut self) {
         loop {
@@ -199,12 +133,12 @@ impl<S: LeaseStore> Election<S> {
     /// One try: whether the Lease is ours now.
     async fn take_or_renew(&mut self) -> Result<bool> {
         let began = self.clock.instant();
-        let found = self.store.read(&self.candidate).await?;
+        let found = self.lock.read(&self.candidate).await?;
         if !self.may_take(found.as_ref(), began) {
             return Ok(false);
         }
         let next = self.next(found);
-        match self.store.write(&self.candidate, &next).await {
+        match self.lock.write(&self.candidate, &next).await {
             Ok(version) => {
                 self.own = Some((Record { version, ..next }, began));
                 Ok(true)
@@ -251,7 +185,7 @@ impl<S: LeaseStore> Election<S> {
     async fn release(&mut self) {
         let Some((own, _)) = self.own.take() else { return };
         let released = Record { holder: String::new(), renewed: micro_time(self.clock.now()), ..own };
-        if let Ok(Err(error)) = tokio::time::timeout(GRACE, self.store.write(&self.candidate, &released)).await {
+        if let Ok(Err(error)) = tokio::time::timeout(GRACE, self.lock.write(&self.candidate, &released)).await {
             tracing::debug!(lease = self.candidate.lease, %error, "the Lease was not released");
         }
     }
@@ -259,50 +193,6 @@ impl<S: LeaseStore> Election<S> {
 
 fn micro_time(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
-}
-
-/// Leases on the host API server.
-impl LeaseStore for ApiClient {
-    async fn read(&self, candidate: &Candidate) -> Result<Option<Record>> {
-        let found = self.get(&LEASES, Some(&candidate.namespace), &candidate.lease).await?;
-        Ok(found.map(|lease| {
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            Record {
-                holder: text(&lease["spec"]["holderIdentity"]),
-                renewed: text(&lease["spec"]["renewTime"]),
-                acquired: text(&lease["spec"]["acquireTime"]),
-                transitions: lease["spec"]["leaseTransitions"].as_i64().unwrap_or_default(),
-                version: text(&lease["metadata"]["resourceVersion"]),
-            }
-        }))
-    }
-
-    async fn write(&self, candidate: &Candidate, record: &Record) -> Result<String> {
-        let optional = |text: &str| if text.is_empty() { Value::Null } else { Value::from(text) };
-        let mut lease = json!({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": candidate.lease, "namespace": candidate.namespace},
-            "spec": {
-                "holderIdentity": record.holder,
-                "leaseDurationSeconds": candidate.timing.duration.as_secs(),
-                "acquireTime": optional(&record.acquired),
-                "renewTime": optional(&record.renewed),
-                "leaseTransitions": record.transitions,
-            },
-        });
-        let namespace = Some(candidate.namespace.as_str());
-        let written = if record.version.is_empty() {
-            self.create(&LEASES, namespace, &lease).await?
-        } else {
-            lease["metadata"]["resourceVersion"] = record.version.as_str().into();
-            self.replace(&LEASES, namespace, &candidate.lease, "", &lease).await?
-        };
-        written["metadata"]["resourceVersion"]
-            .as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| Error::host(Kind::Protocol, "a Lease came back without a version"))
-    }
 }
 
 #[cfg(test)]

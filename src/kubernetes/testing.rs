@@ -4,4 +4,4 @@
 #[path = "../../tests/support/api_server.rs"]
 mod api_server;
 
-pub(crate) use api_server::{Faults, Server};
+pub(crate) use api_server::{Faults, Link, Server};

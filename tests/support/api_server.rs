@@ -22,9 +22,22 @@ use tokio::sync::watch;
 
 type Key = (&'static str, String, String);
 
-/// One server.
+/// One server, over one link.
 #[derive(Clone)]
-pub struct Server(Arc<Inner>);
+pub struct Server {
+    inner: Arc<Inner>,
+    link: watch::Sender<Link>,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    Up,
+    /// Calls fail at once, watches break.
+    Refused,
+    /// Nothing is answered any more.
+    Silent,
+}
 
 pub struct Inner {
     state: Mutex<State>,
@@ -111,13 +124,13 @@ impl std::ops::Deref for Server {
     type Target = Inner;
 
     fn deref(&self) -> &Inner {
-        &self.0
+        &self.inner
     }
 }
 
 impl Server {
     pub fn new(name: &str, side: Side, faults: Arc<Faults>) -> Self {
-        let server = Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             state: Mutex::new(State {
                 version: 0,
                 uids: 0,
@@ -136,9 +149,29 @@ impl Server {
             moved: watch::Sender::new(0),
             side,
             faults,
-        }));
-        server.begin();
-        server
+        });
+        inner.begin();
+        Self { inner, link: watch::Sender::new(Link::Up) }
+    }
+
+    /// The same server over another link.
+    pub fn over_another_link(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), link: watch::Sender::new(Link::Up) }
+    }
+
+    /// What becomes of this link.
+    pub fn link(&self, link: Link) {
+        self.link.send_replace(link);
+        self.moved.send_modify(|n| *n += 1);
+    }
+
+    async fn up(&self) -> Result<()> {
+        let mut link = self.link.subscribe();
+        let _ = link.wait_for(|link| *link != Link::Silent).await;
+        if *link.borrow() == Link::Refused || self.state.lock().orders.down {
+            return self.fail(Kind::Unavailable, "down");
+        }
+        Ok(())
     }
 }
 
@@ -279,10 +312,6 @@ impl Inner {
         while self.state.lock().orders.hanging.contains(namespace.unwrap_or_default()) {
             let _ = moved.changed().await;
         }
-    }
-
-    fn up(&self) -> Result<()> {
-        if self.state.lock().orders.down { self.fail(Kind::Unavailable, "down") } else { Ok(()) }
     }
 
     /// Writes of the engine so far.

@@ -3,63 +3,34 @@
 
 use serde_json::{Value, json};
 
-use super::{Candidate, LeaseStore, Record};
-use crate::error::{Error, Kind, Result};
-use crate::kubernetes::ApiClient;
-use crate::kubernetes::resources::CONFIG_MAPS;
+use super::record::{Candidate, Record};
 
 /// client-go's `LeaderElectionRecordAnnotationKey`.
 const RECORD: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// Locks that are ConfigMaps on the host API server.
-#[derive(Debug, Clone)]
-pub struct ConfigMapLock {
-    /// The host.
-    pub host: ApiClient,
-    /// `ownerReferences` of a new ConfigMap, so that it goes with its owner.
-    pub owners: Vec<Value>,
-}
-
-impl LeaseStore for ConfigMapLock {
-    async fn read(&self, candidate: &Candidate) -> Result<Option<Record>> {
-        let found = self.host.get(&CONFIG_MAPS, Some(&candidate.namespace), &candidate.lease).await?;
-        Ok(found.map(|map| record(&map)))
-    }
-
-    async fn write(&self, candidate: &Candidate, record: &Record) -> Result<String> {
-        let annotation = json!({
-            "holderIdentity": record.holder,
-            "leaseDurationSeconds": candidate.timing.duration.as_secs(),
-            "acquireTime": whole_seconds(&record.acquired),
-            "renewTime": whole_seconds(&record.renewed),
-            "leaderTransitions": record.transitions,
-        });
-        let mut map = json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": candidate.lease,
-                "namespace": candidate.namespace,
-                "annotations": {RECORD: annotation.to_string()},
-                "ownerReferences": self.owners,
-            },
-        });
-        let namespace = Some(candidate.namespace.as_str());
-        let written = if record.version.is_empty() {
-            self.host.create(&CONFIG_MAPS, namespace, &map).await?
-        } else {
-            map["metadata"]["resourceVersion"] = record.version.as_str().into();
-            self.host.replace(&CONFIG_MAPS, namespace, &candidate.lease, "", &map).await?
-        };
-        written["metadata"]["resourceVersion"]
-            .as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| Error::host(Kind::Protocol, "a ConfigMap came back without a version"))
-    }
+/// `owners` are the `ownerReferences` of a new ConfigMap, so that it goes with its owner.
+pub(super) fn object(candidate: &Candidate, record: &Record, owners: &[Value]) -> Value {
+    let annotation = json!({
+        "holderIdentity": record.holder,
+        "leaseDurationSeconds": candidate.timing.duration.as_secs(),
+        "acquireTime": whole_seconds(&record.acquired),
+        "renewTime": whole_seconds(&record.renewed),
+        "leaderTransitions": record.transitions,
+    });
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": candidate.lease,
+            "namespace": candidate.namespace,
+            "annotations": {RECORD: annotation.to_string()},
+            "ownerReferences": owners,
+        },
+    })
 }
 
 /// A ConfigMap without a readable record is a lock that nobody holds.
-fn record(map: &Value) -> Record {
+pub(super) fn record(map: &Value) -> Record {
     let text = map["metadata"]["annotations"][RECORD].as_str().unwrap_or_default();
     let found: Value = serde_json::from_str(text).unwrap_or_default();
     let field = |name: &str| found[name].as_str().unwrap_or_default().to_owned();

@@ -1,51 +1,28 @@
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::error::Side;
+use crate::kubernetes::testing::{Faults, Link, Server};
 
-/// One Lease in memory; each replica reaches it through its own, breakable link.
-#[derive(Clone, Default)]
-struct Fake {
-    lease: Arc<Mutex<Option<Record>>>,
-    version: Arc<AtomicUsize>,
-    cut: Arc<AtomicBool>,
-    /// A cut link either fails at once or never answers.
-    silent: bool,
+/// A server, and through it the Lease.
+fn host() -> Server {
+    Server::new("host", Side::Host, Faults::none())
 }
 
-impl Fake {
-    async fn link(&self) -> Result<()> {
-        if !self.cut.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        if self.silent {
-            std::future::pending::<()>().await;
-        }
-        Err(Error::host(Kind::Unavailable, "cut"))
-    }
-
-    /// The same Lease over another link.
-    fn replica(&self, silent: bool) -> Self {
-        Self { cut: Arc::default(), silent, ..self.clone() }
-    }
+fn lease(host: &Server) -> Value {
+    host.read("leases", "portico", "operator").expect("a Lease")["spec"].take()
 }
 
-impl LeaseStore for Fake {
-    async fn read(&self, _: &Candidate) -> Result<Option<Record>> {
-        self.link().await?;
-        Ok(self.lease.lock().clone())
-    }
-
-    async fn write(&self, _: &Candidate, record: &Record) -> Result<String> {
-        self.link().await?;
-        let mut lease = self.lease.lock();
-        if lease.as_ref().map(|l| l.version.clone()).unwrap_or_default() != record.version {
-            return Err(Error::host(Kind::Conflict, "changed"));
-        }
-        let version = (self.version.fetch_add(1, Ordering::SeqCst) + 1).to_string();
-        *lease = Some(Record { version: version.clone(), ..record.clone() });
-        Ok(version)
+fn candidate(name: &str) -> Candidate {
+    Candidate {
+        lease: "operator".to_owned(),
+        namespace: "portico".to_owned(),
+        identity: name.to_owned(),
+        once: String::new(),
+        timing: Timing::default(),
     }
 }
 
@@ -76,24 +53,17 @@ impl Drop for Working {
 }
 
 fn stand(
-    store: &Fake,
+    host: &Server,
     name: &str,
     seed: u64,
     drain: Drain,
     gauge: &Arc<Gauge>,
 ) -> crate::runtime::task::Task<Result<()>> {
     let now = "2026-01-01T00:00:00Z".parse().expect("time");
-    let candidate = Candidate {
-        lease: "operator".to_owned(),
-        namespace: "portico".to_owned(),
-        identity: name.to_owned(),
-        once: String::new(),
-        timing: Timing::default(),
-    };
-    let (store, gauge) = (store.clone(), Arc::clone(gauge));
+    let (lock, candidate, gauge) = (Lock::lease(Arc::new(host.clone())), candidate(name), Arc::clone(gauge));
     let clock = Clock::seeded(now, seed);
     crate::runtime::task::spawn("candidate", async move {
-        run(Ticking { inner: store, count: AtomicUsize::new(0) }, candidate, clock, drain, |mut drain| {
+        run(lock, candidate, clock, drain, |mut drain| {
             let working = Working::begin(&gauge);
             async move {
                 drain.signaled().await;
@@ -105,65 +75,48 @@ fn stand(
     })
 }
 
-/// Gives each renewal its own time.
-struct Ticking {
-    inner: Fake,
-    count: AtomicUsize,
-}
-
-impl LeaseStore for Ticking {
-    async fn read(&self, candidate: &Candidate) -> Result<Option<Record>> {
-        self.inner.read(candidate).await
-    }
-
-    async fn write(&self, candidate: &Candidate, record: &Record) -> Result<String> {
-        let renewed = format!("{}#{}", record.renewed, self.count.fetch_add(1, Ordering::SeqCst));
-        self.inner.write(candidate, &Record { renewed, ..record.clone() }).await
-    }
-}
-
 async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_leads_and_who_leaves_hands_over_at_once() {
-    let fake = Fake::default();
+    let host = host();
     let gauge = Arc::new(Gauge::default());
     let (first_trigger, first_drain) = drain::channel();
     let (second_trigger, second_drain) = drain::channel();
-    let first = stand(&fake, "one", 1, first_drain, &gauge);
+    let first = stand(&host, "one", 1, first_drain, &gauge);
     pass(1).await;
-    let second = stand(&fake.replica(false), "two", 2, second_drain, &gauge);
+    let second = stand(&host.over_another_link(), "two", 2, second_drain, &gauge);
     pass(60).await;
     assert_eq!(gauge.starts.load(Ordering::SeqCst), 1);
-    assert_eq!(fake.lease.lock().as_ref().expect("lease").holder, "one");
+    assert_eq!(lease(&host)["holderIdentity"], "one");
     let leaving = first_trigger.leave(Duration::from_secs(600));
     first.join().await.expect("joined").expect("ended well");
     pass(4).await;
-    assert_eq!(fake.lease.lock().as_ref().expect("lease").holder, "two");
+    assert_eq!(lease(&host)["holderIdentity"], "two");
     assert_eq!(gauge.most.load(Ordering::SeqCst), 1);
     assert!(leaving.drain(Duration::from_secs(20)).await);
     assert!(second_trigger.drain(Duration::from_secs(20)).await);
     second.join().await.expect("joined").expect("ended well");
-    assert_eq!(fake.lease.lock().as_ref().expect("lease").holder, "");
+    assert_eq!(lease(&host)["holderIdentity"], "");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_cannot_renew_ends_its_work_before_another_begins() {
     for (silent, seed) in [(false, 3), (true, 4), (false, 5), (true, 6)] {
-        let fake = Fake::default();
+        let host = host();
         let gauge = Arc::new(Gauge::default());
         let (_first_trigger, first_drain) = drain::channel();
         let (_second_trigger, second_drain) = drain::channel();
-        let broken = fake.replica(silent);
+        let broken = host.over_another_link();
         let _first = stand(&broken, "one", seed, first_drain, &gauge);
         pass(1).await;
-        let _second = stand(&fake, "two", seed + 10, second_drain, &gauge);
+        let _second = stand(&host, "two", seed + 10, second_drain, &gauge);
         pass(30).await;
-        broken.cut.store(true, Ordering::SeqCst);
+        broken.link(if silent { Link::Silent } else { Link::Refused });
         pass(40).await;
-        assert_eq!(fake.lease.lock().as_ref().expect("lease").holder, "two");
+        assert_eq!(lease(&host)["holderIdentity"], "two");
         assert_eq!(gauge.starts.load(Ordering::SeqCst), 2);
         assert_eq!(gauge.most.load(Ordering::SeqCst), 1, "never two at once");
     }
@@ -171,14 +124,18 @@ async fn a_leader_that_cannot_renew_ends_its_work_before_another_begins() {
 
 #[tokio::test(start_paused = true)]
 async fn a_restarted_process_takes_its_own_lease_back_without_waiting() {
-    let fake = Fake::default();
-    *fake.lease.lock() = Some(Record { holder: "one".to_owned(), renewed: "x".to_owned(), ..Record::default() });
+    let host = host();
+    host.put(
+        "leases",
+        json!({"metadata": {"namespace": "portico", "name": "operator"},
+        "spec": {"holderIdentity": "one", "renewTime": "x"}}),
+    );
     let gauge = Arc::new(Gauge::default());
     let (_trigger, drain) = drain::channel();
-    let _task = stand(&fake, "one", 7, drain, &gauge);
+    let _task = stand(&host, "one", 7, drain, &gauge);
     pass(1).await;
     assert_eq!(gauge.starts.load(Ordering::SeqCst), 1);
-    assert_eq!(fake.lease.lock().as_ref().expect("lease").transitions, 0);
+    assert_eq!(lease(&host)["leaseTransitions"], 0);
 }
 
 #[test]
@@ -207,17 +164,10 @@ async fn work_that_panics_is_led_again() {
     let (trigger, drain) = drain::channel();
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
-    let candidate = Candidate {
-        lease: "operator".to_owned(),
-        namespace: "portico".to_owned(),
-        identity: "a".to_owned(),
-        once: String::new(),
-        timing: Timing::default(),
-    };
     let clock = Clock::seeded("2026-01-01T00:00:00Z".parse().expect("time"), 1);
-    let store = Ticking { inner: Fake::default(), count: AtomicUsize::new(0) };
+    let lock = Lock::lease(Arc::new(host()));
     let standing = crate::runtime::task::spawn("candidate", async move {
-        run(store, candidate, clock, drain, |mut drain| {
+        run(lock, candidate("a"), clock, drain, |mut drain| {
             let run = counted.fetch_add(1, Ordering::SeqCst);
             async move {
                 assert!(run > 0, "as the test wants it");

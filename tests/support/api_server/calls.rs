@@ -50,7 +50,7 @@ impl Cluster for Server {
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<Value>>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.right(resource, namespace)?;
             self.state.lock().counts.gets += 1;
             self.hanging(namespace).await;
@@ -68,7 +68,7 @@ impl Cluster for Server {
         options: &'a ListOptions,
     ) -> BoxFuture<'a, Result<Listing>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.right(resource, namespace)?;
             self.faults.before(self.side, false).await?;
             self.faults.read_right(self.side)?;
@@ -86,7 +86,7 @@ impl Cluster for Server {
         page: PageOf<'a>,
     ) -> BoxFuture<'a, Result<Page>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.right(resource, namespace)?;
             self.faults.before(self.side, false).await?;
             self.faults.read_right(self.side)?;
@@ -128,7 +128,7 @@ impl Cluster for Server {
         from: Option<&'a str>,
     ) -> BoxFuture<'a, Result<Box<dyn Events>>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.right(resource, namespace)?;
             self.faults.before(self.side, false).await?;
             self.faults.read_right(self.side)?;
@@ -182,7 +182,7 @@ impl Cluster for Server {
         object: &'a Value,
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.right(resource, namespace)?;
             self.faults.before(self.side, true).await?;
             if resource.plural == "selfsubjectaccessreviews" {
@@ -224,7 +224,7 @@ impl Cluster for Server {
         _: &'a Value,
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.right(resource, namespace)?;
             self.faults.before(self.side, false).await?;
             if resource.plural != "services" {
@@ -245,7 +245,7 @@ impl Cluster for Server {
         object: &'a Value,
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.right(resource, namespace)?;
             self.faults.before(self.side, true).await?;
             let put = self.write(resource.plural, |state| {
@@ -271,7 +271,7 @@ impl Cluster for Server {
         object: &'a Value,
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.right(resource, namespace)?;
             self.faults.before(self.side, true).await?;
             let applied = self.write(resource.plural, |state| {
@@ -315,7 +315,7 @@ impl Cluster for Server {
         patch: &'a Value,
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.right(resource, namespace)?;
             self.faults.before(self.side, true).await?;
             let patched = self.write(resource.plural, |state| {
@@ -351,7 +351,7 @@ impl Cluster for Server {
         grace: Option<u64>,
     ) -> BoxFuture<'a, Result<bool>> {
         Box::pin(async move {
-            self.up()?;
+            self.up().await?;
             self.right(resource, namespace)?;
             self.faults.before(self.side, true).await?;
             let done = self.write(resource.plural, |state| {

@@ -10,7 +10,7 @@ use portico::kubernetes::{ListOptions, WatchEvent};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{Server, State};
+use super::{Link, Server, State};
 
 pub(super) fn applied(object: &Value) -> WatchEvent {
     WatchEvent::Applied(serde_json::to_vec(object).expect("json").into())
@@ -59,6 +59,11 @@ impl Events for Stream {
 impl Stream {
     /// False when the watch has ended in good order.
     fn read(&mut self) -> Result<bool> {
+        match *self.server.link.borrow() {
+            Link::Up => {}
+            Link::Refused => return self.server.fail(Kind::Closed, "the connection broke"),
+            Link::Silent => return Ok(true),
+        }
         let mut state = self.server.state.lock();
         let state = &mut *state;
         if state.life != self.life {
