@@ -121,7 +121,7 @@ impl Operator {
         }
         let mut rounds: FuturesUnordered<Round> = FuturesUnordered::new();
         let mut changes =
-            Box::pin(follow::changes(Arc::clone(self.context.host.cluster()), Vec::new(), self.context.clock.clone()));
+            Box::pin(follow::changes(Arc::clone(self.context.host.cluster()), &[], self.context.clock.clone()));
         let mut collection: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
         loop {
             self.start_due(&mut rounds);

@@ -37,7 +37,7 @@ pub enum Change {
 }
 
 /// All changes from now on; the first is a list. `known` are those that whoever reads has already.
-pub fn changes(host: SharedCluster, known: Vec<TenantId>, clock: Clock) -> impl Stream<Item = Change> + Send {
+pub fn changes(host: SharedCluster, known: &[TenantId], clock: Clock) -> impl Stream<Item = Change> + Send + use<> {
     let followed = Followed {
         owner: "host".to_owned(),
         resource: VIRTUAL_CLUSTERS,

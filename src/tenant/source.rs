@@ -58,8 +58,8 @@ pub async fn run(parts: &Parts, mut drain: Drain, listed: impl Fn() + Send) -> R
         first: First::Unlisted,
     };
     // This task may have begun anew: whom the registry serves is known.
-    let served = parts.registry.load().tenants().map(|tenant| tenant.id.clone()).collect();
-    let mut changes = Box::pin(follow::changes(Arc::clone(&parts.host), served, parts.clock.clone()));
+    let served: Vec<TenantId> = parts.registry.load().tenants().map(|tenant| tenant.id.clone()).collect();
+    let mut changes = Box::pin(follow::changes(Arc::clone(&parts.host), &served, parts.clock.clone()));
     let mut builds: Builds = FuturesUnordered::new();
     loop {
         source.start_due(&mut builds);

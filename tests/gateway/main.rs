@@ -4,6 +4,9 @@
 #[path = "../support/support.rs"]
 mod support;
 
+#[path = "../support/api_server.rs"]
+mod api_server;
+
 #[path = "../support/load.rs"]
 mod load;
 

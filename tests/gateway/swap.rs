@@ -1,25 +1,21 @@
 //! Tenants that change, end and are made again while they are used: nothing that was begun is dropped, and nobody else
-//! notices. The registry is filled by the source itself, from VirtualClusters and Secrets of a host in memory.
+//! notices. The registry is filled by the source itself, from VirtualClusters and Secrets of a simulated host.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use parking_lot::Mutex;
 use portico::config::Config;
-use portico::error::Result;
-use portico::kubernetes::{Secret, WatchEvent};
+use portico::error::{Result, Side};
 use portico::names::reserved::Reserved;
 use portico::runtime::drain::{self, DrainTrigger};
 use portico::runtime::task::{self, Task};
-use portico::tenant::origin::{Events, Origin};
 use portico::tenant::source;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::api_server::{Faults, Server};
 use crate::leaving::target;
 use crate::load::{Load, Stage};
 use crate::support::fake::{Answer, FakeApi};
@@ -29,37 +25,6 @@ use crate::world::{Client, Cluster, PATIENCE, World, piece, status, text};
 
 const WATCH: &str = "/api/v1/pods?watch=1";
 const EVENT: &str = "{\"type\":\"BOOKMARK\"}\n";
-
-/// The host as far as tenants come from it.
-struct Host {
-    objects: Mutex<BTreeMap<String, Value>>,
-    secrets: Mutex<BTreeMap<String, Value>>,
-    events: mpsc::Sender<WatchEvent>,
-    watch: Mutex<Option<mpsc::Receiver<WatchEvent>>>,
-}
-
-struct Watch(mpsc::Receiver<WatchEvent>);
-
-impl Events for Watch {
-    fn next(&mut self) -> BoxFuture<'_, Result<Option<WatchEvent>>> {
-        Box::pin(async { Ok(self.0.recv().await) })
-    }
-}
-
-impl Origin for Host {
-    fn list(&self) -> BoxFuture<'_, Result<(Vec<Value>, String)>> {
-        Box::pin(async { Ok((self.objects.lock().values().cloned().collect(), "1".to_owned())) })
-    }
-
-    fn watch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Box<dyn Events>>> {
-        let watch = self.watch.lock().take().expect("one watch that does not end");
-        Box::pin(async { Ok(Box::new(Watch(watch)) as Box<dyn Events>) })
-    }
-
-    fn secret<'a>(&'a self, _: &'a str, name: &'a str) -> BoxFuture<'a, Result<Secret>> {
-        Box::pin(async move { Ok(Secret::new(name, self.secrets.lock()[name].clone())) })
-    }
-}
 
 /// What a VirtualCluster and its Secret say.
 struct Wish<'a> {
@@ -75,13 +40,10 @@ impl<'a> Wish<'a> {
         Self { cluster, uid: "u", backend: &cluster.api, client_ca: &cluster.client_ca, anonymous: false }
     }
 
-    /// Of another version each time.
     fn object(&self) -> Value {
-        static VERSION: AtomicU64 = AtomicU64::new(1);
-        let version = VERSION.fetch_add(1, Ordering::SeqCst).to_string();
         let name = self.cluster.name;
         json!({"apiVersion": "portico.dev/v1alpha1", "kind": "VirtualCluster",
-            "metadata": {"namespace": "team", "name": name, "uid": self.uid, "resourceVersion": version,
+            "metadata": {"namespace": "team", "name": name, "uid": self.uid,
                 "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"expose": {"hosts": [self.cluster.host]}, "auth": {"anonymous": self.anonymous}},
             "status": {"port": self.cluster.port, "pkiSecret": name, "apiServiceIP": "10.96.0.2",
@@ -94,7 +56,8 @@ impl<'a> Wish<'a> {
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
         let serving = self.cluster.server_ca.server(&[&self.cluster.host, "127.0.0.1"]);
         let proxy = self.backend.pki.client("front-proxy", &[]);
-        json!({"data": {"server-ca.crt": encode(self.backend.pki.ca_pem()), "client-ca.crt": encode(self.client_ca.ca_pem()),
+        json!({"metadata": {"namespace": "team", "name": self.cluster.name},
+            "data": {"server-ca.crt": encode(self.backend.pki.ca_pem()), "client-ca.crt": encode(self.client_ca.ca_pem()),
             "gateway.crt": encode(&serving.certificate), "gateway.key": encode(&serving.key),
             "front-proxy.crt": encode(&proxy.certificate), "front-proxy.key": encode(&proxy.key)}})
     }
@@ -102,7 +65,7 @@ impl<'a> Wish<'a> {
 
 /// A host and the source that follows it.
 struct Following {
-    host: Arc<Host>,
+    host: Server,
     _source: Task<Result<()>>,
     _trigger: DrainTrigger,
 }
@@ -112,18 +75,16 @@ impl Following {
     async fn start(world: &World) -> Self {
         // The world's own are of generation 1.
         world.registry.next_generation();
-        let (events, watch) = mpsc::channel(16);
-        let (objects, secrets) = (Mutex::default(), Mutex::default());
-        let host = Arc::new(Host { objects, secrets, events, watch: Mutex::new(Some(watch)) });
+        let host = Server::new("host", Side::Host, Faults::none());
         for cluster in [&world.a, &world.b] {
             let wish = Wish::of(cluster);
-            host.objects.lock().insert(cluster.name.to_owned(), wish.object());
-            host.secrets.lock().insert(cluster.name.to_owned(), wish.secret());
+            host.put("secrets", wish.secret());
+            host.put("virtualclusters", wish.object());
         }
         let mut config = Config::default();
         config.gateway.public_url = "https://portico.example.com".to_owned();
         let parts = source::Parts {
-            origin: Arc::clone(&host) as Arc<dyn Origin>,
+            host: Arc::new(host.clone()),
             registry: Arc::clone(&world.registry),
             reserved: Arc::new(Reserved::new(&config)),
             clock: world.clock.clone(),
@@ -140,13 +101,18 @@ impl Following {
     async fn apply(&self, world: &World, wish: &Wish<'_>) {
         let snapshot = world.registry.load();
         let before = snapshot.by_id(&wish.cluster.id()).map_or(0, |tenant| tenant.generation);
-        self.host.secrets.lock().insert(wish.cluster.name.to_owned(), wish.secret());
-        self.host.events.send(WatchEvent::Applied(Bytes::from(wish.object().to_string()))).await.expect("followed");
+        self.host.put("secrets", wish.secret());
+        self.host.put("virtualclusters", wish.object());
         served(world, wish.cluster, before).await;
     }
 
-    async fn delete(&self, world: &World, wish: &Wish<'_>) {
-        self.host.events.send(WatchEvent::Deleted(Bytes::from(wish.object().to_string()))).await.expect("followed");
+    /// Deletes it; where that is `heard`, waits until it is gone.
+    async fn delete(&self, world: &World, wish: &Wish<'_>, heard: bool) {
+        self.host.lose_events(usize::from(!heard));
+        self.host.delete_gracefully("virtualclusters", "team", wish.cluster.name, None);
+        if !heard {
+            return;
+        }
         let mut changes = world.registry.subscribe();
         while world.registry.load().by_id(&wish.cluster.id()).is_some() {
             tokio::time::timeout(PATIENCE, changes.changed()).await.expect("in time").expect("lives");
@@ -256,8 +222,8 @@ async fn a_tenant_ends_and_is_made_again_beside_others() {
         }
         let mut long = Long::begin(&world, &world.a).await;
         let mut by_path = world.by_path().user(world.a.user("jane")).http(true).await;
+        following.delete(&world, &vouched, heard).await;
         if heard {
-            following.delete(&world, &vouched).await;
             assert_eq!(status(by_path.get("/clusters/team/alpha/api").await).await.0, 404);
         }
         following.apply(&world, &Wish { uid: &uid, client_ca: &fresh, ..vouched }).await;
