@@ -7,33 +7,51 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
 
 /// Monotonic and calendar time plus a seeded source of randomness; cheap to clone.
 #[derive(Clone)]
 pub struct Clock {
     random: Arc<Mutex<StdRng>>,
-    fixed: Option<Timestamp>,
+    calendar: Calendar,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Calendar {
+    Machine,
+    Standing(Timestamp),
+    /// What it showed, and when.
+    Going(Timestamp, Instant),
 }
 
 impl Clock {
     /// The machine's clock, seeded by the system.
     pub fn system() -> Self {
-        Self { random: Arc::new(Mutex::new(StdRng::from_rng(&mut rand::rng()))), fixed: None }
+        Self { random: Arc::new(Mutex::new(StdRng::from_rng(&mut rand::rng()))), calendar: Calendar::Machine }
     }
 
     /// A clock for tests: the calendar stands still at `now`, randomness comes from `seed`.
     pub fn seeded(now: Timestamp, seed: u64) -> Self {
-        Self { random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))), fixed: Some(now) }
+        Self { random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))), calendar: Calendar::Standing(now) }
+    }
+
+    /// The same for tests in which time passes: the calendar goes on from `now` with tokio's clock, paused or not.
+    pub fn going(now: Timestamp, seed: u64) -> Self {
+        Self { calendar: Calendar::Going(now, Instant::now()), ..Self::seeded(now, seed) }
     }
 
     /// Calendar time.
     pub fn now(&self) -> Timestamp {
-        self.fixed.unwrap_or_else(Timestamp::now)
+        match self.calendar {
+            Calendar::Machine => Timestamp::now(),
+            Calendar::Standing(now) => now,
+            Calendar::Going(began, at) => began.saturating_add(at.elapsed()).unwrap_or(began),
+        }
     }
 
     /// Monotonic time; obeys tokio's paused clock.
-    pub fn instant(&self) -> tokio::time::Instant {
-        tokio::time::Instant::now()
+    pub fn instant(&self) -> Instant {
+        Instant::now()
     }
 
     /// A random number in `0..bound` (0 when `bound` is 0).
@@ -60,6 +78,6 @@ impl Clock {
 
 impl std::fmt::Debug for Clock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clock").field("fixed", &self.fixed).finish_non_exhaustive()
+        f.debug_struct("Clock").field("calendar", &self.calendar).finish_non_exhaustive()
     }
 }

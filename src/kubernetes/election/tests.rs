@@ -61,7 +61,7 @@ fn stand(
 ) -> crate::runtime::task::Task<Result<()>> {
     let now = "2026-01-01T00:00:00Z".parse().expect("time");
     let (lock, candidate, gauge) = (Lock::lease(Arc::new(host.clone())), candidate(name), Arc::clone(gauge));
-    let clock = Clock::seeded(now, seed);
+    let clock = Clock::going(now, seed);
     crate::runtime::task::spawn("candidate", async move {
         run(lock, candidate, clock, drain, |mut drain| {
             let working = Working::begin(&gauge);
@@ -164,7 +164,7 @@ async fn work_that_panics_is_led_again() {
     let (trigger, drain) = drain::channel();
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
-    let clock = Clock::seeded("2026-01-01T00:00:00Z".parse().expect("time"), 1);
+    let clock = Clock::going("2026-01-01T00:00:00Z".parse().expect("time"), 1);
     let lock = Lock::lease(Arc::new(host()));
     let standing = crate::runtime::task::spawn("candidate", async move {
         run(lock, candidate("a"), clock, drain, |mut drain| {
