@@ -17,15 +17,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
 pub use self::readiness::{Awaited, Readiness};
 use crate::error::Result;
 use crate::kubernetes::ApiClient;
-use crate::runtime::drain::Drain;
-use crate::runtime::task::{self, Task};
+use crate::runtime::drain::{self, Drain, DrainTrigger};
+use crate::runtime::task::Task;
 use crate::runtime::telemetry::Metrics;
+use crate::runtime::watched::{IfDown, Watched};
 use crate::tls::SharedCertificate;
 
 /// What is served, and where.
@@ -41,6 +43,8 @@ pub struct Parts {
     pub readiness: Readiness,
     /// What `/metrics` shows.
     pub metrics: Metrics,
+    /// Who keeps the listeners running.
+    pub watched: Watched,
 }
 
 /// Who may read metrics, and how.
@@ -64,7 +68,9 @@ pub struct Bound {
     pub probes: SocketAddr,
     /// Where metrics are shown.
     pub metrics: SocketAddr,
-    _tasks: [Task; 2],
+    _listeners: [Task; 2],
+    /// The listeners' own, for they serve through the drain of the process.
+    _end: DrainTrigger,
 }
 
 /// Listens and serves until dropped. `/readyz` is 503 as soon as the process leaves.
@@ -79,11 +85,17 @@ pub async fn run(parts: Parts, drain: &Drain) -> Result<Bound> {
         }
     };
     let scrapes = Arc::new(metrics::Scrapes::new(parts.metrics, guard));
-    let tasks = [
-        task::spawn("health listener", probes::serve(for_probes, probes, probes::LIMITS)),
-        task::spawn("metrics listener", metrics::serve(for_metrics, scrapes, metrics::LIMITS)),
+    let (end, drain) = drain::channel();
+    let (for_probes, for_metrics) = (Arc::new(for_probes), Arc::new(for_metrics));
+    let listeners = [
+        parts.watched.keep("health listener", IfDown::NotReady, &drain, move || {
+            probes::serve(Arc::clone(&for_probes), probes.clone(), probes::LIMITS).map(Ok)
+        }),
+        parts.watched.keep("metrics listener", IfDown::Noted, &drain, move || {
+            metrics::serve(Arc::clone(&for_metrics), Arc::clone(&scrapes), metrics::LIMITS).map(Ok)
+        }),
     ];
-    Ok(Bound { probes: probes_at, metrics: metrics_at, _tasks: tasks })
+    Ok(Bound { probes: probes_at, metrics: metrics_at, _listeners: listeners, _end: end })
 }
 
 fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {

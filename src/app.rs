@@ -4,6 +4,7 @@
 //! (docs/operations/upgrade.md): unready, Leases given back, all served → take nothing new, end watches, let requests and
 //! streams finish → stop.
 
+mod leader;
 mod process;
 mod shared_certificate;
 pub mod sidecar;
@@ -14,9 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt;
 use http::HeaderMap;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::leader::Standing;
 use crate::admin::{self, Readiness};
 use crate::config::{Config, MetricsAccess};
 use crate::gateway;
@@ -27,17 +30,15 @@ use crate::kubernetes::rights::Access;
 use crate::names::reserved::Reserved;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::{self, Drain, DrainTrigger};
-use crate::runtime::task::{self, Task};
+use crate::runtime::task::Task;
 use crate::runtime::telemetry::{self, Metrics};
+use crate::runtime::watched::{IfDown, Watched};
 use crate::syncer::catalog::Catalog;
 use crate::syncer::{OwnPlace, kinds, stats::Stats};
 use crate::tenant::{self, Registry};
 use crate::tls::SharedCertificate;
 use crate::upstream::Pool;
 use crate::{dns, operator, syncer};
-
-/// First wait after a background loop failed.
-const BACKOFF: Duration = Duration::from_secs(1);
 
 /// A part of Portico that a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -83,6 +84,7 @@ struct Common {
     readiness: Readiness,
     shared: SharedCertificate,
     identity: String,
+    watched: Watched,
 }
 
 async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
@@ -96,9 +98,11 @@ async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
         readiness: Readiness::default(),
         shared: SharedCertificate::default(),
         identity: process::identity(&clock),
+        watched: Watched::new(clock.clone()),
         config: Arc::new(config),
         clock,
     };
+    show(&common.watched, &common.readiness, &common.metrics);
     let (delay, grace) = (common.config.gateway.drain_delay.0, common.config.gateway.drain_timeout.0);
     let (trigger, drain) = drain::channel();
     let admin = admin::run(health_and_metrics(&common), &drain).await?;
@@ -108,6 +112,14 @@ async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
     end(trigger, delay, grace).await?;
     drop(tasks);
     Ok(())
+}
+
+/// What is watched is told to probes and to Prometheus.
+fn show(watched: &Watched, readiness: &Readiness, metrics: &Metrics) {
+    metrics.register(Arc::new(watched.clone()));
+    let (needed, others) = (watched.clone(), watched.clone());
+    readiness.check("tasks", move || needed.problem());
+    readiness.note(move || others.notes());
 }
 
 /// Leaves, then drains. A second signal cuts the delay short.
@@ -127,20 +139,20 @@ async fn end(trigger: DrainTrigger, delay: Duration, grace: Duration) -> anyhow:
 
 /// Starts every plane that the roles name; all of them hold the drain.
 async fn start(common: &Common, roles: &[Role], drain: Drain) -> anyhow::Result<Vec<Task>> {
-    let mut tasks = vec![tenants(common, drain.clone()), certificate(common, drain.clone())];
+    let mut tasks = vec![tenants(common, &drain), certificate(common, &drain)];
     if roles.contains(&Role::Gateway) {
-        tasks.extend(gateway(common, drain.clone()).await?);
+        tasks.extend(gateway(common, &drain).await?);
     }
     if roles.contains(&Role::Syncer) {
-        tasks.push(syncer(common, drain.clone()));
+        tasks.push(syncer(common, &drain));
     }
     if roles.contains(&Role::Operator) {
-        tasks.push(operator(common, drain));
+        tasks.push(operator(common, &drain));
     }
     Ok(tasks)
 }
 
-fn tenants(common: &Common, drain: Drain) -> Task {
+fn tenants(common: &Common, drain: &Drain) -> Task {
     let parts = tenant::source::Parts {
         host: Arc::new(common.host.clone()),
         registry: Arc::clone(&common.registry),
@@ -149,12 +161,10 @@ fn tenants(common: &Common, drain: Drain) -> Task {
     };
     let awaited = common.readiness.await_for("tenants", "the VirtualClusters are not listed yet");
     let awaited = Arc::new(parking_lot::Mutex::new(Some(awaited)));
-    task::spawn("tenants", async move {
-        let work = || {
-            let (parts, drain, awaited) = (parts.clone(), drain.clone(), Arc::clone(&awaited));
-            async move { tenant::source::run(&parts, drain, || drop(awaited.lock().take())).await }
-        };
-        task::supervise("tenants", parts.clock.clone(), drain.clone(), BACKOFF, work).await;
+    let during = drain.clone();
+    common.watched.keep("tenants", IfDown::NotReady, drain, move || {
+        let (parts, drain, awaited) = (parts.clone(), during.clone(), Arc::clone(&awaited));
+        async move { tenant::source::run(&parts, drain, || drop(awaited.lock().take())).await }
     })
 }
 
@@ -172,22 +182,21 @@ fn health_and_metrics(common: &Common) -> admin::Parts {
         access,
         readiness: common.readiness.clone(),
         metrics: common.metrics.clone(),
+        watched: common.watched.clone(),
     }
 }
 
 /// The gateway and the metrics serve with it.
-fn certificate(common: &Common, drain: Drain) -> Task {
-    let follow = shared_certificate::follow(
-        common.host.clone(),
-        common.config.host.system_namespace.clone(),
-        common.shared.clone(),
-        common.clock.clone(),
-        drain,
-    );
-    task::spawn("shared certificate", follow)
+fn certificate(common: &Common, drain: &Drain) -> Task {
+    let (host, shared, clock) = (common.host.clone(), common.shared.clone(), common.clock.clone());
+    let (namespace, during) = (common.config.host.system_namespace.clone(), drain.clone());
+    common.watched.keep("shared certificate", IfDown::Noted, drain, move || {
+        let drain = during.clone();
+        shared_certificate::follow(host.clone(), namespace.clone(), shared.clone(), clock.clone(), drain).map(Ok)
+    })
 }
 
-async fn gateway(common: &Common, drain: Drain) -> anyhow::Result<Vec<Task>> {
+async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
     let known = common.shared.clone();
     common.readiness.check("shared certificate", move || {
         known.load().is_none().then(|| "the operator has not made it yet".to_owned())
@@ -199,36 +208,29 @@ async fn gateway(common: &Common, drain: Drain) -> anyhow::Result<Vec<Task>> {
         host: common.host.clone(),
         metrics: common.metrics.clone(),
         clock: common.clock.clone(),
+        watched: common.watched.clone(),
     };
-    let bound = gateway::run(parts, drain.clone()).await?;
+    let bound = gateway::run(parts, drain).await?;
     tracing::info!(address = %bound.address, "gateway listens");
-    let dns = tenant_dns(
-        dns::Parts {
-            config: common.config.dns.clone(),
-            registry: Arc::clone(&common.registry),
-            clock: common.clock.clone(),
-            address: bound.address.ip(),
-        },
-        drain,
-    );
-    Ok(vec![task::spawn("gateway", async move { bound.join().await }), dns])
+    let dns = dns::Parts {
+        config: common.config.dns.clone(),
+        registry: Arc::clone(&common.registry),
+        clock: common.clock.clone(),
+        address: bound.address.ip(),
+        watched: common.watched.clone(),
+    };
+    let mut tasks = bound.listeners();
+    tasks.push(dns::run(dns, drain).await?);
+    Ok(tasks)
 }
 
-fn tenant_dns(parts: dns::Parts, drain: Drain) -> Task {
-    task::spawn("tenant dns", async move {
-        if let Err(error) = dns::run(parts, drain).await {
-            tracing::error!(%error, "tenant DNS stopped");
-        }
-    })
-}
-
-fn syncer(common: &Common, drain: Drain) -> Task {
+fn syncer(common: &Common, drain: &Drain) -> Task {
     let kinds = || kinds::all(&kinds::Switches::default());
     let stats = Arc::new(Stats::new(&Catalog::new(kinds())));
     common.metrics.register(Arc::new(syncer_metrics::SyncerMetrics(Arc::clone(&stats))));
     let config = common.config.syncer.clone();
     let (registry, host, clock) = (Arc::clone(&common.registry), common.host.clone(), common.clock.clone());
-    elected(common, "portico-syncer", drain, move |drain| {
+    elected(common, "syncer", drain, move |drain| {
         let parts = syncer::Parts {
             config: config.clone(),
             catalog: Catalog::new(kinds()),
@@ -247,9 +249,9 @@ fn syncer(common: &Common, drain: Drain) -> Task {
     })
 }
 
-fn operator(common: &Common, drain: Drain) -> Task {
+fn operator(common: &Common, drain: &Drain) -> Task {
     let (config, host, clock) = (Arc::clone(&common.config), common.host.clone(), common.clock.clone());
-    elected(common, "portico-operator", drain, move |drain| {
+    elected(common, "operator", drain, move |drain| {
         let parts = operator::Parts {
             config: Arc::clone(&config),
             host: Arc::new(host.clone()),
@@ -261,24 +263,21 @@ fn operator(common: &Common, drain: Drain) -> Task {
 }
 
 /// Runs work on the one replica that holds a Lease.
-fn elected<F, Fut>(common: &Common, lease: &'static str, drain: Drain, work: F) -> Task
+fn elected<F, Fut>(common: &Common, name: &'static str, drain: &Drain, work: F) -> Task
 where
     F: Fn(Drain) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = crate::error::Result<()>> + Send + 'static,
 {
     let candidate = Candidate {
-        lease: lease.to_owned(),
+        lease: format!("portico-{name}"),
         namespace: common.config.host.system_namespace.clone(),
         identity: common.identity.clone(),
         once: String::new(),
         timing: election::Timing::default(),
     };
-    let (lock, clock) = (Lock::lease(Arc::new(common.host.clone())), common.clock.clone());
-    task::spawn(lease, async move {
-        if let Err(error) = election::run(lock, candidate, clock, drain, work).await {
-            tracing::error!(lease, %error, "the election stopped");
-        }
-    })
+    let lock = Lock::lease(Arc::new(common.host.clone()));
+    let standing = Standing { lock, candidate, clock: common.clock.clone(), before: || std::future::ready(()) };
+    leader::stand(&common.watched, name, standing, drain, work)
 }
 
 fn read(options: &Options) -> anyhow::Result<Config> {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::rr::Name;
+use tokio::sync::Mutex;
 
 use crate::config::DnsConfig;
 use crate::dns::forward::{Forwarder, ResolvConf};
@@ -32,6 +33,7 @@ use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::runtime::task::{self, Task};
+use crate::runtime::watched::{IfDown, Watched};
 use crate::tenant::{Registry, Tenant};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -50,26 +52,49 @@ pub struct Parts {
     pub clock: Clock,
     /// Where to listen; the port is the tenant's.
     pub address: IpAddr,
+    /// Who keeps the tasks running.
+    pub watched: Watched,
 }
 
-/// Serves every tenant of the registry until the drain is over.
-pub async fn run(parts: Parts, mut drain: Drain) -> Result<()> {
+/// Serves every tenant of the registry until the drain is over. Fails if the configuration cannot be used.
+pub async fn run(parts: Parts, drain: &Drain) -> Result<Task> {
     let forwarder = Arc::new(forwarder(&parts.config, &parts.clock).await?);
-    let mut changes = parts.registry.subscribe();
-    let mut running: HashMap<TenantId, Running> = HashMap::new();
-    loop {
-        changes.borrow_and_update();
-        reconcile(&parts, &forwarder, &mut running, &drain);
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { break },
-            _ = drain.signaled() => break,
+    let watched = parts.watched.clone();
+    let plane = Arc::new(Plane { parts, forwarder, running: Mutex::default() });
+    let during = drain.clone();
+    Ok(watched.keep("tenant DNS", IfDown::NotReady, drain, move || {
+        let (plane, drain) = (Arc::clone(&plane), during.clone());
+        async move {
+            plane.follow(drain).await;
+            Ok(())
+        }
+    }))
+}
+
+/// What outlives a failure of the task that follows the registry.
+struct Plane {
+    parts: Parts,
+    forwarder: Arc<Forwarder>,
+    running: Mutex<HashMap<TenantId, Running>>,
+}
+
+impl Plane {
+    async fn follow(&self, mut drain: Drain) {
+        let mut changes = self.parts.registry.subscribe();
+        let mut running = self.running.lock().await;
+        loop {
+            changes.borrow_and_update();
+            reconcile(&self.parts, &self.forwarder, &mut running, &drain);
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { break },
+                _ = drain.signaled() => break,
+            }
+        }
+        // The listeners linger on their own; see `Server::run`.
+        for (_, tenant) in running.drain() {
+            tenant.listener.join().await;
         }
     }
-    // The listeners linger on their own; see `Server::run`.
-    for (_, tenant) in running {
-        tenant.listener.join().await;
-    }
-    Ok(())
 }
 
 /// One tenant's tasks; dropped means stopped.
@@ -163,25 +188,33 @@ fn expected_store(tenant: &Tenant) -> Option<String> {
 }
 
 fn listen(parts: &Parts, server: Server, port: u16, drain: &Drain) -> Task {
-    let (address, clock, mut drain) = (parts.address, parts.clock.clone(), drain.clone());
-    task::spawn("dns-listener", async move {
-        let mut wait = BIND_BACKOFF;
-        while !drain.is_draining() {
-            let outcome = match Sockets::bind(address, port).await {
-                Ok(sockets) => {
-                    wait = BIND_BACKOFF;
-                    tracing::debug!(at = ?sockets.address(), "tenant DNS listens");
-                    server.run(&sockets, drain.clone()).await
-                }
-                Err(error) => Err(error),
-            };
-            let Err(error) = outcome else { return };
-            tracing::warn!(port, %error, retry_in = ?wait, "tenant DNS does not listen");
-            tokio::select! {
-                () = tokio::time::sleep(clock.jitter(wait)) => {}
-                _ = drain.signaled() => return,
-            }
-            wait = (wait * 2).min(LONGEST_BIND_BACKOFF);
+    let (address, clock, during, server) = (parts.address, parts.clock.clone(), drain.clone(), Arc::new(server));
+    parts.watched.keep("tenant DNS listener", IfDown::Noted, drain, move || {
+        let (server, clock, drain) = (Arc::clone(&server), clock.clone(), during.clone());
+        async move {
+            serve(&server, (address, port), &clock, drain).await;
+            Ok(())
         }
     })
+}
+
+async fn serve(server: &Server, (address, port): (IpAddr, u16), clock: &Clock, mut drain: Drain) {
+    let mut wait = BIND_BACKOFF;
+    while !drain.is_draining() {
+        let outcome = match Sockets::bind(address, port).await {
+            Ok(sockets) => {
+                wait = BIND_BACKOFF;
+                tracing::debug!(at = ?sockets.address(), "tenant DNS listens");
+                server.run(&sockets, drain.clone()).await
+            }
+            Err(error) => Err(error),
+        };
+        let Err(error) = outcome else { return };
+        tracing::warn!(port, %error, retry_in = ?wait, "tenant DNS does not listen");
+        tokio::select! {
+            () = tokio::time::sleep(clock.jitter(wait)) => {}
+            _ = drain.signaled() => return,
+        }
+        wait = (wait * 2).min(LONGEST_BIND_BACKOFF);
+    }
 }

@@ -51,8 +51,9 @@ use crate::error::{Error, Kind, Result};
 use crate::kubernetes::ApiClient;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
-use crate::runtime::task::{self, Task};
+use crate::runtime::task::Task;
 use crate::runtime::telemetry::{Metrics, Source};
+use crate::runtime::watched::Watched;
 use crate::tenant::Registry;
 pub use crate::tls::SharedCertificate;
 
@@ -71,6 +72,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Time.
     pub clock: Clock,
+    /// Who keeps the listeners running.
+    pub watched: Watched,
 }
 
 /// A running gateway. Dropped, it takes no new connections; those that are open hold the drain.
@@ -79,11 +82,11 @@ pub struct Bound {
     /// The shared listener's address.
     pub address: SocketAddr,
     ports: watch::Receiver<BTreeSet<u16>>,
-    tasks: Vec<Task>,
+    listeners: Vec<Task>,
 }
 
 /// Listens, and serves until the drain: then takes nothing new, ends watches, and lets the rest finish.
-pub async fn run(parts: Parts, drain: Drain) -> Result<Bound> {
+pub async fn run(parts: Parts, drain: &Drain) -> Result<Bound> {
     let listener = TcpListener::bind(parts.config.listen)
         .await
         .map_err(|e| Error::own(Kind::Unavailable, format!("cannot listen on {}", parts.config.listen)).because(e))?;
@@ -93,12 +96,12 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<Bound> {
 }
 
 /// As [`run`], without the shared listener: only the tenants' own ports, on the address of `config.listen`.
-pub fn run_tenant_ports(parts: Parts, drain: Drain) -> Bound {
+pub fn run_tenant_ports(parts: Parts, drain: &Drain) -> Bound {
     let address = SocketAddr::new(parts.config.listen.ip(), 0);
     start(parts, address, None, drain)
 }
 
-fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain: Drain) -> Bound {
+fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain: &Drain) -> Bound {
     let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(parts.config.clone()));
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
@@ -114,15 +117,9 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         metrics,
         tenants: kept,
     });
-    let (published, ports) = watch::channel(BTreeSet::new());
-    let mut tasks = Vec::with_capacity(2);
-    if let Some(listener) = listener {
-        let shared = accept::shared(Arc::clone(&gateway), listener, drain.clone());
-        tasks.push(task::spawn("gateway listener", shared));
-    }
-    let tenants = accept::tenants(gateway, address.ip(), published, drain);
-    tasks.push(task::spawn("gateway tenant listeners", tenants));
-    Bound { address, ports, tasks }
+    let shared = listener.map(|listener| accept::shared(&parts.watched, &gateway, listener, drain));
+    let (tenants, ports) = accept::tenants(&parts.watched, &gateway, address.ip(), drain);
+    Bound { address, ports, listeners: shared.into_iter().chain([tenants]).collect() }
 }
 
 impl Bound {
@@ -131,10 +128,8 @@ impl Bound {
         self.ports.clone()
     }
 
-    /// Waits until nothing new is taken any more (the drain has begun).
-    pub async fn join(self) {
-        for task in self.tasks {
-            task.join().await;
-        }
+    /// The listeners' tasks, for an owner: each ends when nothing new is taken any more (the drain has begun).
+    pub fn listeners(self) -> Vec<Task> {
+        self.listeners
     }
 }

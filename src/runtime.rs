@@ -6,3 +6,4 @@ pub mod clock;
 pub mod drain;
 pub mod task;
 pub mod telemetry;
+pub mod watched;

@@ -102,8 +102,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// What may be done on the host.
     pub access: Access,
-    /// The pod of this process, if it could be found.
-    pub own_pod: Option<OwnPod>,
+    /// Name of the pod of this process, if it is in one.
+    pub pod: Option<String>,
     /// What is shown to people.
     pub state: State,
     /// Time.
@@ -199,7 +199,12 @@ impl Sidecar {
         let parts = &self.parts;
         let (settings, now) = (&parts.settings, parts.clock.now());
         let material = files::read(&settings.flags.files).await?;
-        let surroundings = host::look(&parts.host, settings, parts.own_pod.as_ref()).await?;
+        // In each round: a pod that begins has no address yet.
+        let own = match &parts.pod {
+            Some(name) => own_pod(&parts.host, &settings.namespace, name).await?,
+            None => None,
+        };
+        let surroundings = host::look(&parts.host, settings, own.as_ref()).await?;
         host::ensure_dns_ports(&parts.host, settings, &surroundings).await?;
         let names = certificate::names(settings, &surroundings);
         let serving = certificate::serving(self.serving.take(), &material.server_ca, &names, now)?;

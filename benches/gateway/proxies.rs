@@ -17,6 +17,7 @@ use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain;
 use portico::runtime::telemetry::{self, Metrics};
+use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::{Credential, Pool, Target};
@@ -172,9 +173,12 @@ pub(crate) fn portico(folder: &Path, port: u16, backend: u16) {
             host,
             metrics: Metrics::default(),
             clock: Clock::system(),
+            watched: Watched::new(Clock::system()),
         };
-        let bound = gateway::run(parts, drain).await.expect("gateway");
-        bound.join().await;
+        let bound = gateway::run(parts, &drain).await.expect("gateway");
+        for listener in bound.listeners() {
+            listener.join().await;
+        }
     });
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn bind(at: SocketAddr, what: &str) -> Result<(TcpListener, Soc
 }
 
 /// Serves each connection with `serve` until dropped.
-pub(super) async fn accept<F, Fut>(listener: TcpListener, limits: Limits, serve: F)
+pub(super) async fn accept<F, Fut>(listener: &TcpListener, limits: Limits, serve: F)
 where
     F: Fn(TcpStream, Known) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,

@@ -41,12 +41,12 @@ pub(super) struct Guard {
     pub(super) certificate: SharedCertificate,
 }
 
-pub(super) async fn serve(listener: TcpListener, scrapes: Arc<Scrapes>, limits: Limits) {
+pub(super) async fn serve(listener: Arc<TcpListener>, scrapes: Arc<Scrapes>, limits: Limits) {
     let connection = |stream: TcpStream, known: Known| {
         let scrapes = Arc::clone(&scrapes);
         async move { scrapes.connection(stream, known, limits).await }
     };
-    listener::accept(listener, limits, connection).await;
+    listener::accept(&listener, limits, connection).await;
 }
 
 impl Scrapes {

@@ -1,5 +1,6 @@
 //! `/livez`, `/readyz` and `/healthz`, as plain HTTP: what kubelets ask, and a person through a forwarded port.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ pub(super) struct Probes {
     pub(super) phase: Watch,
 }
 
-pub(super) async fn serve(listener: TcpListener, probes: Probes, limits: Limits) {
+pub(super) async fn serve(listener: Arc<TcpListener>, probes: Probes, limits: Limits) {
     let connection = |stream: TcpStream, _: Known| {
         let probes = probes.clone();
         async move {
@@ -30,7 +31,7 @@ pub(super) async fn serve(listener: TcpListener, probes: Probes, limits: Limits)
             }
         }
     };
-    listener::accept(listener, limits, connection).await;
+    listener::accept(&listener, limits, connection).await;
 }
 
 impl Probes {

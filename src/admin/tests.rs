@@ -9,7 +9,8 @@ use super::listener::{Known, Limits};
 use super::metrics::Scrapes;
 use super::probes::Probes;
 use super::*;
-use crate::runtime::drain::{self, DrainTrigger};
+use crate::runtime::clock::Clock;
+use crate::runtime::task;
 use crate::runtime::telemetry::{Families, Source};
 
 const LOOPBACK: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
@@ -38,6 +39,7 @@ async fn listening() -> (DrainTrigger, Bound) {
         access: Access::Open,
         readiness: Readiness::default(),
         metrics: Metrics::default(),
+        watched: Watched::new(Clock::system()),
     };
     (trigger, run(parts, &drain).await.expect("bound"))
 }
@@ -179,7 +181,7 @@ async fn who_reads_nothing_is_cut() {
     let scrapes = Arc::new(Scrapes::new(metrics, None));
     let request = Request::get("/metrics").body(()).expect("request");
     let whole = scrapes.answer(&request, &Known::default()).await.into_body().collect().await.expect("page").to_bytes();
-    let _serving = task::spawn("test metrics", metrics::serve(listener, scrapes, limits));
+    let _serving = task::spawn("test metrics", metrics::serve(Arc::new(listener), scrapes, limits));
     let mut stream = TcpStream::connect(at).await.expect("connected");
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
     stream.readable().await.expect("an answer has begun");

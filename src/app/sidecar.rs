@@ -6,24 +6,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt;
 use http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{BACKOFF, end, process, runtime, stopped, syncer_metrics, tenant_dns};
+use super::leader::{self, Standing};
+use super::{end, process, runtime, show, stopped, syncer_metrics};
 use crate::admin::{self, Readiness};
 use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, Span, SyncerConfig};
 use crate::dns;
 use crate::gateway;
 use crate::kubernetes;
 use crate::kubernetes::ApiClient;
-use crate::kubernetes::election::{self, Candidate, Lock, Timing};
+use crate::kubernetes::election::{Candidate, Lock, Owners, Timing};
 use crate::kubernetes::rights::{Access, Question, Rules};
 use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::{self, Drain};
-use crate::runtime::task::{self, Task};
+use crate::runtime::task::Task;
 use crate::runtime::telemetry::{self, Metrics};
+use crate::runtime::watched::{IfDown, Watched};
 use crate::sidecar::{self, OwnPod, Settings, State};
 use crate::syncer::catalog::Catalog;
 use crate::syncer::kinds::{self, Switches};
@@ -83,6 +86,7 @@ struct Common {
     own_pod: Option<OwnPod>,
     access: Access,
     state: State,
+    watched: Watched,
 }
 
 async fn serve(options: Options) -> anyhow::Result<()> {
@@ -92,7 +96,8 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     let host_config = HostConfig { kubeconfig: options.host_kubeconfig.clone(), ..HostConfig::default() };
     let pool = Arc::new(Pool::new(kubernetes::host::target(&host_config)?, clock.clone()));
     let host = ApiClient::new(pool, HeaderMap::new());
-    let (readiness, metrics) = (Readiness::default(), Metrics::default());
+    let (readiness, metrics, watched) = (Readiness::default(), Metrics::default(), Watched::new(clock.clone()));
+    show(&watched, &readiness, &metrics);
     let (trigger, drain) = drain::channel();
     let admin_parts = admin::Parts {
         probes: options.admin,
@@ -100,12 +105,13 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         access: admin::Access::Open,
         readiness: readiness.clone(),
         metrics: metrics.clone(),
+        watched: watched.clone(),
     };
     let admin = admin::run(admin_parts, &drain).await?;
     if !admin.metrics.ip().is_loopback() {
         tracing::warn!(address = %admin.metrics, "whoever reaches this address may read the metrics");
     }
-    let rights = readiness.await_for("host", "the host API server did not answer yet");
+    let awaited = readiness.await_for("host", "the host API server did not answer yet");
     let question = Question {
         host: host.clone(),
         namespace: settings.id.namespace().to_string(),
@@ -116,7 +122,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         stopped = stopped() => return stopped,
     };
     let (rules, own_pod, version) = asked;
-    drop(rights);
+    drop(awaited);
     let (sender, rules) = watch::channel(Arc::new(rules));
     let access = Access::followed(rules);
     let state = State::default();
@@ -130,15 +136,14 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         own_pod,
         access,
         state,
+        watched,
     };
-    show(&readiness, &common);
-    let mut tasks = vec![
-        task::spawn("rights", question.follow(sender, common.clock.clone(), drain.clone())),
-        task::spawn("rights log", log_rights(common.access.clone(), drain.clone())),
-        task::spawn("sidecar", keep_tenant(parts(&common), drain.clone())),
-    ];
-    tasks.extend(gateway(&common, &drain));
-    tasks.push(syncer(&common, version, drain));
+    tell(&readiness, &common);
+    let mut tasks = rights(&common, question, sender, &drain);
+    tasks.push(tenant(&common, &drain));
+    tasks.extend(gateway(&common, &drain).await?);
+    tasks.push(syncer(&common, version, &drain));
+    drop(drain);
     tracing::info!(health = %admin.probes, metrics = %admin.metrics, id = %common.settings.id, "serving");
     stopped().await?;
     end(trigger, DELAY, DRAIN).await?;
@@ -178,7 +183,7 @@ async fn ask_host(question: &Question, settings: &Settings, clock: &Clock) -> (R
     }
 }
 
-fn show(readiness: &Readiness, common: &Common) {
+fn tell(readiness: &Readiness, common: &Common) {
     let state = common.state.clone();
     readiness.check("tenant", move || state.problem());
     let access = common.access.clone();
@@ -191,6 +196,18 @@ fn show(readiness: &Readiness, common: &Common) {
         lines.extend(state.notes());
         lines
     });
+}
+
+/// What may be done on the host, asked again and again.
+fn rights(common: &Common, question: Question, known: watch::Sender<Arc<Rules>>, drain: &Drain) -> Vec<Task> {
+    let (clock, during) = (common.clock.clone(), drain.clone());
+    let follow = move || question.clone().follow(known.clone(), clock.clone(), during.clone()).map(Ok);
+    let (access, during) = (common.access.clone(), drain.clone());
+    let log = move || log_rights(access.clone(), during.clone()).map(Ok);
+    vec![
+        common.watched.keep("rights", IfDown::Noted, drain, follow),
+        common.watched.keep("rights log", IfDown::Noted, drain, log),
+    ]
 }
 
 /// Each missing right once, and again when that changed.
@@ -213,32 +230,23 @@ async fn log_rights(access: Access, mut drain: Drain) {
     }
 }
 
-fn parts(common: &Common) -> sidecar::Parts {
-    sidecar::Parts {
+/// Begun anew after a failure: the tenant in force is in the registry and stays.
+fn tenant(common: &Common, drain: &Drain) -> Task {
+    let parts = sidecar::Parts {
         settings: common.settings.clone(),
         host: common.host.clone(),
         registry: Arc::clone(&common.registry),
         access: common.access.clone(),
-        own_pod: common.own_pod.clone(),
+        pod: process::pod_name(),
         state: common.state.clone(),
         clock: common.clock.clone(),
-    }
-}
-
-/// Begun anew after a panic: the tenant in force is in the registry and stays.
-async fn keep_tenant(parts: sidecar::Parts, drain: Drain) {
-    let work = || {
-        let (parts, drain) = (parts.clone(), drain.clone());
-        async move {
-            sidecar::run(parts, drain).await;
-            Ok(())
-        }
     };
-    task::supervise("sidecar", parts.clock.clone(), drain.clone(), BACKOFF, work).await;
+    let during = drain.clone();
+    common.watched.keep("sidecar", IfDown::NotReady, drain, move || sidecar::run(parts.clone(), during.clone()).map(Ok))
 }
 
 /// The tenant's own port only: whatever address or name leads here means this tenant.
-fn gateway(common: &Common, drain: &Drain) -> Vec<Task> {
+async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
     let (address, port) = common.options.listen;
     let config = GatewayConfig {
         listen: SocketAddr::new(address, port),
@@ -253,15 +261,19 @@ fn gateway(common: &Common, drain: &Drain) -> Vec<Task> {
         host: common.host.clone(),
         metrics: common.metrics.clone(),
         clock: common.clock.clone(),
+        watched: common.watched.clone(),
     };
-    let bound = gateway::run_tenant_ports(parts, drain.clone());
+    let bound = gateway::run_tenant_ports(parts, drain);
     let dns = dns::Parts {
         config: DnsConfig::default(),
         registry: Arc::clone(&common.registry),
         clock: common.clock.clone(),
         address,
+        watched: common.watched.clone(),
     };
-    vec![task::spawn("gateway", async move { bound.join().await }), tenant_dns(dns, drain.clone())]
+    let mut tasks = bound.listeners();
+    tasks.push(dns::run(dns, drain).await?);
+    Ok(tasks)
 }
 
 /// The lock of vcluster's own syncer, so that the two never write at the same time. It is a ConfigMap whatever the rights
@@ -270,7 +282,7 @@ fn lock_name(settings: &Settings) -> String {
     format!("vcluster-{}-controller", settings.id.name())
 }
 
-fn syncer(common: &Common, version: String, drain: Drain) -> Task {
+fn syncer(common: &Common, version: String, drain: &Drain) -> Task {
     let switches = Switches { disabled: common.options.disabled.clone() };
     let stats = Arc::new(Stats::new(&Catalog::new(kinds::all(&switches))));
     common.metrics.register(Arc::new(syncer_metrics::SyncerMetrics(Arc::clone(&stats))));
@@ -304,22 +316,24 @@ fn syncer(common: &Common, version: String, drain: Drain) -> Task {
             Ok(())
         }
     };
-    let (host, registry, clock) = (common.host.clone(), Arc::clone(&common.registry), common.clock.clone());
-    let mut changed = registry.subscribe();
-    task::spawn("syncer", async move {
-        // Who owns the lock is known with the tenant.
-        let owner = loop {
-            if let Some(tenant) = registry.load().tenants().next() {
-                break tenant.owner.clone();
-            }
-            if changed.changed().await.is_err() {
-                return;
-            }
-        };
-        let owners = owner.iter().map(identity::owner_reference).collect();
-        let lock = Lock::config_map(Arc::new(host), owners);
-        if let Err(error) = election::run(lock, candidate, clock, drain, work).await {
-            tracing::error!(%error, "the election stopped");
-        }
+    let lock = Lock::config_map(Arc::new(common.host.clone()), owners(Arc::clone(&common.registry)));
+    let registry = Arc::clone(&common.registry);
+    let before = move || served(Arc::clone(&registry));
+    let standing = Standing { lock, candidate, clock: common.clock.clone(), before };
+    leader::stand(&common.watched, "syncer", standing, drain, work)
+}
+
+/// Waits for the tenant.
+async fn served(registry: Arc<Registry>) {
+    let mut changes = registry.subscribe();
+    while registry.load().tenants().next().is_none() && changes.changed().await.is_ok() {}
+}
+
+/// Who owns the lock: known with the tenant, and asked at each write, for an owner that was made again has another uid.
+fn owners(registry: Arc<Registry>) -> Owners {
+    Arc::new(move || {
+        let snapshot = registry.load();
+        let tenant = snapshot.tenants().next()?;
+        Some(tenant.owner.iter().map(identity::owner_reference).collect())
     })
 }

@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::{self, Drain};
 
-pub use lock::Lock;
+pub use lock::{Lock, Owners};
 pub use record::{Candidate, Record, Timing};
 
 /// What the work gets to end after leadership was lost: with the renew deadline, less than the Lease's duration.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
 use crate::runtime::clock::Clock;
@@ -68,17 +69,16 @@ where
     Task { name, handle: Some(tokio::spawn(future)) }
 }
 
-/// Runs `work` again and again until it returns `Ok(())` or the drain begins; a panic is a failure like any other. Waits between failures, doubling from
-/// `backoff` to 30 s with jitter, and starts over at `backoff` after a run of at least a minute.
+/// Runs `work` again and again until it returns `Ok(())` or the drain begins; a panic is a failure like any other. Waits
+/// between failures as [`Pauses`] says, beginning with `backoff`.
 pub async fn supervise<F, Fut>(name: &'static str, clock: Clock, mut drain: Drain, backoff: Duration, mut work: F)
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<()>>,
 {
-    const LONGEST: Duration = Duration::from_secs(30);
-    let mut wait = backoff;
+    let mut pauses = Pauses::new(clock, backoff);
     loop {
-        let started = clock.instant();
+        pauses.run_begins();
         let outcome = tokio::select! {
             outcome = AssertUnwindSafe(work()).catch_unwind() => outcome,
             _ = drain.signaled() => return,
@@ -88,15 +88,46 @@ where
             Ok(Err(error)) => error,
             Err(_) => Error::own(Kind::Internal, "it panicked"),
         };
-        if started.elapsed() > Duration::from_secs(60) {
-            wait = backoff;
-        }
+        let wait = pauses.run_ended();
         tracing::warn!(task = name, %error, retry_in = ?wait, "task failed");
         tokio::select! {
-            () = tokio::time::sleep(clock.jitter(wait)) => {}
+            () = tokio::time::sleep(wait) => {}
             _ = drain.signaled() => return,
         }
-        wait = (wait * 2).min(LONGEST);
+    }
+}
+
+/// Waits between failed runs: doubling to 30 s, with jitter, and from the first one again after a run of at least a minute.
+#[derive(Debug)]
+pub struct Pauses {
+    clock: Clock,
+    first: Duration,
+    next: Duration,
+    began: Instant,
+}
+
+impl Pauses {
+    const LONGEST: Duration = Duration::from_secs(30);
+    const GOOD_RUN: Duration = Duration::from_secs(60);
+
+    /// None was made yet.
+    pub fn new(clock: Clock, first: Duration) -> Self {
+        Self { began: clock.instant(), clock, first, next: first }
+    }
+
+    /// A run begins now.
+    pub fn run_begins(&mut self) {
+        self.began = self.clock.instant();
+    }
+
+    /// The run failed: how long to wait.
+    pub fn run_ended(&mut self) -> Duration {
+        if self.began.elapsed() > Self::GOOD_RUN {
+            self.next = self.first;
+        }
+        let wait = self.clock.jitter(self.next);
+        self.next = (self.next * 2).min(Self::LONGEST);
+        wait
     }
 }
 

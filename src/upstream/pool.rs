@@ -327,10 +327,11 @@ impl Pool {
         }
     }
 
-    /// Started by the first dial, since a pool may be made outside a runtime.
+    /// Started by the first dial, since a pool may be made outside a runtime; and by a later one if it ended.
     fn start_reaper(&self) {
         let mut reaper = self.reaper.lock();
-        if reaper.is_some() || self.closed.load(Ordering::Acquire) {
+        let runs = reaper.as_ref().is_some_and(|task| !task.is_finished());
+        if runs || self.closed.load(Ordering::Acquire) {
             return;
         }
         let classes = self.classes.clone();

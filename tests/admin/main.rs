@@ -15,6 +15,7 @@ use portico::kubernetes::ApiClient;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
 use portico::runtime::telemetry::{Families, Metrics, Source};
+use portico::runtime::watched::Watched;
 use portico::tls::{ServerTls, SharedCertificate, client_config};
 use portico::upstream::Pool;
 use rustls::pki_types::ServerName;
@@ -83,6 +84,7 @@ impl World {
             access: Access::Reviewed { host: ApiClient::new(pool, HeaderMap::new()), certificate },
             readiness: Readiness::default(),
             metrics,
+            watched: Watched::new(Clock::system()),
         };
         let bound = admin::run(parts, &drain).await.expect("bound");
         Self { host, ca, bound, _trigger: trigger }

@@ -20,8 +20,9 @@ use portico::error::Side;
 use portico::kubernetes::ApiClient;
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
+use portico::runtime::drain;
 use portico::runtime::task::Task;
-use portico::runtime::{drain, task};
+use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls};
 use portico::upstream::Pool;
@@ -126,12 +127,14 @@ fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> 
     })
 }
 
-fn start(registry: &Arc<Registry>) -> (drain::DrainTrigger, Task<portico::error::Result<()>>) {
+async fn start(registry: &Arc<Registry>) -> (drain::DrainTrigger, Task) {
     let (trigger, drain) = drain::channel();
     // An upstream that nobody listens on: what is forwarded fails.
     let config = DnsConfig { upstream: vec!["127.0.0.1:9".to_owned()] };
-    let parts = dns::Parts { config, registry: Arc::clone(registry), clock: Clock::system(), address: LOCAL };
-    (trigger, task::spawn("dns under test", dns::run(parts, drain)))
+    let (registry, clock) = (Arc::clone(registry), Clock::system());
+    let watched = Watched::new(clock.clone());
+    let parts = dns::Parts { config, registry, clock, address: LOCAL, watched };
+    (trigger, dns::run(parts, &drain).await.expect("a configuration that can be used"))
 }
 
 /// One question; `None` when nobody listens there.
@@ -182,7 +185,7 @@ async fn tenants_come_change_and_go_each_with_its_own_names() {
     let (theirs, _their_watches) = api(service("theirs", "10.96.2.2"), false).await;
     let (our_port, their_port) = (free_port(), free_port());
     let registry = Arc::new(Registry::default());
-    let (trigger, running) = start(&registry);
+    let (trigger, running) = start(&registry).await;
     registry.put(&tenant("ours", &ours, 1, our_port));
     registry.put(&tenant("theirs", &theirs, 2, their_port));
 
@@ -213,7 +216,7 @@ async fn tenants_come_change_and_go_each_with_its_own_names() {
     assert!(ask(our_port, "kubernetes.default.svc.cluster.local.").await.is_some());
 
     assert!(trigger.drain(PATIENCE).await);
-    running.join().await.expect("no panic").expect("ended well");
+    running.join().await.expect("no panic");
     assert!(ask(our_port, "kubernetes.default.svc.cluster.local.").await.is_none());
 }
 
@@ -223,7 +226,7 @@ async fn a_backend_that_does_not_answer_delays_nobody_else() {
     let hanging = FakeApi::start(|_| async { Answer::Hang }).await;
     let (alive_port, hanging_port) = (free_port(), free_port());
     let registry = Arc::new(Registry::default());
-    let (_trigger, _running) = start(&registry);
+    let (_trigger, _running) = start(&registry).await;
     registry.put(&tenant("hanging", &hanging, 1, hanging_port));
     registry.put(&tenant("alive", &alive, 2, alive_port));
     hanging.wait_seen(1).await;
@@ -247,7 +250,7 @@ async fn one_tenants_slice_of_many_endpoints_and_ports_costs_no_more_than_an_ans
     let (other, _other_watches) = api(service("web", "10.96.1.1"), true).await;
     let (hostile_port, other_port) = (free_port(), free_port());
     let registry = Arc::new(Registry::default());
-    let (_trigger, _running) = start(&registry);
+    let (_trigger, _running) = start(&registry).await;
     registry.put(&tenant("hostile", &hostile, 1, hostile_port));
     registry.put(&tenant("other", &other, 2, other_port));
 
@@ -294,7 +297,7 @@ async fn a_list_is_read_page_by_page() {
     .await;
     let port = free_port();
     let registry = Arc::new(Registry::default());
-    let (_trigger, _running) = start(&registry);
+    let (_trigger, _running) = start(&registry).await;
     registry.put(&tenant("paged", &api, 1, port));
     for i in [0, 5, LAST - 1] {
         until(port, &format!("s{i}.default.svc.cluster.local."), |r| r.and_then(address).is_some()).await;

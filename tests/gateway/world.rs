@@ -22,6 +22,7 @@ use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
 use portico::runtime::task::{self, Task};
 use portico::runtime::telemetry::Metrics;
+use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
@@ -160,8 +161,9 @@ impl World {
             host: ApiClient::new(pool, HeaderMap::new()),
             metrics: metrics.clone(),
             clock: clock.clone(),
+            watched: Watched::new(clock.clone()),
         };
-        let bound = gateway::run(parts, drain).await.expect("gateway");
+        let bound = gateway::run(parts, &drain).await.expect("gateway");
         let mut ports = bound.ports();
         ports.wait_for(|open| open.contains(&a.port) && open.contains(&b.port)).await.expect("tenant ports");
         Self { address: bound.address, registry, metrics, shared_ca, a, b, drain: Some(trigger), clock, bound }

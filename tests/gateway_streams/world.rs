@@ -14,6 +14,7 @@ use portico::names::{self, Limit, TenantId, VirtualName, VirtualNamespace};
 use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
 use portico::runtime::telemetry::Metrics;
+use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
@@ -88,9 +89,10 @@ impl World {
             shared: SharedCertificate::default(),
             host: ApiClient::new(pool, HeaderMap::new()),
             metrics: Metrics::default(),
+            watched: Watched::new(clock.clone()),
             clock,
         };
-        let bound = gateway::run(parts, drain).await.expect("gateway");
+        let bound = gateway::run(parts, &drain).await.expect("gateway");
         Self { address: bound.address, a, b, host, host_objects, registry, drain: Some(trigger), _bound: bound }
     }
 

@@ -1,5 +1,7 @@
 //! Where it is written who leads.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::record::{Candidate, Record};
@@ -19,8 +21,11 @@ pub struct Lock {
 #[derive(Clone)]
 enum Form {
     Lease,
-    ConfigMap { owners: Vec<Value> },
+    ConfigMap { owners: Owners },
 }
+
+/// Says the `ownerReferences` of a ConfigMap; None while they are not known.
+pub type Owners = Arc<dyn Fn() -> Option<Vec<Value>> + Send + Sync>;
 
 impl Lock {
     /// A Lease.
@@ -28,8 +33,8 @@ impl Lock {
         Self { host, form: Form::Lease }
     }
 
-    /// A ConfigMap, for namespaces without a right to Leases; a new one goes with its `owners` (`ownerReferences`).
-    pub fn config_map(host: SharedCluster, owners: Vec<Value>) -> Self {
+    /// A ConfigMap, for namespaces without a right to Leases; it goes with its `owners`, who are asked at each write.
+    pub fn config_map(host: SharedCluster, owners: Owners) -> Self {
         Self { host, form: Form::ConfigMap { owners } }
     }
 
@@ -47,7 +52,10 @@ impl Lock {
     pub(super) async fn write(&self, candidate: &Candidate, record: &Record) -> Result<String> {
         let mut object = match &self.form {
             Form::Lease => lease::object(candidate, record),
-            Form::ConfigMap { owners } => config_map::object(candidate, record, owners),
+            Form::ConfigMap { owners } => {
+                let unknown = || Error::own(Kind::Unavailable, "who owns the lock is not known yet");
+                config_map::object(candidate, record, &owners().ok_or_else(unknown)?)
+            }
         };
         let (resource, namespace) = (self.resource(), Some(candidate.namespace.as_str()));
         let written = if record.version.is_empty() {
