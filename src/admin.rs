@@ -5,6 +5,7 @@
 //! choice; nothing here changes anything or shows a secret. Must not know tenants or planes: they hand in guards and
 //! metric sources.
 
+mod answer;
 mod listener;
 mod metrics;
 mod probes;
@@ -16,10 +17,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::FutureExt;
-use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
 
 pub use self::readiness::{Awaited, Readiness};
 use crate::error::Result;
@@ -96,13 +94,4 @@ pub async fn run(parts: Parts, drain: &Drain) -> Result<Bound> {
         }),
     ];
     Ok(Bound { probes: probes_at, metrics: metrics_at, _listeners: listeners, _end: end })
-}
-
-fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(text.into()));
-    *response.status_mut() = code;
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }

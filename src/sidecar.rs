@@ -12,21 +12,20 @@ mod files;
 mod host;
 mod kubeconfig;
 mod range;
+mod settings;
+mod state;
 mod tenant;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 pub use self::fallbacks::{cluster_resources, lacks_essentials, missing_rights};
 pub use self::host::{OwnPod, own_pod};
-use crate::crd::PodSecurity;
-use crate::error::{Error, Kind, Result};
+pub use self::settings::{Files, Flags, Settings};
+pub use self::state::State;
+use crate::error::Result;
 use crate::kubernetes::ApiClient;
 use crate::kubernetes::rights::Access;
-use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::tenant::Registry;
@@ -41,55 +40,6 @@ const UNANSWERED: Duration = Duration::from_secs(2);
 
 /// How long requests may still begin on connections that others have taken the place of.
 const GRACE: Duration = Duration::from_secs(60);
-
-/// What is served, and how.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Host namespace of the synced objects, and the suffix of their names.
-    pub id: TenantId,
-    /// Namespace of this pod, its Service and its Secret; usually that of the synced objects.
-    pub namespace: String,
-    /// Port of the API; DNS is served on the next one.
-    pub port: u16,
-    /// What holds as it was given.
-    pub flags: Flags,
-}
-
-/// Flags of `portico syncer` that need nothing else to be understood.
-#[derive(Debug, Clone)]
-pub struct Flags {
-    /// The Service in front of this pod.
-    pub service: String,
-    /// The StatefulSet that owns everything; empty: nobody does.
-    pub owning_stateful_set: String,
-    /// Secret for the kubeconfig; empty: none is written.
-    pub kubeconfig_secret: String,
-    /// Further names and IPs in the serving certificate.
-    pub tls_sans: Vec<String>,
-    /// Files of k3s.
-    pub files: Files,
-    /// Such as `cluster.local`.
-    pub cluster_domain: String,
-    /// Host ServiceAccount of the tenant's pods; empty: the namespace's default.
-    pub service_account: String,
-    /// What pods may be.
-    pub pod_security: PodSecurity,
-}
-
-/// Files of k3s, by path.
-#[derive(Debug, Clone)]
-pub struct Files {
-    /// Admin kubeconfig.
-    pub kubeconfig: PathBuf,
-    /// CA of serving certificates.
-    pub server_ca: PathBuf,
-    /// Its key.
-    pub server_ca_key: PathBuf,
-    /// CA of client certificates; its key beside it, with the ending `.key`.
-    pub client_ca: PathBuf,
-    /// CA of front proxies; `client-auth-proxy.{crt,key}` beside it.
-    pub request_header_ca: PathBuf,
-}
 
 /// What the sidecar is made of.
 #[derive(Clone)]
@@ -108,59 +58,6 @@ pub struct Parts {
     pub state: State,
     /// Time.
     pub clock: Clock,
-}
-
-/// What people may know of it. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct State(Arc<Mutex<Shown>>);
-
-#[derive(Debug, Default)]
-struct Shown {
-    problem: Option<String>,
-    served: bool,
-    notes: Vec<String>,
-}
-
-impl State {
-    /// What is waited for or wrong; None while all is well.
-    pub fn problem(&self) -> Option<String> {
-        let shown = self.0.lock();
-        match &shown.problem {
-            Some(problem) => Some(problem.clone()),
-            None if shown.served => None,
-            None => Some("k3s' files are not read yet".to_owned()),
-        }
-    }
-
-    /// Facts that are no problem of readiness.
-    pub fn notes(&self) -> Vec<String> {
-        self.0.lock().notes.clone()
-    }
-
-    fn settle(&self, outcome: &Result<()>) {
-        let mut shown = self.0.lock();
-        let problem = outcome.as_ref().err().map(ToString::to_string);
-        if problem != shown.problem {
-            match &problem {
-                Some(problem) => tracing::info!(%problem, "waiting"),
-                None => tracing::info!("served"),
-            }
-        }
-        shown.served |= outcome.is_ok();
-        shown.problem = problem;
-    }
-
-    fn note(&self, about: &str, text: &str) {
-        let line = format!("{about}: {text}");
-        let mut shown = self.0.lock();
-        if shown.notes.contains(&line) {
-            return;
-        }
-        tracing::info!("{line}");
-        let prefix = format!("{about}: ");
-        shown.notes.retain(|note| !note.starts_with(&prefix));
-        shown.notes.push(line);
-    }
 }
 
 /// Keeps the tenant until the drain begins.
@@ -232,12 +129,8 @@ impl Sidecar {
         if !settings.flags.kubeconfig_secret.is_empty() {
             kubeconfig::ensure(&parts.host, settings, &surroundings, &material, &names, now).await?;
         }
-        self.range.run(parts, &tenant).await;
+        let asking = range::Asking { host: &parts.host, access: &parts.access, namespace: &settings.namespace };
+        self.range.run(&asking, &tenant, &parts.state).await;
         Ok(())
     }
-}
-
-/// Something is not there yet that others are about to make.
-fn missing(what: impl Into<String>) -> Error {
-    Error::own(Kind::Unavailable, what)
 }

@@ -14,9 +14,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::answer::text;
 use super::listener::{self, Known, Limits};
 use super::review::{Reviews, Verdict};
-use super::text;
 use crate::error::Result;
 use crate::runtime::telemetry::Metrics;
 use crate::tls::SharedCertificate;

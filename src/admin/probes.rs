@@ -8,8 +8,9 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::net::{TcpListener, TcpStream};
 
+use super::answer::text;
 use super::listener::{self, Known, Limits};
-use super::{Readiness, text};
+use super::readiness::Readiness;
 use crate::runtime::drain::Watch;
 
 /// A kubelet asks twice in two seconds. A silent connection costs its socket and less than a kilobyte.

@@ -4,40 +4,30 @@
 //! NODATA) and which questions may leave the tenant at all. Promises: an answer is made of no more records than fit its
 //! message, and looks at a bounded number of the tenant's objects, whatever they are.
 
+mod asked;
 mod lookup;
+mod record;
 mod reverse;
 mod services;
 
 use std::net::IpAddr;
 
-use hickory_proto::rr::rdata::{CNAME, PTR, SOA};
+use hickory_proto::rr::rdata::{CNAME, PTR};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use crate::dns::resolve::lookup::{Lookup, Step, below, endpoint_label, record};
+pub(crate) use crate::dns::resolve::asked::Asked;
+use crate::dns::resolve::lookup::{Lookup, Step};
+pub(crate) use crate::dns::resolve::record::soa;
+use crate::dns::resolve::record::{below, endpoint_label, record};
 use crate::dns::resolve::reverse::Reverse;
 use crate::dns::zone::Zone;
 
-/// Seconds that an answer may be kept: short, since pods come and go.
-pub(crate) const TTL: u32 = 5;
 /// ExternalName Services that point at each other are followed this far.
 const LONGEST_CHAIN: usize = 8;
 /// Reserved for this use by RFC 6762 and the usual name of host clusters: never forwarded, whoever's it is.
 const ALWAYS_LOCAL: &str = "cluster.local";
 /// Places of one address that are looked at for its names. A pod is behind a handful of Services.
 const MOST_POINTERS: usize = 256;
-
-/// A question, and what its answer may cost.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked<'a> {
-    /// Name.
-    pub(crate) name: &'a Name,
-    /// Record type.
-    pub(crate) kind: RecordType,
-    /// Bytes that an answer may have: no more records are made than may fit.
-    pub(crate) room: usize,
-    /// Which of many endpoints comes first; any number. Spreads clients that take the first address.
-    pub(crate) turn: u64,
-}
 
 /// The answer to one question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,15 +89,6 @@ fn outcome(lookup: &mut Lookup<'_>, name: Name, foreign: &[Name]) -> Outcome {
         }
         asked = target;
     }
-}
-
-/// The SOA record of the tenant's zone, for the authority section of negative answers.
-pub(crate) fn soa(zone: &Zone) -> Option<Record> {
-    let domain = &zone.origin().domain;
-    let server = below(&["ns", "dns"], domain)?;
-    let mailbox = below(&["hostmaster"], domain)?;
-    let soa = SOA::new(server, mailbox, zone.serial(), 7200, 1800, 86_400, TTL);
-    Some(record(domain, RData::SOA(soa)))
 }
 
 fn finish(step: Step, mut chain: Vec<Record>) -> Outcome {

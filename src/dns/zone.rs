@@ -4,7 +4,10 @@
 //! immutable pieces, so no lock is held while an answer is made; an event costs what it changes; and all of it takes at
 //! most [`Bounds::weight`] bytes, whatever the tenant writes. Knows no sockets and no other tenant.
 
+mod bounds;
 mod content;
+mod entry;
+mod key;
 mod object;
 
 use std::net::IpAddr;
@@ -14,8 +17,10 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use hickory_proto::rr::Name;
 use parking_lot::RwLock;
 
+pub(crate) use bounds::{Bounds, Kind, Put, Unnamed};
 use content::Content;
-pub(crate) use content::Key;
+pub(crate) use entry::Entry;
+pub(crate) use key::Key;
 pub(crate) use object::{Endpoint, Port, Ports, Service, Slice, Target};
 
 /// Where the tenant's cluster network begins; fixed for the life of a zone.
@@ -27,62 +32,6 @@ pub(crate) struct Origin {
     pub(crate) api: IpAddr,
     /// Address of the tenant's DNS: `ns.dns.{domain}`.
     pub(crate) dns: IpAddr,
-}
-
-/// How much one tenant may have named.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Bytes of all objects together, about.
-    pub(crate) weight: usize,
-    /// EndpointSlices of one Service.
-    pub(crate) slices: usize,
-    /// Endpoints of one Service, which a question may have to look at.
-    pub(crate) endpoints: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            // Ten thousand Services, Kubernetes' own threshold for a whole cluster, take 12 MiB with a slice of two
-            // endpoints each. Sixty tenants at this bound would be needed to fill a replica of 1 GiB.
-            weight: 16 << 20,
-            // A controller fills slices with 100 endpoints each.
-            slices: 256,
-            // Twice what an answer of 64 KiB can hold, and both families of the 5000 pods of the largest Services.
-            endpoints: 10_000,
-        }
-    }
-}
-
-/// A kind of object that the zone keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Services.
-    Services = 0,
-    /// EndpointSlices.
-    Slices = 1,
-}
-
-/// Whether an object is in the zone now.
-pub(crate) type Put = Result<(), Refusal>;
-
-/// Why an object has no name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The tenant has as much as it may.
-    ZoneFull,
-    /// Its Service has as many slices or endpoints as it may.
-    ServiceFull,
-}
-
-/// What is known below one Service's name. Immutable once it is handed out.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Entry {
-    service: Option<Arc<Service>>,
-    /// In the order of their names, so that answers do not depend on the order of events.
-    slices: Vec<(Key, Arc<Slice>)>,
-    /// Of all slices, shown or not.
-    endpoints: usize,
 }
 
 /// Everything known of one tenant.
@@ -218,101 +167,6 @@ impl Zone {
             tracing::warn!(%tenant, %namespace, %name, bytes = self.weight(), "{why}; this is said once");
         }
     }
-}
-
-/// What a tenant wrote and has no name in its DNS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unnamed {
-    /// Ports or endpoints of one object beyond their bound.
-    Parts = 0,
-    /// A name that DNS cannot have.
-    Name = 1,
-    /// An object that cannot be read.
-    Unreadable = 2,
-    /// Objects beyond the bound of the zone.
-    Zone = 3,
-    /// Slices and endpoints beyond the bound of their Service.
-    Service = 4,
-}
-
-impl Unnamed {
-    fn why(self) -> &'static str {
-        match self {
-            Self::Parts => "an object has more ports or endpoints than DNS names: those beyond the bound have no name",
-            Self::Name => "an object has a name, or names a host or a port, that no DNS name can be made of",
-            Self::Unreadable => "an object cannot be read and has no name in DNS",
-            Self::Zone => "the tenant has more objects than DNS names: this one and others have no name",
-            Self::Service => {
-                "a Service has more endpoints or slices than DNS names: those beyond the bound have no name"
-            }
-        }
-    }
-}
-
-impl From<Refusal> for Unnamed {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::ZoneFull => Self::Zone,
-            Refusal::ServiceFull => Self::Service,
-        }
-    }
-}
-
-impl Entry {
-    /// The Service itself; none while only its slices are known.
-    pub(crate) fn service(&self) -> Option<&Service> {
-        self.service.as_deref()
-    }
-
-    /// How many endpoints there are to look at.
-    pub(crate) fn endpoints(&self) -> usize {
-        self.endpoints
-    }
-
-    /// The endpoints that are shown, each with its slice; begins at the `turn`-th and goes round.
-    pub(crate) fn shown(&self, turn: u64) -> impl Iterator<Item = (&Endpoint, &Slice)> {
-        let mut start = usize::try_from(turn % self.endpoints.max(1) as u64).unwrap_or_default();
-        let mut first = 0;
-        while let Some((_, slice)) = self.slices.get(first).filter(|(_, s)| s.endpoints.len() <= start) {
-            start -= slice.endpoints.len();
-            first += 1;
-        }
-        let (before, after) = self.slices.split_at(first);
-        let (begun, whole) = after.split_at(after.len().min(1));
-        let all = self.service().is_some_and(|s| s.publish_not_ready);
-        let there = begun.iter().flat_map(move |(_, slice)| part(slice, start, usize::MAX));
-        let whole = whole.iter().chain(before).flat_map(|(_, slice)| part(slice, 0, usize::MAX));
-        let rest = begun.iter().flat_map(move |(_, slice)| part(slice, 0, start));
-        there.chain(whole).chain(rest).filter(move |(endpoint, _)| endpoint.ready || all)
-    }
-
-    /// Ports of the slices that have an endpoint to show.
-    pub(crate) fn shown_ports(&self) -> impl Iterator<Item = &Ports> {
-        let all = self.service().is_some_and(|s| s.publish_not_ready);
-        let shown = move |slice: &&Slice| slice.endpoints.iter().any(|e| e.ready || all);
-        self.slices.iter().map(|(_, slice)| &**slice).filter(shown).map(|slice| &slice.ports)
-    }
-
-    fn put(&mut self, key: Key, slice: Arc<Slice>) {
-        self.endpoints += slice.endpoints.len();
-        let at = self.slices.binary_search_by(|(k, _)| k.cmp(&key)).unwrap_or_else(|at| at);
-        self.slices.insert(at, (key, slice));
-    }
-
-    fn remove(&mut self, key: &Key) {
-        if let Ok(at) = self.slices.binary_search_by(|(k, _)| k.cmp(key)) {
-            let (_, slice) = self.slices.remove(at);
-            self.endpoints -= slice.endpoints.len();
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.service.is_none() && self.slices.is_empty()
-    }
-}
-
-fn part(slice: &Slice, skip: usize, take: usize) -> impl Iterator<Item = (&Endpoint, &Slice)> {
-    slice.endpoints.iter().skip(skip).take(take).map(move |endpoint| (endpoint, slice))
 }
 
 #[cfg(test)]

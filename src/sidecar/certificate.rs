@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::Settings;
 use super::host::Surroundings;
+use super::settings::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::tls::certificates::{self, Leaf, Pair, Usage};
 

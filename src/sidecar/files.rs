@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Files, missing};
+use super::settings::{Files, missing};
 use crate::error::{Result, Side};
 use crate::kubernetes::kubeconfig::{self, Files as Named};
 use crate::tls;

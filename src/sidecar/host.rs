@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{Settings, missing};
+use super::settings::{Settings, missing};
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::resources::{CONFIG_MAPS, PODS, SERVICES, STATEFUL_SETS};
 use crate::kubernetes::{ApiClient, ListOptions};

@@ -8,9 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Settings;
 use super::files::Material;
 use super::host::Surroundings;
+use super::settings::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::ApiClient;
 use crate::kubernetes::kubeconfig::issue::{self, Way};

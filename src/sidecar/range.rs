@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::kubernetes::resources::{SERVICE_CIDRS, SERVICES};
 use crate::kubernetes::rights::Access;
 use crate::kubernetes::{ApiClient, ListOptions, service_range};
-use crate::sidecar::{Parts, State};
+use crate::sidecar::state::State;
 use crate::tenant::Tenant;
 
 /// Done once for each generation of the tenant that answers.
@@ -16,10 +16,18 @@ pub(super) struct Check {
     done: bool,
 }
 
+/// Whom the host is asked as, and where.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub(super) host: &'a ApiClient,
+    pub(super) access: &'a Access,
+    pub(super) namespace: &'a str,
+}
+
 impl Check {
     /// Says what is wrong in the notes; a server that does not answer yet is asked again in a later round.
-    pub(super) async fn run(&mut self, parts: &Parts, tenant: &Tenant) {
-        self.compare(&parts.host, &parts.access, &parts.settings.namespace, tenant, &parts.state).await;
+    pub(super) async fn run(&mut self, asking: &Asking<'_>, tenant: &Tenant, state: &State) {
+        self.compare(asking, tenant, state).await;
         self.done = self.compared == Some(tenant.generation);
     }
 
@@ -28,12 +36,12 @@ impl Check {
         self.done
     }
 
-    async fn compare(&mut self, host: &ApiClient, access: &Access, namespace: &str, tenant: &Tenant, state: &State) {
+    async fn compare(&mut self, asking: &Asking<'_>, tenant: &Tenant, state: &State) {
         if self.compared == Some(tenant.generation) {
             return;
         }
         if self.range.is_none() {
-            match host_range(host, access, namespace).await {
+            match host_range(asking).await {
                 Ok(range) => self.range = Some(range),
                 Err(error) => {
                     tracing::debug!(%error, "the host's service range is not known");
@@ -73,7 +81,8 @@ impl Check {
 }
 
 /// As an object where that may be read, else by dry runs.
-async fn host_range(host: &ApiClient, access: &Access, namespace: &str) -> Result<String> {
+async fn host_range(asking: &Asking<'_>) -> Result<String> {
+    let Asking { host, access, namespace } = *asking;
     if access.read(&SERVICE_CIDRS) {
         let (ranges, _) = host.list(&SERVICE_CIDRS, None, &ListOptions::default()).await?;
         let own = ranges.iter().find(|range| range["metadata"]["name"] == "kubernetes");

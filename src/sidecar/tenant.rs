@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use super::Settings;
 use super::files::Material;
 use super::host::Surroundings;
+use super::settings::Settings;
 use crate::crd::OnLoss;
 use crate::error::Result;
 use crate::kubernetes::ApiClient;

@@ -7,14 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hickory_proto::rr::rdata::{NS, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
+use crate::dns::resolve::asked::Asked;
+use crate::dns::resolve::record::{address_data, below, dashed, endpoint_label, least, record, soa};
 use crate::dns::resolve::services::ServiceAnswer;
-use crate::dns::resolve::{Asked, TTL, soa};
 use crate::dns::zone::{Endpoint, Entry, Port, Ports, Service, Target, Zone};
 
 /// Version of the specification, served as `dns-version.{domain}`.
 const SPECIFICATION: &str = "1.1.0";
-/// Type, class, TTL and length of a record, and a compressed name before them.
-const RECORD: usize = 12;
 /// Passing an endpoint by is this many times cheaper than making a record.
 const PASSED_PER_WORK: usize = 32;
 /// Seeing whether an address is in the answer already is this many times cheaper.
@@ -272,44 +271,4 @@ fn address_of_label(label: &str) -> Option<IpAddr> {
     let mapped = label.strip_prefix("--ffff-").and_then(|v4| v4.replace('-', ".").parse::<Ipv4Addr>().ok());
     let address = mapped.map(|v4| IpAddr::V6(v4.to_ipv6_mapped())).or_else(|| undash(label))?;
     (dashed(address) == label).then_some(address)
-}
-
-fn dashed(address: IpAddr) -> String {
-    address.to_string().replace(['.', ':'], "-")
-}
-
-/// The label that stands for an endpoint: its hostname, else its address with dashes.
-pub(super) fn endpoint_label(endpoint: &Endpoint) -> String {
-    endpoint.hostname.as_ref().map_or_else(|| dashed(endpoint.address), |hostname| hostname.to_string())
-}
-
-pub(super) fn address_data(ip: IpAddr) -> RData {
-    match ip {
-        IpAddr::V4(v4) => RData::A(v4.into()),
-        IpAddr::V6(v6) => RData::AAAA(v6.into()),
-    }
-}
-
-/// One of our records.
-pub(super) fn record(name: &Name, data: RData) -> Record {
-    Record::from_rdata(name.clone(), TTL, data)
-}
-
-/// `{labels}.{domain}`, or nothing when a label of the tenant's objects is no DNS label.
-pub(super) fn below(labels: &[&str], domain: &Name) -> Option<Name> {
-    let name = Name::from_labels(labels.iter().map(|l| l.as_bytes())).ok()?;
-    name.append_domain(domain).ok()
-}
-
-/// The least that a record takes of a message.
-pub(super) fn least(data: &RData) -> usize {
-    let data = match data {
-        RData::A(_) => 4,
-        RData::AAAA(_) => 16,
-        // A target is never compressed (RFC 2782).
-        RData::SRV(srv) => 6 + srv.target.len(),
-        // A label of one byte, and a pointer.
-        _ => 2,
-    };
-    RECORD + data
 }

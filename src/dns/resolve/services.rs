@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use hickory_proto::rr::rdata::SRV;
 use hickory_proto::rr::{Name, RData, Record};
 
-use crate::dns::resolve::lookup::{address_data, least, record};
+use crate::dns::resolve::record::{address_data, least, record};
 use crate::dns::zone::{Endpoint, Port, Ports, Slice};
 
 /// Pairs of endpoint and port that are looked at for one answer, those already in it included.

@@ -4,7 +4,7 @@ use proptest::collection;
 use proptest::prelude::{any, prop_compose};
 use proptest::sample::select;
 
-use super::lookup::address_data;
+use super::record::{TTL, address_data};
 use super::*;
 use crate::dns::testing::{
     empty_zone, endpoint, hostile_slice, ip, list_services, list_slices, name, port, service, slice,

@@ -1,42 +1,17 @@
 //! The maps behind a zone, and their accounts: every object is in here once, found by name and by address, and counted
 //! when it comes and when it goes.
 
-use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::bounds::{Bounds, Kind, Put, Refusal};
+use super::entry::Entry;
+use super::key::Key;
 use super::object::{Endpoint, Service, Slice, Target};
-use super::{Bounds, Entry, Kind, Put, Refusal};
 
 /// Maps' slots, headers of shared pointers and the rest that every object costs, whatever it holds.
 const OBJECT: usize = 256;
-
-/// `namespace/name` of an object. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Key(Arc<str>);
-
-impl Key {
-    /// The key of a name. Neither part holds a slash in Kubernetes; what does is its tenant's own confusion.
-    pub(crate) fn new(namespace: &str, name: &str) -> Self {
-        Self(format!("{namespace}/{name}").into())
-    }
-
-    /// Namespace and name.
-    pub(crate) fn parts(&self) -> (&str, &str) {
-        self.0.split_once('/').unwrap_or((&self.0, ""))
-    }
-
-    fn first() -> Self {
-        Self("".into())
-    }
-}
-
-impl Borrow<str> for Key {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
 
 #[derive(Debug)]
 struct Kept {
@@ -245,5 +220,5 @@ impl Content {
 }
 
 fn weigh(key: &Key, object: usize) -> usize {
-    OBJECT + 2 * key.0.len() + object
+    OBJECT + 2 * key.bytes() + object
 }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::bounds::Refusal;
 use super::*;
 use crate::dns::testing::{empty_zone, endpoint, hostile_slice, ip, list_services, list_slices, port, service, slice};
 
