@@ -52,6 +52,7 @@ use crate::operator::rollout::Rollout;
 use crate::operator::schedule::Schedule;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
+use crate::runtime::task;
 use crate::tenant::follow::{self, Change};
 
 pub use backends::{Asked, Backends};
@@ -60,6 +61,8 @@ pub use backends::{Asked, Backends};
 const WORKERS: usize = 8;
 /// Longest round over one cluster; a hanging call must not hold a worker for ever.
 const LONGEST_ROUND: Duration = Duration::from_secs(60);
+/// Until the next round after one that was given up.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 /// How often Services of vanished tenants are looked for, beside once after each deletion.
 const COLLECT: Duration = Duration::from_secs(300);
 
@@ -256,10 +259,12 @@ impl Operator {
             };
             let context = Arc::clone(&self.context);
             rounds.push(Box::pin(async move {
-                let round = reconcile::reconcile(&context, &cluster, attempt);
-                let outcome = tokio::time::timeout(LONGEST_ROUND, round).await.unwrap_or_else(|_| {
-                    tracing::warn!(tenant = %cluster.id, "a round took too long and was given up");
-                    Outcome { pause: Duration::from_secs(10), status: None }
+                let round = task::caught(reconcile::reconcile(&context, &cluster, attempt).map(Ok));
+                let late = |_| Err(Error::own(Kind::Timeout, "it took too long"));
+                let outcome = tokio::time::timeout(LONGEST_ROUND, round).await.unwrap_or_else(late);
+                let outcome = outcome.unwrap_or_else(|error| {
+                    tracing::warn!(tenant = %cluster.id, %error, "a round was given up");
+                    Outcome { pause: GIVEN_UP, status: None }
                 });
                 (cluster.id, cluster.uid, outcome)
             }));
@@ -279,9 +284,11 @@ impl Operator {
                 if let Err(error) = listener::ensure(&context).await {
                     tracing::warn!(%error, "the shared listener's certificate cannot be checked");
                 }
+                Ok(())
             };
-            if tokio::time::timeout(LONGEST_ROUND, work).await.is_err() {
-                tracing::warn!("collecting took too long and was given up");
+            let late = |_| Err(Error::own(Kind::Timeout, "it took too long"));
+            if let Err(error) = tokio::time::timeout(LONGEST_ROUND, task::caught(work)).await.unwrap_or_else(late) {
+                tracing::warn!(%error, "collecting was given up");
             }
         })
     }

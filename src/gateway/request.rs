@@ -19,12 +19,14 @@ use super::{entry, forward, review, upgrade};
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::api::{self, RequestInfo};
 use crate::gateway::identity;
+use crate::runtime::task;
 
-/// Answers one request, whatever happens, and accounts for it.
+/// Answers one request, whatever happens, and accounts for it. A panic is answered too, so that nothing else on the
+/// connection, of another tenant perhaps, ends with it.
 pub(super) async fn serve(connection: &Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
     let record = Record::new(connection, request.method().as_str(), request.uri().path());
     let is_upgrade = request.headers().contains_key(header::UPGRADE);
-    let outcome = phases(connection, &record, request).await;
+    let outcome = task::caught(phases(connection, &record, request)).await;
     let mut must_close = false;
     let mut response = outcome.unwrap_or_else(|error| {
         report(&error);

@@ -11,16 +11,15 @@ mod lock;
 mod record;
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::{self, Drain};
+use crate::runtime::task;
 
 pub use lock::{Lock, Owners};
 pub use record::{Candidate, Record, Timing};
@@ -82,9 +81,7 @@ impl Election {
     {
         let (trigger, inner) = drain::channel();
         // A panic of the work must not end the standing for the Lease.
-        let panicked = |_| Err(Error::own(Kind::Internal, "it panicked"));
-        let guarded = AssertUnwindSafe(work(inner)).catch_unwind();
-        let mut running = std::pin::pin!(guarded.map(|ended| ended.unwrap_or_else(panicked)));
+        let mut running = std::pin::pin!(task::caught(async { work(inner).await }));
         let grace = tokio::select! {
             outcome = &mut running => {
                 if let Err(error) = outcome {

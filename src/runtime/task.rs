@@ -69,6 +69,12 @@ where
     Task { name, handle: Some(tokio::spawn(future)) }
 }
 
+/// A panic of `work` as an error of ours, so that it ends nothing but this work. What it said is in the log.
+pub async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let panicked = |_| Err(Error::own(Kind::Internal, "it panicked"));
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)
+}
+
 /// Runs `work` again and again until it returns `Ok(())` or the drain begins; a panic is a failure like any other. Waits
 /// between failures as [`Pauses`] says, beginning with `backoff`.
 pub async fn supervise<F, Fut>(name: &'static str, clock: Clock, mut drain: Drain, backoff: Duration, mut work: F)
@@ -80,14 +86,10 @@ where
     loop {
         pauses.run_begins();
         let outcome = tokio::select! {
-            outcome = AssertUnwindSafe(work()).catch_unwind() => outcome,
+            outcome = caught(work()) => outcome,
             _ = drain.signaled() => return,
         };
-        let error = match outcome {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error,
-            Err(_) => Error::own(Kind::Internal, "it panicked"),
-        };
+        let Err(error) = outcome else { return };
         let wait = pauses.run_ended();
         tracing::warn!(task = name, %error, retry_in = ?wait, "task failed");
         tokio::select! {

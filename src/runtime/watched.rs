@@ -5,12 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::FutureExt;
 use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
@@ -117,11 +115,10 @@ impl Duty {
     /// One run. An end before the process (or what `drain` is of) leaves is a failure, and so is a panic.
     pub async fn run(&self, drain: &Drain, work: impl Future<Output = Result<()>>) -> Result<()> {
         self.change(false, |_| ());
-        let outcome = match AssertUnwindSafe(work).catch_unwind().await {
-            Ok(Ok(())) if !drain.is_leaving() => Err(Error::own(Kind::Internal, "it ended")),
-            Ok(outcome) => outcome,
-            Err(_) => Err(Error::own(Kind::Internal, "it panicked")),
-        };
+        let mut outcome = task::caught(work).await;
+        if outcome.is_ok() && !drain.is_leaving() {
+            outcome = Err(Error::own(Kind::Internal, "it ended"));
+        }
         if let Err(error) = &outcome {
             self.change(true, |known| {
                 known.failures += 1;

@@ -10,13 +10,12 @@ mod build;
 mod parts;
 
 use std::collections::{HashMap, HashSet};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -27,6 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::names::TenantId;
 use crate::names::claims::Claims;
 use crate::runtime::drain::Drain;
+use crate::runtime::task;
 use crate::tenant::Tenant;
 
 /// How often Secrets of known tenants are read again.
@@ -285,11 +285,8 @@ impl Source {
 }
 
 async fn build(parts: Parts, id: TenantId, cluster: Arc<VirtualCluster>) -> Built {
-    let work = AssertUnwindSafe(build::tenant(&parts, &id, &cluster)).catch_unwind();
-    let outcome = match tokio::time::timeout(BUILD_DEADLINE, work).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => Err(Error::own(Kind::Internal, "building it panicked")),
-        Err(_) => Err(Error::host(Kind::Timeout, "its Secrets cannot be read in time")),
-    };
+    let work = task::caught(build::tenant(&parts, &id, &cluster));
+    let late = |_| Err(Error::host(Kind::Timeout, "its Secrets cannot be read in time"));
+    let outcome = tokio::time::timeout(BUILD_DEADLINE, work).await.unwrap_or_else(late);
     Built { id, cluster, outcome }
 }

@@ -83,6 +83,8 @@ struct Orders {
     repeats: bool,
     /// Single objects of these namespaces are not answered.
     hanging: BTreeSet<String>,
+    /// Who asks for single objects of these namespaces panics.
+    panicking: BTreeSet<String>,
     /// So many objects to a page, whatever is asked for.
     page: Option<usize>,
     /// Namespaces (VirtualClusters aside) and kinds where nothing is allowed.
@@ -273,7 +275,12 @@ impl Inner {
 
     /// It answers again.
     pub fn heal(&self, namespace: &str) {
-        self.order(|orders| orders.hanging.remove(namespace));
+        self.order(|orders| orders.hanging.remove(namespace) | orders.panicking.remove(namespace));
+    }
+
+    /// Whoever asks for single objects there panics.
+    pub fn panic_over(&self, namespace: &str) {
+        self.order(|orders| orders.panicking.insert(namespace.to_owned()));
     }
 
     /// No rights in a namespace, VirtualClusters aside, or on a kind.
@@ -309,7 +316,10 @@ impl Inner {
     /// Until its namespace answers.
     async fn hanging(&self, namespace: Option<&str>) {
         let mut moved = self.moved.subscribe();
-        while self.state.lock().orders.hanging.contains(namespace.unwrap_or_default()) {
+        let namespace = namespace.unwrap_or_default();
+        let panics = self.state.lock().orders.panicking.contains(namespace);
+        assert!(!panics, "as the test wants it");
+        while self.state.lock().orders.hanging.contains(namespace) {
             let _ = moved.changed().await;
         }
     }

@@ -62,3 +62,20 @@ async fn a_server_that_ends_watches_at_once_is_not_asked_without_end() {
     let lists = world.host.0.lists().into_iter().filter(|(plural, _)| plural == "virtualclusters").count();
     assert!((2..40).contains(&lists), "{lists} lists in five minutes");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_over_one_cluster_is_noticed_by_no_other() {
+    let world = World::new();
+    add(&world, "broken", "2026-01-01T00:00:00Z", &[]);
+    world.add("team-b", "well", json!({}));
+    world.host.0.panic_over("team-a");
+    let (_context, running, _trigger) = start(&world);
+    pass(60).await;
+    assert!(!running.is_finished(), "nor by the operator");
+    let well = world.host.find(&VIRTUAL_CLUSTERS, "team-b", "well").expect("there");
+    assert!(well["status"]["port"].is_number(), "{well}");
+    world.host.0.heal("team-a");
+    pass(30).await;
+    let broken = world.host.find(&VIRTUAL_CLUSTERS, "team-a", "broken").expect("there");
+    assert!(broken["status"]["port"].is_number(), "{broken}");
+}
