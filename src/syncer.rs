@@ -22,6 +22,7 @@ pub mod dns_service;
 pub mod drift;
 pub mod engine;
 pub mod explain;
+pub mod guard;
 pub mod host;
 pub mod kind;
 pub mod kinds;

@@ -77,25 +77,30 @@ pub async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// Runs `work` again and again until it returns `Ok(())` or the drain begins; a panic is a failure like any other. Waits
 /// between failures as [`Pauses`] says, beginning with `backoff`.
-pub async fn supervise<F, Fut>(name: &'static str, clock: Clock, mut drain: Drain, backoff: Duration, mut work: F)
+pub async fn supervise<F, Fut>(name: &'static str, clock: Clock, mut drain: Drain, backoff: Duration, work: F)
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<()>>,
 {
-    let mut pauses = Pauses::new(clock, backoff);
+    tokio::select! {
+        () = repeat(name, &clock, backoff, work) => {}
+        _ = drain.signaled() => {}
+    }
+}
+
+/// As [`supervise`], for work that ends by itself or with its owner.
+pub async fn repeat<F, Fut>(name: &'static str, clock: &Clock, backoff: Duration, mut work: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    let mut pauses = Pauses::new(clock.clone(), backoff);
     loop {
         pauses.run_begins();
-        let outcome = tokio::select! {
-            outcome = caught(work()) => outcome,
-            _ = drain.signaled() => return,
-        };
-        let Err(error) = outcome else { return };
+        let Err(error) = caught(work()).await else { return };
         let wait = pauses.run_ended();
         tracing::warn!(task = name, %error, retry_in = ?wait, "task failed");
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            _ = drain.signaled() => return,
-        }
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -83,6 +85,8 @@ pub struct Running {
     _rights: Task,
 }
 
+/// First pause after a panic.
+const AGAIN: Duration = Duration::from_secs(1);
 /// A lost event is repaired by a fresh list; every so many drift intervals.
 const RELIST_INTERVALS: u32 = 6;
 
@@ -107,11 +111,10 @@ impl Running {
             host_swapped: watch::Sender::new(0),
         });
         engine.stats.attach(Arc::downgrade(&engine));
-        let workers = (0..engine.config.workers.max(1))
-            .map(|_| task::spawn("sync-worker", worker::run(Arc::clone(&engine))))
-            .collect();
-        let drift = task::spawn("sync-drift", drift::run(Arc::clone(&engine)));
-        let rights = task::spawn("sync-rights", follow_rights(Arc::clone(&engine)));
+        let workers =
+            (0..engine.config.workers.max(1)).map(|_| begun_anew("sync-worker", &engine, worker::run)).collect();
+        let drift = begun_anew("sync-drift", &engine, drift::run);
+        let rights = begun_anew("sync-rights", &engine, follow_rights);
         Self { engine, workers, _drift: drift, _rights: rights }
     }
 
@@ -193,22 +196,8 @@ impl Engine {
             host.attach(&self.catalog, &tenant);
         }
         self.connect_made_up(&tenant);
-        let engine = Arc::clone(self);
         let owned = Arc::clone(&tenant);
-        tenant.own(task::spawn("sync-tenant", async move {
-            store::settle(&engine, &owned).await;
-            kubernetes_service::settle(&engine, &owned).await;
-            let later = adopt::settle(&engine, &owned).await;
-            engine.start_sources(&owned);
-            tokio::join!(
-                store::follow(&engine, &owned),
-                deletions::follow(&engine, &owned),
-                recover::collect_abandoned(&engine, &owned),
-                kubernetes_service::guard(&engine, &owned),
-                dns_service::guard(&engine, &owned),
-                adopt::follow(&engine, &owned, later),
-            );
-        }));
+        tenant.own(begun_anew("sync-tenant", self, move |engine| keep(engine, Arc::clone(&owned))));
     }
 
     fn remove(&self, tenant: &Arc<TenantState>) {
@@ -290,6 +279,9 @@ impl Engine {
     }
 
     fn start_sources(self: &Arc<Self>, tenant: &Arc<TenantState>) {
+        if !tenant.begins_sources() {
+            return;
+        }
         for (kind, syncer) in self.catalog.iter().filter(|(_, syncer)| syncer.watches_virtual()) {
             let bound = Arc::clone(tenant);
             let source = Source {
@@ -418,6 +410,34 @@ impl Engine {
     }
 }
 
+/// All that is done for a tenant beside its objects, until dropped.
+async fn keep(engine: Arc<Engine>, tenant: Arc<TenantState>) {
+    store::settle(&engine, &tenant).await;
+    kubernetes_service::settle(&engine, &tenant).await;
+    let later = adopt::settle(&engine, &tenant).await;
+    engine.start_sources(&tenant);
+    tokio::join!(
+        store::follow(&engine, &tenant),
+        deletions::follow(&engine, &tenant),
+        recover::collect_abandoned(&engine, &tenant),
+        kubernetes_service::guard(&engine, &tenant),
+        dns_service::guard(&engine, &tenant),
+        adopt::follow(&engine, &tenant, later),
+    );
+}
+
+/// A task that ends when its work does, or is dropped; should it panic, the work is begun again.
+fn begun_anew<F, Fut>(name: &'static str, engine: &Arc<Engine>, work: F) -> Task
+where
+    F: Fn(Arc<Engine>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let engine = Arc::clone(engine);
+    task::spawn(name, async move {
+        task::repeat(name, &engine.clock, AGAIN, || work(Arc::clone(&engine)).map(Ok)).await;
+    })
+}
+
 /// What was left undone for want of a right is planned again when rights change.
 async fn follow_rights(engine: Arc<Engine>) {
     let mut access = engine.access.clone();
@@ -454,6 +474,12 @@ impl Feed for VirtualFeed {
 
     fn delivered(&self, version: u64) {
         self.tenant.kind(self.kind).objects.write().delivered(version);
+    }
+
+    fn known(&self, key: &ObjectKey) -> Option<Incoming> {
+        let entry = self.tenant.kind(self.kind).objects.read().get(key)?.clone();
+        let value = entry.object();
+        Some(Incoming { key: key.clone(), entry, value })
     }
 
     fn replaced(&self, list: Vec<Incoming>, version: u64) {
@@ -496,6 +522,12 @@ impl Feed for HostFeed {
 
     fn delivered(&self, version: u64) {
         self.store.objects.write().delivered(version);
+    }
+
+    fn known(&self, key: &ObjectKey) -> Option<Incoming> {
+        let entry = self.store.objects.read().get(&key.name)?.clone();
+        let value = entry.object();
+        Some(Incoming { key: key.clone(), entry, value })
     }
 
     fn replaced(&self, list: Vec<Incoming>, version: u64) {

@@ -2,6 +2,7 @@
 //!
 //! Promises: every member learns of each change of what is its own and of nothing else. Does no IO.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -11,6 +12,7 @@ use crate::names::HostNamespace;
 use crate::runtime::task::Task;
 use crate::syncer::cache::{Entry, SharedState, SourceState, Store, mark};
 use crate::syncer::catalog::Catalog;
+use crate::syncer::guard;
 use crate::syncer::kind::{Direction, ResourceSyncer};
 use crate::syncer::queue::Item;
 use crate::syncer::source::Incoming;
@@ -39,6 +41,8 @@ pub struct HostStore {
     /// Changes reach the members' indices in the order in which they reached the store.
     order: Mutex<()>,
     task: Mutex<Option<Task>>,
+    /// Objects of which a member could not say what they stand for: it is asked again with each state that comes.
+    unrouted: Mutex<BTreeSet<String>>,
 }
 
 /// Learns of every object of a place.
@@ -61,6 +65,7 @@ impl HostStore {
             witnesses: RwLock::default(),
             order: Mutex::default(),
             task: Mutex::default(),
+            unrouted: Mutex::default(),
         }
     }
 
@@ -77,7 +82,7 @@ impl HostStore {
             return;
         }
         for (name, entry) in self.objects.read().iter() {
-            witness.saw(name, Some(&entry.object()));
+            show(&**witness, name, Some(&entry.object()));
         }
         witnesses.push(Arc::clone(witness));
     }
@@ -110,7 +115,9 @@ impl HostStore {
     fn index_all(&self, catalog: &Catalog, tenant: &Arc<TenantState>) {
         let syncer = catalog.kind(self.place.kind);
         for (name, entry) in self.objects.read().iter() {
-            tenant.index_host(syncer, self.place.kind, name, Some(&entry.object()));
+            if tenant.index_host(syncer, self.place.kind, name, Some(&entry.object())).is_none() {
+                self.unrouted.lock().insert(name.clone());
+            }
         }
     }
 
@@ -129,7 +136,8 @@ impl HostStore {
             Origin::Watch => self.objects.write().observe(key.name.clone(), entry),
             Origin::Answer => self.objects.write().learn(key.name.clone(), entry),
         };
-        if differs { self.route(catalog, &key.name, Some(&value), None) } else { Vec::new() }
+        let is_new = differs || self.unrouted.lock().contains(&key.name);
+        if is_new { self.route(catalog, &key.name, Some(&value), None) } else { Vec::new() }
     }
 
     /// An object ended.
@@ -151,7 +159,11 @@ impl HostStore {
     pub fn replaced(&self, catalog: &Catalog, list: Vec<Incoming>, version: u64) -> Affected {
         let _order = self.order.lock();
         let list = list.into_iter().map(|incoming| (incoming.key.name, incoming.entry)).collect();
-        let changed = self.objects.write().replace(list, version);
+        let mut changed: BTreeMap<String, Option<Entry>> =
+            self.objects.write().replace(list, version).into_iter().collect();
+        for name in self.unrouted.lock().iter() {
+            changed.entry(name.clone()).or_default();
+        }
         let mut affected = Vec::new();
         for (name, old) in changed {
             let now = self.objects.read().get(&name).map(Entry::object);
@@ -163,13 +175,16 @@ impl HostStore {
     /// Tells every member whose object it is or was.
     fn route(&self, catalog: &Catalog, name: &str, now: Option<&Value>, last: Option<&Value>) -> Affected {
         for witness in self.witnesses.read().iter() {
-            witness.saw(name, now);
+            show(&**witness, name, now);
         }
         let kind = self.place.kind;
         let syncer = catalog.kind(kind);
         let mut affected = Vec::new();
+        let mut is_routed = true;
         for tenant in self.members.read().iter() {
-            for key in tenant.index_host(syncer, kind, name, now) {
+            let keys = tenant.index_host(syncer, kind, name, now);
+            is_routed &= keys.is_some();
+            for key in keys.unwrap_or_default() {
                 affected.push((Arc::clone(tenant), Item { kind, key }));
             }
             let pod = now.or(last).and_then(|object| tokens::pod_of(object, tenant.id.name()));
@@ -177,8 +192,19 @@ impl HostStore {
                 affected.push((Arc::clone(tenant), item));
             }
         }
+        let mut unrouted = self.unrouted.lock();
+        if is_routed {
+            unrouted.remove(name);
+        } else {
+            unrouted.insert(name.to_owned());
+        }
         affected
     }
+}
+
+/// A witness is told of every tenant's objects.
+fn show(witness: &dyn Witness, name: &str, now: Option<&Value>) {
+    guard::caught("what is made up of it", "", || name.to_owned(), || witness.saw(name, now));
 }
 
 /// Projects a host object and packs it for the store.

@@ -17,9 +17,12 @@ use crate::kubernetes::follow::{Bounds, Event, Followed, Follower};
 use crate::kubernetes::rights::Access;
 use crate::kubernetes::{ListOptions, Resource};
 use crate::runtime::clock::Clock;
+use crate::runtime::task;
 use crate::syncer::cache::{Entry, SourceState};
+use crate::syncer::guard;
 use crate::syncer::kind::ObjectKey;
 use crate::syncer::store::StoreGuard;
+use crate::syncer::tenant::key_of;
 
 /// An object on its way from the wire into a cache.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub trait Feed: Send + Sync + 'static {
     fn deleted(&self, incoming: Incoming);
     /// Everything up to here was delivered.
     fn delivered(&self, version: u64);
+    /// What is known of an object.
+    fn known(&self, key: &ObjectKey) -> Option<Incoming>;
     /// A whole list.
     fn replaced(&self, list: Vec<Incoming>, version: u64);
     /// Whether its objects are known.
@@ -88,7 +93,7 @@ pub struct Source {
 #[derive(Default)]
 struct Progress {
     /// The list under way.
-    list: Option<BTreeMap<ObjectKey, Incoming>>,
+    list: Option<BTreeMap<ObjectKey, Listed>>,
     /// Events up to here were delivered.
     version: u64,
     /// Which acceptance of a store is known.
@@ -97,13 +102,40 @@ struct Progress {
     is_off: bool,
 }
 
+/// An object of a list.
+enum Listed {
+    Read(Incoming),
+    /// It is there, and its kind cannot read it.
+    Unreadable,
+}
+
+/// An event's object.
+enum Parsed {
+    Read(Incoming),
+    /// The object as it came.
+    Unreadable(Value),
+}
+
+/// First pause after a panic.
+const AGAIN: Duration = Duration::from_secs(1);
 const FORBIDDEN_RETRY: Duration = Duration::from_secs(30);
 /// A server that restarts is away for a moment.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Source {
-    /// Runs until dropped.
-    pub async fn run(mut self) {
+    /// Runs until dropped. Should it panic, it begins with a fresh list.
+    pub async fn run(self) {
+        let clock = self.clock.clone();
+        let source = tokio::sync::Mutex::new(self);
+        let source = &source;
+        task::repeat("sync-source", &clock, AGAIN, || async move {
+            source.lock().await.follow().await;
+            Ok(())
+        })
+        .await;
+    }
+
+    async fn follow(&mut self) {
         let mut follower = Follower::new(self.plan(), self.clock.clone());
         let mut progress = Progress::default();
         let mut cluster = (self.cluster)();
@@ -172,19 +204,28 @@ impl Source {
             }
             Event::Lists => progress.list = Some(BTreeMap::new()),
             Event::Applied(bytes) => {
-                let Some(incoming) = self.parse(&bytes) else { return Ok(()) };
-                match &mut progress.list {
-                    Some(list) => {
-                        list.insert(incoming.key.clone(), incoming);
+                let Some(parsed) = self.parse(&bytes) else { return Ok(()) };
+                match (&mut progress.list, parsed) {
+                    (Some(list), Parsed::Read(incoming)) => {
+                        list.insert(incoming.key.clone(), Listed::Read(incoming));
                     }
-                    None => {
+                    (Some(list), Parsed::Unreadable(object)) => {
+                        list.insert(key_of(&object), Listed::Unreadable);
+                    }
+                    (None, Parsed::Read(incoming)) => {
                         advance(follower, progress, incoming.entry.version);
                         self.feed.applied(incoming);
                     }
+                    // What is known stays, until there is a state that can be read.
+                    (None, Parsed::Unreadable(_)) => {}
                 }
             }
             Event::Deleted(bytes) => {
-                let Some(incoming) = self.parse(&bytes) else { return Ok(()) };
+                let Some(parsed) = self.parse(&bytes) else { return Ok(()) };
+                let incoming = match parsed {
+                    Parsed::Read(incoming) => incoming,
+                    Parsed::Unreadable(object) => guard::bare(&object),
+                };
                 match &mut progress.list {
                     Some(list) => {
                         list.remove(&incoming.key);
@@ -203,7 +244,12 @@ impl Source {
                 }
                 progress.version = version.parse().unwrap_or(0);
                 progress.is_off = false;
-                self.feed.replaced(list.into_values().collect(), progress.version);
+                let list = list.into_iter().filter_map(|(key, listed)| match listed {
+                    Listed::Read(incoming) => Some(incoming),
+                    // Left out, it would be taken for gone.
+                    Listed::Unreadable => self.feed.known(&key),
+                });
+                self.feed.replaced(list.collect(), progress.version);
                 self.feed.state(SourceState::Synced);
             }
             Event::Bookmark(version) => {
@@ -243,15 +289,19 @@ impl Source {
         follower.rest(FORBIDDEN_RETRY);
     }
 
-    /// One malformed object must not end a watch.
-    fn parse(&self, bytes: &Bytes) -> Option<Incoming> {
-        match serde_json::from_slice(bytes) {
-            Ok(object) => Some(self.feed.pack(self.resource.complete(object))),
+    /// One malformed object must not end a watch, nor one that its kind panics over.
+    fn parse(&self, bytes: &Bytes) -> Option<Parsed> {
+        let object: Value = match serde_json::from_slice(bytes) {
+            Ok(object) => self.resource.complete(object),
             Err(error) => {
                 tracing::warn!(owner = %self.owner, kind = self.resource.kind, %error, "an event cannot be parsed");
-                None
+                return None;
             }
-        }
+        };
+        let again = || self.resource.complete(serde_json::from_slice(bytes).unwrap_or_default());
+        let name = || guard::name(&again());
+        let read = guard::caught("reading it", self.resource.kind, name, || self.feed.pack(object));
+        Some(read.map_or_else(|| Parsed::Unreadable(again()), Parsed::Read))
     }
 }
 

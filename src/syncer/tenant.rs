@@ -19,6 +19,7 @@ use crate::syncer::cache::{Entry, SharedState, SourceState, Store};
 use crate::syncer::catalog::Catalog;
 use crate::syncer::deletions::Deletions;
 use crate::syncer::explain::Explained;
+use crate::syncer::guard;
 use crate::syncer::host::HostStore;
 use crate::syncer::kind::{Direction, HostScope, ObjectKey, ResourceSyncer, TenantView};
 use crate::syncer::queue::{Item, TenantNumber};
@@ -68,6 +69,7 @@ pub struct TenantState {
     /// The same of its `kube-dns` Service.
     pub dns_service_changed: Notify,
     tasks: Mutex<Vec<Task>>,
+    has_sources: AtomicBool,
     ready: AtomicBool,
     announced: AtomicBool,
     failures: AtomicU32,
@@ -152,6 +154,7 @@ impl TenantState {
             heavy: Semaphore::new(1),
             dns_service_changed: Notify::new(),
             tasks: Mutex::default(),
+            has_sources: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             announced: AtomicBool::new(false),
             failures: AtomicU32::new(0),
@@ -183,6 +186,11 @@ impl TenantState {
         if !self.closed.is_cancelled() {
             tasks.push(task);
         }
+    }
+
+    /// Whether the caller is the first who begins its sources.
+    pub fn begins_sources(&self) -> bool {
+        !self.has_sources.swap(true, Ordering::AcqRel)
     }
 
     /// Ends everything of it.
@@ -238,8 +246,8 @@ impl TenantState {
 
     /// A virtual object was applied; store and references change together.
     pub fn absorb(&self, catalog: &Catalog, kind: u16, incoming: Incoming, origin: Origin) -> Touched {
-        let Incoming { key, entry, value } = incoming;
-        let to = catalog.kind(kind).references(&value).into_iter().filter_map(|r| catalog.item(r)).collect();
+        let to = references(catalog, kind, &incoming);
+        let Incoming { key, entry, .. } = incoming;
         let mut objects = self.kind(kind).objects.write();
         let differs = match origin {
             Origin::Watch => objects.observe(key.clone(), entry),
@@ -248,7 +256,10 @@ impl TenantState {
         if objects.get(&key).is_some() {
             self.kind(kind).ended.lock().remove(&key);
         }
-        let references = if differs { self.references.lock().set(&Item { kind, key }, to) } else { Vec::new() };
+        let references = match to {
+            Some(to) if differs => self.references.lock().set(&Item { kind, key }, to),
+            _ => Vec::new(),
+        };
         Touched { differs, references }
     }
 
@@ -303,9 +314,7 @@ impl TenantState {
         let list: Vec<(ObjectKey, Entry)> = list
             .into_iter()
             .map(|incoming| {
-                let references = catalog.kind(kind).references(&incoming.value);
-                let items: Vec<Item> = references.into_iter().filter_map(|r| catalog.item(r)).collect();
-                to.insert(incoming.key.clone(), items);
+                to.insert(incoming.key.clone(), references(catalog, kind, &incoming));
                 (incoming.key, incoming.entry)
             })
             .collect();
@@ -319,8 +328,10 @@ impl TenantState {
         let mut references = self.references.lock();
         let mut touched = Vec::new();
         for (key, _) in &changed {
-            let to = to.remove(key).unwrap_or_default();
-            touched.extend(references.set(&Item { kind, key: key.clone() }, to));
+            // Gone: it references nothing any more.
+            if let Some(to) = to.remove(key).unwrap_or(Some(Vec::new())) {
+                touched.extend(references.set(&Item { kind, key: key.clone() }, to));
+            }
         }
         (changed.into_iter().map(|(key, _)| key).collect(), touched)
     }
@@ -340,20 +351,29 @@ impl TenantState {
         self.references.lock().is_referenced(item)
     }
 
-    /// A host object of that name is now this (None: gone). Returns the virtual keys whose host side changed.
-    /// Called under the host store's order lock.
+    /// A host object of that name is now this (None: gone). Returns the virtual keys whose host side changed; None when
+    /// its kind cannot tell what it stands for: then what was known stays. Called under the host store's order lock.
     pub fn index_host(
         &self,
         syncer: &dyn ResourceSyncer,
         kind: u16,
         name: &str,
         object: Option<&Value>,
-    ) -> Vec<ObjectKey> {
+    ) -> Option<Vec<ObjectKey>> {
         let member = self.bound();
-        let new = object.and_then(|object| identify(syncer, object, &member.view));
-        let preferred = new.as_ref().and_then(|key| syncer.host_name(key, &member.view));
+        let identified = guard::caught(
+            "finding what it stands for",
+            syncer.resource().kind,
+            || name.to_owned(),
+            || {
+                let new = object.and_then(|object| identify(syncer, object, &member.view));
+                let preferred = new.as_ref().and_then(|key| syncer.host_name(key, &member.view));
+                (new, preferred)
+            },
+        );
         // Or the aliases would be copied for each new one.
         drop(member);
+        let (new, preferred) = identified?;
         if let Some(key) = &new
             && syncer.host_scope() == HostScope::Tenant
             && preferred.as_deref() != Some(name)
@@ -380,7 +400,7 @@ impl TenantState {
         }
         let mut touched: Vec<ObjectKey> = old.into_iter().chain(new).collect();
         touched.dedup();
-        touched
+        Some(touched)
     }
 
     /// A host object has an older name: everything that refers to it must use that one, also what is made anew.
@@ -426,6 +446,18 @@ pub fn identify(syncer: &dyn ResourceSyncer, object: &Value, view: &TenantView) 
         }
     }
     syncer.virtual_key(object, view)
+}
+
+/// What an object references; None when its kind cannot tell: what it referenced stays, or copies would be taken away.
+fn references(catalog: &Catalog, kind: u16, incoming: &Incoming) -> Option<Vec<Item>> {
+    let syncer = catalog.kind(kind);
+    let found = guard::caught(
+        "finding what it references",
+        syncer.resource().kind,
+        || guard::name(&incoming.value),
+        || syncer.references(&incoming.value),
+    );
+    Some(found?.into_iter().filter_map(|reference| catalog.item(reference)).collect())
 }
 
 /// Projects a virtual object and packs it for the store.

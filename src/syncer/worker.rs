@@ -1,8 +1,8 @@
 //! One object at a time: load both sides, let its kind plan, have the plan carried out, judge what went wrong.
 //!
 //! Promises: no plan before both lists are complete; nothing on the host is deleted on hearsay (a virtual object that
-//! the cache misses is asked for first, of the store that is known; many at once wait, see [`deletions`]); a panic in a
-//! plan costs that object a retry and nothing else; what one object and the objects of one tenant take in memory while they
+//! the cache misses is asked for first, of the store that is known; many at once wait, see [`deletions`]); a panic
+//! costs that object a retry and nothing else; what one object and the objects of one tenant take in memory while they
 //! are planned is bounded ([`bounds::WEIGHT`]).
 
 use std::panic::AssertUnwindSafe;
@@ -50,30 +50,43 @@ pub async fn run(engine: Arc<Engine>) {
             work.done(None);
             continue;
         };
-        let outcome = {
-            let step = AssertUnwindSafe(process(&engine, &tenant, work.item())).catch_unwind();
-            tokio::select! {
-                biased;
-                () = tenant.closed.cancelled() => None,
-                outcome = step => Some(outcome),
-            }
+        let step = AssertUnwindSafe(one(&engine, &tenant, &work)).catch_unwind();
+        let outcome = tokio::select! {
+            biased;
+            () = tenant.closed.cancelled() => Ok(Next::Done(None)),
+            outcome = step => outcome,
         };
-        match outcome {
-            None => work.done(None),
-            Some(Ok(Ok(again))) => {
-                tenant.count_success();
-                engine.stats.count_done(work.item().kind, work.since().elapsed());
-                work.done(again);
-            }
-            Some(Ok(Err(stop))) => conclude(&engine, &tenant, work, stop).await,
-            Some(Err(_)) => {
-                let item = work.item();
-                tracing::error!(tenant = %tenant.id, kind = engine.catalog.kind(item.kind).resource().kind,
-                    object = ?item.key, "a plan panicked");
-                engine.stats.count_error(item.kind);
-                work.retry(REFUSED_RETRY);
-            }
+        let next = outcome.unwrap_or_else(|_| {
+            let item = work.item();
+            tracing::error!(tenant = %tenant.id, kind = engine.catalog.kind(item.kind).resource().kind,
+                object = ?item.key, "the work on an object panicked; please report this");
+            engine.stats.count_error(item.kind);
+            Next::Retry(REFUSED_RETRY)
+        });
+        match next {
+            Next::Done(again) => work.done(again),
+            Next::Retry(wait) => work.retry(wait),
         }
+    }
+}
+
+/// What becomes of an object after one look at it.
+enum Next {
+    /// Looked at again after so long, if at all.
+    Done(Option<Duration>),
+    /// It failed: after so long, and longer each time.
+    Retry(Duration),
+}
+
+/// All that one look at an object may do; whatever panics in here costs that object a retry.
+async fn one(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: &Work) -> Next {
+    match process(engine, tenant, work.item()).await {
+        Ok(again) => {
+            tenant.count_success();
+            engine.stats.count_done(work.item().kind, work.since().elapsed());
+            Next::Done(again)
+        }
+        Err(stop) => conclude(engine, tenant, work, stop).await,
     }
 }
 
@@ -227,16 +240,16 @@ async fn confirm_gone(engine: &Engine, tenant: &TenantState, member: &Member, it
 }
 
 /// What a failure means: for this object, for its tenant, for its user.
-async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: Work, stop: Stop) {
+async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: &Work, stop: Stop) -> Next {
     let item = work.item().clone();
     let error = match stop {
-        Stop::Closed => return work.done(None),
-        Stop::Later(wait) => return work.retry(wait),
+        Stop::Closed => return Next::Done(None),
+        Stop::Later(wait) => return Next::Retry(wait),
         Stop::Foreign => {
             let message =
                 "an object that is not managed by this virtual cluster has the name that its copy on the host needs";
             explain(engine, tenant, &item, "SyncFailed", message).await;
-            return work.retry(FOREIGN_RETRY);
+            return Next::Retry(FOREIGN_RETRY);
         }
         Stop::Failed(error) => error,
     };
@@ -247,21 +260,21 @@ async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: Work, s
     if refused && work.failures() >= LAST_TRY && !engine.catalog.kind(item.kind).watches_virtual() {
         // What it is about is gone in the tenant: nobody misses the rest.
         give_up(engine, tenant, &item);
-        return work.done(None);
+        return Next::Done(None);
     }
     let asked = Duration::from_secs(u64::from(error.retry_after().unwrap_or(0)).min(60));
     match (error.side(), error.kind()) {
         (_, Kind::Conflict | Kind::AlreadyExists | Kind::NotFound | Kind::Gone) => {
             let refreshed = refresh(engine, tenant, &item).await;
-            work.retry(if refreshed.is_ok() { Duration::ZERO } else { Duration::from_millis(500) });
+            Next::Retry(if refreshed.is_ok() { Duration::ZERO } else { Duration::from_millis(500) })
         }
         (Side::Host, Kind::TooManyRequests) => {
             engine.queue.pause_all(asked.clamp(Duration::from_millis(200), Duration::from_secs(5)));
-            work.retry(Duration::ZERO);
+            Next::Retry(Duration::ZERO)
         }
         (Side::Backend, Kind::TooManyRequests) => {
             engine.queue.pause_tenant(tenant.number, asked.max(Duration::from_millis(500)));
-            work.retry(Duration::ZERO);
+            Next::Retry(Duration::ZERO)
         }
         (
             Side::Backend,
@@ -270,19 +283,19 @@ async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: Work, s
             let failures = tenant.count_failure();
             let pause = Duration::from_millis(250).saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
             engine.queue.pause_tenant(tenant.number, engine.clock.jitter(pause));
-            work.retry(Duration::ZERO);
+            Next::Retry(Duration::ZERO)
         }
         (Side::Host, Kind::Invalid | Kind::BadRequest | Kind::Forbidden | Kind::TooLarge | Kind::MethodNotAllowed) => {
             explain_refusal(engine, tenant, &item, &error).await;
-            work.retry(REFUSED_RETRY);
+            Next::Retry(REFUSED_RETRY)
         }
         (Side::Backend, Kind::Invalid | Kind::BadRequest | Kind::Forbidden | Kind::TooLarge) => {
             if work.failures() == 0 {
                 tracing::warn!(tenant = %tenant.id, kind, object = ?item.key, %error, "the tenant's API server refuses");
             }
-            work.retry(Duration::from_secs(5));
+            Next::Retry(Duration::from_secs(5))
         }
-        _ => work.retry(Duration::ZERO),
+        _ => Next::Retry(Duration::ZERO),
     }
 }
 

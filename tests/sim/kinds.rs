@@ -15,13 +15,21 @@ use portico::translate::identity;
 use serde_json::{Value, json};
 
 pub fn catalog() -> Catalog {
-    Catalog::new(vec![
+    Catalog::new(catalog_with(|kind| kind))
+}
+
+/// All of them, each as `change` makes it.
+pub fn catalog_with(
+    change: impl Fn(Arc<dyn ResourceSyncer>) -> Arc<dyn ResourceSyncer>,
+) -> Vec<Arc<dyn ResourceSyncer>> {
+    let kinds: Vec<Arc<dyn ResourceSyncer>> = vec![
         Arc::new(PodKind),
         Arc::new(ConfigKind),
         Arc::new(NodeKind),
         Arc::new(Plain(SERVICES, HostScope::None)),
         Arc::new(Plain(SECRETS, HostScope::Tenant)),
-    ])
+    ];
+    kinds.into_iter().map(change).collect()
 }
 
 pub fn view(namespace: &str, name: &str, uid: &str, ip: IpAddr) -> TenantView {

@@ -8,6 +8,7 @@
 mod adoption;
 mod hostile;
 mod kinds;
+mod panics;
 #[path = "../support/api_server.rs"]
 mod server;
 mod store;
@@ -54,7 +55,15 @@ const STEPS: u32 = 120;
 
 impl World {
     fn new(seed: u64) -> Self {
-        let faults = Faults::new(seed);
+        Self::with(seed, Faults::new(seed), kinds::catalog())
+    }
+
+    /// Without faults.
+    fn quiet(catalog: Catalog) -> Self {
+        Self::with(0, Faults::none(), catalog)
+    }
+
+    fn with(seed: u64, faults: Arc<Faults>, catalog: Catalog) -> Self {
         let host = Server::new("host", Side::Host, Arc::clone(&faults));
         for node in ["n1", "n2"] {
             host.put("nodes", json!({"metadata": {"name": node}, "capacity": 4}));
@@ -78,7 +87,6 @@ impl World {
                 server: Server::new(&format!("t{n}"), Side::Backend, Arc::clone(&faults)),
             })
             .collect();
-        let catalog = kinds::catalog();
         let stats = Arc::new(Stats::new(&catalog));
         let random = StdRng::seed_from_u64(seed);
         let mut world = Self { seed, random, faults, host, tenants, catalog, stats, running: None, old: None };

@@ -28,6 +28,10 @@ impl Feed for Known {
 
     fn delivered(&self, _version: u64) {}
 
+    fn known(&self, _key: &crate::syncer::kind::ObjectKey) -> Option<Incoming> {
+        None
+    }
+
     fn replaced(&self, list: Vec<Incoming>, _version: u64) {
         *self.names.lock() = list.into_iter().map(|i| i.key.name).collect();
     }

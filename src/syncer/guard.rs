@@ -1,0 +1,42 @@
+//! Panics over single objects: what one tenant wrote must not end the work for its others, nor for other tenants.
+//!
+//! Promises: who panics over an object changes nothing that is known of it; it is said, with what it was about.
+
+use std::panic::AssertUnwindSafe;
+
+use serde_json::{Value, json};
+
+use crate::syncer::cache::{Entry, text};
+use crate::syncer::source::Incoming;
+use crate::syncer::tenant::key_of;
+
+/// What `work` made of an object, or None when it panicked.
+pub fn caught<T>(
+    what: &'static str,
+    kind: &'static str,
+    name: impl FnOnce() -> String,
+    work: impl FnOnce() -> T,
+) -> Option<T> {
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(work));
+    if outcome.is_err() {
+        let object = name();
+        tracing::error!(kind, object, "{what} panicked; what is known of the object stays. Please report this");
+    }
+    outcome.ok()
+}
+
+/// The end of an object that its kind cannot read: all that matters then is which it was.
+pub fn bare(object: &Value) -> Incoming {
+    let metadata = &object["metadata"];
+    let kept = ["name", "namespace", "uid", "resourceVersion", "labels", "annotations"];
+    let kept: serde_json::Map<String, Value> =
+        kept.iter().filter_map(|field| Some(((*field).to_owned(), metadata.get(field)?.clone()))).collect();
+    let mut value = json!({"metadata": kept});
+    let entry = Entry::new(&mut value, |_| {});
+    Incoming { key: key_of(&value), entry, value }
+}
+
+/// Name of an object, for what is said of it.
+pub fn name(object: &Value) -> String {
+    format!("{}/{}", text(object, "namespace"), text(object, "name"))
+}
