@@ -27,13 +27,14 @@ pub mod host;
 pub mod kind;
 pub mod kinds;
 pub mod kubernetes_service;
-pub mod made_up;
+
 pub mod queue;
 pub mod recover;
 pub mod references;
 pub mod source;
 pub mod stats;
 pub mod store;
+pub mod synthetic;
 pub mod tenant;
 pub mod tokens;
 pub mod view;
@@ -41,8 +42,8 @@ pub mod worker;
 
 pub use catalog::Catalog;
 pub use engine::{Running, Settings};
-pub use made_up::OwnPlace;
 pub use stats::{Snapshot, Stats};
+pub use synthetic::OwnPlace;
 pub use tenant::Member;
 
 /// What the syncer is made of.

@@ -25,10 +25,10 @@ use crate::syncer::cache::SourceState;
 use crate::syncer::catalog::Catalog;
 use crate::syncer::host::{Affected, HostStore, Place, Witness, pack_host};
 use crate::syncer::kind::{HostScope, ObjectKey};
-use crate::syncer::made_up::{MadeUp, OwnPlace};
 use crate::syncer::queue::{Item, Queue, TenantNumber, Urgency};
 use crate::syncer::source::{Feed, Incoming, Source, StandIn};
 use crate::syncer::stats::{Snapshot, Stats};
+use crate::syncer::synthetic::{OwnPlace, Synthetic};
 use crate::syncer::tenant::{Member, Origin, TenantState, Touched, pack_virtual};
 use crate::syncer::{adopt, deletions, dns_service, drift, kubernetes_service, recover, store, worker};
 use crate::translate::service;
@@ -68,12 +68,18 @@ pub struct Engine {
     own_place: OwnPlace,
     /// What is to be looked at.
     pub queue: Arc<Queue>,
-    made_up: Mutex<Vec<Arc<MadeUp>>>,
     tenants: RwLock<BTreeMap<TenantNumber, Arc<TenantState>>>,
-    places: Mutex<BTreeMap<Place, Arc<HostStore>>>,
+    places: Mutex<BTreeMap<Place, Watched>>,
     numbers: AtomicU64,
     /// The host's client is never swapped; sources want a receiver all the same.
     host_swapped: watch::Sender<u64>,
+}
+
+/// A place on the host that is watched.
+struct Watched {
+    store: Arc<HostStore>,
+    /// What stands in for it while it may not be read.
+    synthetic: Option<Arc<Synthetic>>,
 }
 
 /// A running engine; dropped, it stops at once.
@@ -104,7 +110,6 @@ impl Running {
             access,
             own_place,
             queue,
-            made_up: Mutex::default(),
             tenants: RwLock::default(),
             places: Mutex::default(),
             numbers: AtomicU64::new(1),
@@ -195,7 +200,7 @@ impl Engine {
         for host in tenant.kinds.iter().filter_map(|k| k.host.as_ref()) {
             host.attach(&self.catalog, &tenant);
         }
-        self.connect_made_up(&tenant);
+        self.show_to_synthetic(&tenant);
         let owned = Arc::clone(&tenant);
         tenant.own(begun_anew("sync-tenant", self, move |engine| keep(engine, Arc::clone(&owned))));
     }
@@ -226,12 +231,10 @@ impl Engine {
 
     fn place(self: &Arc<Self>, place: Place) -> Arc<HostStore> {
         let mut places = self.places.lock();
-        if let Some(store) = places.get(&place) {
-            return Arc::clone(store);
+        if let Some(watched) = places.get(&place) {
+            return Arc::clone(&watched.store);
         }
         let store = Arc::new(HostStore::new(place.clone()));
-        places.insert(place.clone(), Arc::clone(&store));
-        drop(places);
         let syncer = self.catalog.kind(place.kind);
         let mut options = ListOptions::default();
         if syncer.host_scope() == HostScope::Tenant {
@@ -240,7 +243,11 @@ impl Engine {
         let owner = place.namespace.as_ref().map_or_else(|| "host".to_owned(), |n| format!("host namespace {n}"));
         let host = Arc::clone(&self.host);
         let feed: Arc<dyn Feed> = Arc::new(HostFeed { engine: Arc::clone(self), store: Arc::clone(&store) });
-        let stand_in = self.make_up(&syncer.resource(), &feed);
+        // Where rights may be missing, kinds of the host's own scope can be made up.
+        let synthetic = self.access.is_limited().then(|| Synthetic::new(&syncer.resource(), &feed, &self.own_place));
+        let synthetic = synthetic.flatten().map(Arc::new);
+        places.insert(place.clone(), Watched { store: Arc::clone(&store), synthetic: synthetic.clone() });
+        drop(places);
         let source = Source {
             resource: syncer.resource(),
             namespace: place.namespace.map(|n| n.to_string()),
@@ -249,7 +256,7 @@ impl Engine {
             cluster: Box::new(move || Arc::clone(&host)),
             swapped: self.host_swapped.subscribe(),
             access: self.access.clone(),
-            stand_in,
+            stand_in: synthetic.map(|synthetic| synthetic as Arc<dyn StandIn>),
             store: None,
             clock: self.clock.clone(),
             relist_after: self.config.drift_interval.0 * RELIST_INTERVALS,
@@ -259,21 +266,12 @@ impl Engine {
         store
     }
 
-    /// What stands in for a kind of the host's own scope where rights may be missing.
-    fn make_up(&self, resource: &Resource, feed: &Arc<dyn Feed>) -> Option<Arc<dyn StandIn>> {
-        if !self.access.is_limited() {
-            return None;
-        }
-        let made_up = Arc::new(MadeUp::new(resource, Arc::clone(feed), &self.own_place)?);
-        self.made_up.lock().push(Arc::clone(&made_up));
-        Some(made_up)
-    }
-
-    fn connect_made_up(&self, tenant: &TenantState) {
-        for made_up in self.made_up.lock().iter() {
-            let from = self.catalog.index(made_up.made_from()).and_then(|kind| tenant.kind(kind).host.as_ref());
+    fn show_to_synthetic(&self, tenant: &TenantState) {
+        let synthetic: Vec<Arc<Synthetic>> = self.places.lock().values().filter_map(|w| w.synthetic.clone()).collect();
+        for synthetic in synthetic {
+            let from = self.catalog.index(synthetic.made_from()).and_then(|kind| tenant.kind(kind).host.as_ref());
             if let Some(store) = from {
-                store.show_to(&(Arc::clone(made_up) as Arc<dyn Witness>));
+                store.show_to(&(synthetic as Arc<dyn Witness>));
             }
         }
     }
@@ -401,7 +399,7 @@ impl Engine {
         let tenants = self.tenants();
         snapshot.tenants = tenants.len();
         snapshot.starting = tenants.iter().filter(|t| !t.is_ready()).map(|t| t.id.to_string()).collect();
-        for (place, store) in self.places.lock().iter() {
+        for (place, Watched { store, .. }) in self.places.lock().iter() {
             if store.state.get() == SourceState::Off {
                 let namespace = place.namespace.as_ref().map(ToString::to_string).unwrap_or_default();
                 snapshot.off.push((self.catalog.kind(place.kind).resource().kind, namespace));

@@ -8,6 +8,7 @@
 mod adoption;
 mod hostile;
 mod kinds;
+mod life;
 mod panics;
 #[path = "../support/api_server.rs"]
 mod server;
@@ -105,6 +106,12 @@ impl World {
     }
 
     fn start(&mut self) {
+        self.restart_as(portico::kubernetes::rights::Access::granted());
+    }
+
+    /// Begins the syncer anew, with these rights on the host.
+    fn restart_as(&mut self, access: portico::kubernetes::rights::Access) {
+        self.running = None;
         let config =
             SyncerConfig { workers: 8, workers_per_tenant: 4, drift_interval: Span(DRIFT), ..SyncerConfig::default() };
         let running = Running::start(Settings {
@@ -113,7 +120,7 @@ impl World {
             host: Arc::new(self.host.clone()),
             clock: Clock::seeded("2026-01-01T00:00:00Z".parse().unwrap(), self.random.random()),
             stats: Arc::clone(&self.stats),
-            access: portico::kubernetes::rights::Access::granted(),
+            access,
             own_place: portico::syncer::OwnPlace::default(),
         });
         let members = self.tenants.iter().map(|tenant| Member {

@@ -98,7 +98,7 @@ impl ResourceSyncer for Panicking {
 }
 
 /// Creates a pod of every tenant.
-fn put(world: &World, name: &str) {
+pub(super) fn put(world: &World, name: &str) {
     for tenant in &world.tenants {
         let metadata = json!({"name": name, "namespace": "ns"});
         tenant.server.put("pods", json!({"metadata": metadata, "spec": {"config": "c1"}}));

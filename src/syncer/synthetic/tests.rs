@@ -56,7 +56,7 @@ fn names(known: &Known) -> Vec<String> {
 #[test]
 fn nodes_are_there_as_long_as_pods_are_on_them() {
     let known = Arc::new(Known::default());
-    let nodes = MadeUp::new(&NODES, Arc::clone(&known) as Arc<dyn Feed>, &own()).expect("made up");
+    let nodes = Synthetic::new(&NODES, &(Arc::clone(&known) as Arc<dyn Feed>), &own()).expect("made up");
     nodes.saw("a", Some(&pod("n1")));
     assert!(names(&known).is_empty(), "nothing before it is needed");
     nodes.begin();
@@ -81,7 +81,7 @@ fn nodes_are_there_as_long_as_pods_are_on_them() {
 #[test]
 fn nothing_is_made_up_while_the_real_ones_may_be_read() {
     let known = Arc::new(Known::default());
-    let nodes = MadeUp::new(&NODES, Arc::clone(&known) as Arc<dyn Feed>, &own()).expect("made up");
+    let nodes = Synthetic::new(&NODES, &(Arc::clone(&known) as Arc<dyn Feed>), &own()).expect("made up");
     nodes.begin();
     nodes.end();
     nodes.saw("a", Some(&pod("n1")));
@@ -113,7 +113,7 @@ fn volumes_come_from_bound_claims_and_name_them() {
     pending["status"]["phase"] = json!("Pending");
     assert!(volume_of(&pending, &own()).is_none());
     for (resource, from) in [(VOLUMES, Some(CLAIMS.kind)), (STORAGE_CLASSES, None)] {
-        let made = MadeUp::new(&resource, Arc::new(Known::default()), &own());
+        let made = Synthetic::new(&resource, &(Arc::new(Known::default()) as Arc<dyn Feed>), &own());
         assert_eq!(made.map(|m| m.made_from()), from);
     }
 }

@@ -5,7 +5,7 @@
 //! selects by name works; while the real ones may be read, nothing is made up. Does no IO.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -28,11 +28,12 @@ pub struct OwnPlace {
 }
 
 /// Objects of one kind that are made up.
-pub struct MadeUp {
+pub struct Synthetic {
     made_from: &'static str,
     derive: fn(&Value, &OwnPlace) -> Option<Value>,
     own_place: OwnPlace,
-    feed: Arc<dyn Feed>,
+    /// Its owner is the source, which may own this.
+    feed: Weak<dyn Feed>,
     state: Mutex<State>,
 }
 
@@ -49,9 +50,9 @@ struct State {
 const CAPACITY: [(&str, &str); 4] =
     [("cpu", "16"), ("memory", "32Gi"), ("ephemeral-storage", "100Gi"), ("pods", "110")];
 
-impl MadeUp {
+impl Synthetic {
     /// None for kinds that cannot be made up.
-    pub fn new(resource: &Resource, feed: Arc<dyn Feed>, own_place: &OwnPlace) -> Option<Self> {
+    pub fn new(resource: &Resource, feed: &Arc<dyn Feed>, own_place: &OwnPlace) -> Option<Self> {
         let (made_from, derive): (_, fn(&Value, &OwnPlace) -> Option<Value>) = match resource.kind {
             "Node" => ("Pod", node_of),
             "PersistentVolume" => ("PersistentVolumeClaim", volume_of),
@@ -63,7 +64,13 @@ impl MadeUp {
             let own = node(&own_place.node, &own_place.node_ip, own_place);
             state.made.insert(own_place.node.clone(), (own, 1));
         }
-        Some(Self { made_from, derive, own_place: own_place.clone(), feed, state: Mutex::new(state) })
+        Some(Self {
+            made_from,
+            derive,
+            own_place: own_place.clone(),
+            feed: Arc::downgrade(feed),
+            state: Mutex::new(state),
+        })
     }
 
     /// Kind of object that it looks at.
@@ -79,13 +86,15 @@ impl MadeUp {
         }
         let object = object.take();
         state.made.remove(target);
-        if state.active {
-            self.feed.deleted(self.feed.pack(object));
+        if state.active
+            && let Some(feed) = self.feed.upgrade()
+        {
+            feed.deleted(feed.pack(object));
         }
     }
 }
 
-impl Witness for MadeUp {
+impl Witness for Synthetic {
     fn saw(&self, name: &str, now: Option<&Value>) {
         let derived = now.and_then(|object| (self.derive)(object, &self.own_place));
         let target = derived.as_ref().map(|object| json::name(object).to_owned());
@@ -101,8 +110,11 @@ impl Witness for MadeUp {
                 known.clone_from(&object);
             }
             state.from.insert(name.to_owned(), target.clone());
-            if differs && state.active {
-                self.feed.applied(self.feed.pack(object));
+            if differs
+                && state.active
+                && let Some(feed) = self.feed.upgrade()
+            {
+                feed.applied(feed.pack(object));
             }
         } else {
             state.from.remove(name);
@@ -113,14 +125,15 @@ impl Witness for MadeUp {
     }
 }
 
-impl StandIn for MadeUp {
+impl StandIn for Synthetic {
     fn begin(&self) {
         let mut state = self.state.lock();
         state.active = true;
-        let list = state.made.values().map(|(object, _)| self.feed.pack(object.clone())).collect();
-        self.feed.replaced(list, 0);
+        let Some(feed) = self.feed.upgrade() else { return };
+        let list = state.made.values().map(|(object, _)| feed.pack(object.clone())).collect();
+        feed.replaced(list, 0);
         drop(state);
-        self.feed.state(SourceState::Synced);
+        feed.state(SourceState::Synced);
     }
 
     fn end(&self) {

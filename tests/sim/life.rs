@@ -1,0 +1,52 @@
+//! What is left of a syncer that was stopped, and of tenants that are gone: nothing.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use portico::kubernetes::rights::{Access, Rules};
+use portico::syncer::engine::Engine;
+use portico::syncer::{Member, Running};
+use tokio::sync::watch;
+
+use super::server::Faults;
+use super::{DRIFT, World, kinds, run_paused};
+
+/// Nothing may be read, so that what can be made up is.
+fn limited() -> (watch::Sender<Arc<Rules>>, Access) {
+    let (sender, rules) = watch::channel(Arc::default());
+    (sender, Access::followed(rules))
+}
+
+async fn is_gone(engine: &Weak<Engine>) -> bool {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    engine.upgrade().is_none()
+}
+
+#[test]
+fn a_stopped_syncer_leaves_nothing_whatever_its_rights_were() {
+    run_paused(async {
+        let (_sender, access) = limited();
+        for access in [Access::granted(), access] {
+            let mut world = World::with(0, Faults::none(), kinds::catalog());
+            world.restart_as(access);
+            super::panics::put(&world, "a");
+            tokio::time::sleep(DRIFT).await;
+            let running: Running = world.running.take().expect("runs");
+            let engine = Arc::downgrade(&running.engine);
+            // A tenant that is made again, and one that goes.
+            let member = |n: usize, uid: &str| {
+                let mut view = world.tenants[n].view.clone();
+                uid.clone_into(&mut view.uid);
+                let api = Arc::new(world.tenants[n].server.clone());
+                let on_loss = portico::crd::OnLoss::Discard;
+                Member { view, api, fingerprint: uid.to_owned(), adopts: false, on_loss }
+            };
+            running.engine.set_members(vec![member(0, "again"), member(1, "again")]);
+            tokio::time::sleep(DRIFT).await;
+            running.engine.set_members(vec![member(0, "again")]);
+            tokio::time::sleep(DRIFT).await;
+            running.stop().await;
+            assert!(is_gone(&engine).await, "the engine outlives its run");
+        }
+    });
+}
