@@ -31,6 +31,7 @@ pub mod kubernetes_service;
 pub mod queue;
 pub mod recover;
 pub mod references;
+pub mod service_address;
 pub mod source;
 pub mod stats;
 pub mod store;

@@ -15,6 +15,7 @@ use crate::error::{Kind, Result};
 use crate::kubernetes::resources::{ENDPOINTS, SERVICES};
 use crate::syncer::cache::text;
 use crate::syncer::engine::Engine;
+use crate::syncer::service_address;
 use crate::syncer::tenant::{Member, TenantState};
 use crate::translate::{View, identity, service};
 
@@ -23,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the tenant's API server refuses (an admission policy, an address out of its range) is tried again.
 const REFUSED_RETRY: Duration = Duration::from_secs(300);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// `clusterIP` of a Service that has no address.
+const HEADLESS: &str = "None";
 /// How often it is looked at without a reason: two reads.
 const LOOK: Duration = Duration::from_secs(300);
 
@@ -75,7 +78,11 @@ async fn step(member: &Member) -> Result<()> {
         if address(found) == cluster_ip(view) {
             return endpoints(member).await;
         }
-        // An address cannot be changed, and at this one nobody answers any more.
+        // At its address nobody answers any more; still better than none.
+        let wanted = cluster_ip(view);
+        if wanted != HEADLESS {
+            service_address::is_free(member, service::DNS_NAMESPACE, &wanted).await?;
+        }
         member.api.delete(&SERVICES, namespace, service::DNS_NAME, text(found, "uid"), None).await?;
     }
     member.api.create(&SERVICES, namespace, ("", ""), &service_object(view)).await?;
@@ -99,7 +106,7 @@ fn shares_address(view: &View) -> bool {
 
 /// Headless where the address is taken inside: then the name leads to the Endpoints, which is the same address.
 fn cluster_ip(view: &View) -> String {
-    if shares_address(view) { "None".to_owned() } else { view.dns_service_ip.to_string() }
+    if shares_address(view) { HEADLESS.to_owned() } else { view.dns_service_ip.to_string() }
 }
 
 fn address(service: &Value) -> &str {

@@ -1,7 +1,7 @@
 //! The tenant's `default/kubernetes` Service: its ClusterIP is the one that the host gave the tenant's API.
 //!
 //! The API server makes that Service by itself with the first address of its range, whenever it is missing; so ours
-//! comes by delete and create, again and again until ours is there. Endpoints are ours too where the API server runs
+//! comes by delete and create, again and again until ours is there; none is deleted whose successor would be refused. Endpoints are ours too where the API server runs
 //! without an endpoint reconciler; k3s of the original manifest has one, and what it writes leads nobody astray, since pods
 //! meet the host's Service.
 
@@ -13,12 +13,14 @@ use crate::error::{Kind, Result};
 use crate::kubernetes::resources::{ENDPOINT_SLICES, ENDPOINTS, SERVICES};
 use crate::syncer::cache::text;
 use crate::syncer::engine::Engine;
+use crate::syncer::service_address;
 use crate::syncer::tenant::{Member, TenantState};
 
 const NAME: &str = "kubernetes";
 const NAMESPACE: &str = "default";
 /// An API server that does not take the address is misconfigured: everything else goes on meanwhile.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -28,28 +30,29 @@ enum Found {
     Changed,
 }
 
-/// Until the Service is right, or refused for good.
-pub async fn settle(engine: &Engine, tenant: &TenantState) {
-    let mut failures = 0_u32;
+/// Until the Service is right (true), or refused.
+pub async fn settle(engine: &Engine, tenant: &TenantState) -> bool {
+    let (mut failures, mut wait) = (0_u32, SHORTEST_BACKOFF);
     loop {
-        let wait = match step(&tenant.bound()).await {
-            Ok(Found::Right) => return,
-            Ok(Found::Changed) => Duration::from_millis(20),
+        match step(&tenant.bound()).await {
+            Ok(Found::Right) => return true,
+            Ok(Found::Changed) => {}
             Err(error) if matches!(error.kind(), Kind::Invalid | Kind::Forbidden | Kind::BadRequest) => {
                 tracing::warn!(tenant = %tenant.id, %error, "the kubernetes Service cannot have its address");
-                return;
+                return false;
             }
             // Somebody, most likely the API server itself, was faster.
-            Err(error) if matches!(error.kind(), Kind::AlreadyExists | Kind::Conflict) => Duration::from_millis(50),
+            Err(error) if matches!(error.kind(), Kind::AlreadyExists | Kind::Conflict) => {}
             Err(error) => {
                 failures += 1;
+                wait = wait.max(Duration::from_millis(400));
                 if failures == 3 {
                     tracing::info!(tenant = %tenant.id, %error, "waiting for the API server");
                 }
-                Duration::from_millis(200).saturating_mul(1 << failures.min(6)).min(LONGEST_BACKOFF)
             }
-        };
+        }
         tokio::time::sleep(engine.clock.jitter(wait)).await;
+        wait = (wait * 2).min(LONGEST_BACKOFF);
     }
 }
 
@@ -58,9 +61,8 @@ pub async fn guard(engine: &Engine, tenant: &TenantState) {
     loop {
         tenant.service_changed.notified().await;
         tenant.store.until_believed().await;
-        settle(engine, tenant).await;
         // A refused address is asked for again only after a while, whatever changes.
-        if step(&tenant.bound()).await.is_err() {
+        if !settle(engine, tenant).await {
             tokio::time::sleep(engine.clock.jitter(REFUSED_RETRY)).await;
             tenant.service_changed.notify_one();
         }
@@ -75,6 +77,7 @@ async fn step(member: &Member) -> Result<Found> {
             endpoints(member, &wanted).await?;
             return Ok(Found::Right);
         }
+        service_address::is_free(member, NAMESPACE, &wanted).await?;
         member.api.delete(&SERVICES, Some(NAMESPACE), NAME, text(service, "uid"), None).await?;
     }
     member.api.create(&SERVICES, Some(NAMESPACE), ("", ""), &service(&wanted)).await?;

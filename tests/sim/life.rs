@@ -1,4 +1,5 @@
-//! What is left of a syncer that was stopped, and of tenants that are gone: nothing.
+//! The syncer and its tenants as they come and go: what is left of a syncer that was stopped, and how the tenants' own Services
+//! get their addresses.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use portico::kubernetes::rights::{Access, Rules};
 use portico::syncer::engine::Engine;
 use portico::syncer::{Member, Running};
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::server::Faults;
@@ -48,5 +50,38 @@ fn a_stopped_syncer_leaves_nothing_whatever_its_rights_were() {
             running.stop().await;
             assert!(is_gone(&engine).await, "the engine outlives its run");
         }
+    });
+}
+
+fn kubernetes(world: &World) -> (String, String) {
+    let service = world.tenants[0].server.read("services", "default", "kubernetes").expect("there");
+    (service["spec"]["clusterIP"].as_str().unwrap().to_owned(), super::text(&service, "uid"))
+}
+
+/// The address of the API is somebody's, then it is outside of the range, then it is free.
+#[test]
+fn a_service_whose_successor_would_be_refused_stays() {
+    run_paused(async {
+        let mut world = World::with(0, Faults::none(), kinds::catalog());
+        world.running = None;
+        let server = world.tenants[0].server.clone();
+        let wanted = world.tenants[0].view.api_service_ip.to_string();
+        server.delete_gracefully("services", "default", "kubernetes", None);
+        super::wrong_service(&server);
+        let before = kubernetes(&world);
+        let metadata = json!({"name": "web", "namespace": "ns"});
+        server.put("services", json!({"metadata": metadata, "spec": {"clusterIP": wanted}}));
+        world.start();
+        tokio::time::sleep(DRIFT * 30).await;
+        assert_eq!(kubernetes(&world), before, "taken");
+        world.tenants[0].view.api_service_ip = "1.2.3.4".parse().unwrap();
+        server.delete_gracefully("services", "ns", "web", None);
+        world.start();
+        tokio::time::sleep(DRIFT * 30).await;
+        assert_eq!(kubernetes(&world), before, "outside of the range");
+        world.tenants[0].view.api_service_ip = wanted.parse().unwrap();
+        world.start();
+        tokio::time::sleep(DRIFT).await;
+        assert_eq!(kubernetes(&world).0, wanted);
     });
 }

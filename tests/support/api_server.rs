@@ -460,7 +460,24 @@ impl State {
     }
 
     fn matches(key: &Key, object: &Value, plural: &str, namespace: Option<&str>, options: &ListOptions) -> bool {
-        key.0 == plural && namespace.is_none_or(|n| n == key.1) && selects(&options.label_selector, object)
+        key.0 == plural
+            && namespace.is_none_or(|n| n == key.1)
+            && selects(&options.label_selector, object)
+            && selects_address(&options.field_selector, object)
+    }
+
+    /// As an API server refuses to give a Service an address.
+    fn refuses_address(&self, key: &Key, object: &Value) -> Option<String> {
+        let address = object["spec"]["clusterIP"].as_str().filter(|address| *address != "None")?;
+        if !address.starts_with("10.") {
+            return Some(format!(
+                "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. \
+                 The range of valid IPs is 10.43.0.0/16"
+            ));
+        }
+        let others = self.objects.iter().filter(|(other, _)| other.0 == "services" && *other != key);
+        let is_taken = others.map(|(_, service)| &service["spec"]["clusterIP"]).any(|taken| taken == address);
+        is_taken.then(|| format!("failed to allocate IP {address}: provided IP is already allocated"))
     }
 }
 
@@ -474,6 +491,12 @@ fn selects(selector: &str, object: &Value) -> bool {
             (None, None) => label(term).is_some(),
         }
     })
+}
+
+/// The one field that Services are looked for by.
+fn selects_address(selector: &str, object: &Value) -> bool {
+    let wanted = selector.strip_prefix("spec.clusterIP=");
+    wanted.is_none_or(|address| object["spec"]["clusterIP"] == address)
 }
 
 fn field(object: &Value, name: &str) -> String {

@@ -209,6 +209,11 @@ impl Cluster for Server {
                     if state.objects.contains_key(&key) {
                         return self.fail(Kind::AlreadyExists, "exists");
                     }
+                    if resource.plural == "services"
+                        && let Some(why) = state.refuses_address(&key, object)
+                    {
+                        return self.fail(Kind::Invalid, &why);
+                    }
                     Ok(state.put(key, object.clone()))
                 }
             })?;
@@ -221,7 +226,7 @@ impl Cluster for Server {
         &'a self,
         resource: &'a Resource,
         namespace: Option<&'a str>,
-        _: &'a Value,
+        object: &'a Value,
     ) -> BoxFuture<'a, Result<Value>> {
         Box::pin(async move {
             self.up().await?;
@@ -230,10 +235,11 @@ impl Cluster for Server {
             if resource.plural != "services" {
                 return self.fail(Kind::Invalid, "nothing is known of this kind");
             }
-            // As the API server refuses an address outside of its range.
-            let message = "failed to allocate IP 1.1.1.1: the provided IP (1.1.1.1) is not in the valid range. \
-                           The range of valid IPs is 10.43.0.0/16";
-            self.fail(Kind::Invalid, message)
+            // Since 1.33 nothing is said of who has it.
+            match self.state.lock().refuses_address(&key(resource, namespace, ""), object) {
+                Some(why) if why.contains("range") => self.fail(Kind::Invalid, &why),
+                _ => Ok(object.clone()),
+            }
         })
     }
 
