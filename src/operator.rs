@@ -128,7 +128,9 @@ impl Operator {
         let mut collection: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
         loop {
             self.start_due(&mut rounds);
-            let wake = self.schedule.next(WORKERS, self.context.clock.instant());
+            // One that is due while another runs wakes nobody: the loop would spin until that one ends.
+            let can_collect = self.is_listed && collection.is_terminated();
+            let wake = self.schedule.next(WORKERS, can_collect, self.context.clock.instant());
             tokio::select! {
                 Some(change) = changes.next() => self.take(change),
                 Some((id, uid, outcome)) = rounds.next(), if !rounds.is_empty() => self.ended(&id, &uid, outcome),

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::config::SyncerConfig;
-use crate::kubernetes::ApiClient;
+use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::rights::Access;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
@@ -47,6 +47,14 @@ pub use stats::{Snapshot, Stats};
 pub use synthetic::OwnPlace;
 pub use tenant::Member;
 
+/// How a tenant's API server is reached with the syncer's rights: a seam, so that tenants of a registry can be simulated.
+pub type Backends = Arc<dyn Fn(&Tenant) -> SharedCluster + Send + Sync>;
+
+/// With the client that the tenant was built with.
+pub fn connected() -> Backends {
+    Arc::new(|tenant| Arc::new(tenant.api.clone()))
+}
+
 /// What the syncer is made of.
 pub struct Parts {
     /// Its configuration.
@@ -56,7 +64,9 @@ pub struct Parts {
     /// Tenants, followed as they come and go.
     pub registry: Arc<Registry>,
     /// The host.
-    pub host: ApiClient,
+    pub host: SharedCluster,
+    /// The tenants' API servers.
+    pub backends: Backends,
     /// Time.
     pub clock: Clock,
     /// Counters, kept over runs.
@@ -72,13 +82,14 @@ pub struct Parts {
 /// Syncs all tenants of the registry until the drain begins; then finishes the writes that run and returns. Dropping
 /// the future stops at once, which is safe too. Run it under the lease only.
 pub async fn run(parts: Parts, mut drain: Drain) {
-    let Parts { config, catalog, registry, host, clock, stats, access, own_place, adopts } = parts;
+    let Parts { config, catalog, registry, host, backends, clock, stats, access, own_place, adopts } = parts;
     let mut changed = registry.subscribe();
-    let settings = Settings { config: config.clone(), catalog, host: Arc::new(host), clock, stats, access, own_place };
+    let settings = Settings { config: config.clone(), catalog, host, clock, stats, access, own_place };
     let running = Running::start(settings);
     loop {
         changed.mark_unchanged();
-        let members = registry.load().tenants().map(|tenant| member(tenant, &config, adopts)).collect();
+        let members =
+            registry.load().tenants().map(|tenant| member(tenant, backends(tenant), &config, adopts)).collect();
         running.engine.set_members(members);
         tokio::select! {
             _ = drain.signaled() => break,
@@ -88,14 +99,14 @@ pub async fn run(parts: Parts, mut drain: Drain) {
     running.stop().await;
 }
 
-fn member(tenant: &Tenant, config: &SyncerConfig, adopts: bool) -> Member {
+fn member(tenant: &Tenant, api: SharedCluster, config: &SyncerConfig, adopts: bool) -> Member {
     Member {
         view: kind::TenantView {
             translate_images: config.translate_images.clone(),
             node_selector: config.node_selector.clone(),
             ..tenant.view()
         },
-        api: Arc::new(tenant.api.clone()),
+        api,
         fingerprint: tenant.fingerprint.clone(),
         adopts,
         on_loss: tenant.on_loss,

@@ -84,11 +84,12 @@ impl Schedule {
         }
     }
 
-    /// When to wake: the earliest due cluster (if a worker is free) or collection.
-    pub(crate) fn next(&self, workers: usize, now: Instant) -> Instant {
+    /// When to wake: the earliest due cluster (if a worker is free) or collection (if one can begin).
+    pub(crate) fn next(&self, workers: usize, can_collect: bool, now: Instant) -> Instant {
         let cluster = self.entries.values().filter(|e| !e.running).map(|e| e.due).min();
         let cluster = cluster.filter(|_| self.running < workers);
-        cluster.into_iter().chain(self.collect).min().unwrap_or(now + IDLE)
+        let collect = self.collect.filter(|_| can_collect);
+        cluster.into_iter().chain(collect).min().unwrap_or(now + IDLE)
     }
 
     /// Plans a collection, unless one is planned earlier.
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(schedule.start(2, now), Some((id("a"), 0)), "news came meanwhile");
         schedule.finished(&id("a"), now + Duration::from_secs(60));
         assert_eq!(schedule.start(2, now), None);
-        assert_eq!(schedule.next(2, now), now + Duration::from_secs(60));
+        assert_eq!(schedule.next(2, true, now), now + Duration::from_secs(60));
         assert_eq!(schedule.start(2, now + Duration::from_secs(60)), Some((id("a"), 1)));
     }
 
@@ -141,7 +142,9 @@ mod tests {
         let (first, _) = schedule.start(2, now).expect("one");
         schedule.start(2, now).expect("two");
         assert_eq!(schedule.start(2, now), None);
-        assert!(schedule.next(2, now) > now, "nothing to do until a worker is free");
+        schedule.collect_at(now);
+        assert_eq!(schedule.next(2, true, now), now);
+        assert!(schedule.next(2, false, now) > now, "nothing to do until a worker is free and a collection has ended");
         schedule.forget(&first);
         schedule.finished(&first, now);
         assert!(schedule.start(2, now).is_some_and(|(id, _)| id != first));

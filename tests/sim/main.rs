@@ -15,6 +15,7 @@ mod server;
 mod store;
 #[path = "../support/vcluster.rs"]
 mod vcluster;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -340,6 +340,11 @@ impl Inner {
         state.objects.iter().filter(|((p, ..), _)| *p == plural).map(|(_, o)| o.clone()).collect()
     }
 
+    /// Everything there is, each with its kind's plural.
+    pub fn everything(&self) -> Vec<(&'static str, Value)> {
+        self.state.lock().objects.iter().map(|((plural, ..), object)| (*plural, object.clone())).collect()
+    }
+
     pub fn read(&self, plural: &'static str, namespace: &str, name: &str) -> Option<Value> {
         self.state.lock().objects.get(&(plural, namespace.to_owned(), name.to_owned())).cloned()
     }
@@ -374,8 +379,8 @@ impl Inner {
         let before = state.version;
         state.counts.writes += 1;
         let result = change(&mut state);
-        // What users are told is repeated now and then, on purpose.
-        if state.version != before && plural != "events" {
+        // What users are told is repeated now and then, on purpose, and so is who leads.
+        if state.version != before && !matches!(plural, "events" | "leases") {
             state.writes += 1;
         }
         drop(state);
@@ -424,7 +429,8 @@ impl State {
         let is_other = old.is_none_or(|o| o["spec"] != object["spec"]);
         if self.orders.allocates && key.0 == "services" && object["spec"]["clusterIP"].is_null() {
             let kept = old.map(|o| o["spec"]["clusterIP"].clone()).filter(|ip| !ip.is_null());
-            object["spec"]["clusterIP"] = kept.unwrap_or_else(|| json!(format!("10.96.1.{}", self.version)));
+            object["spec"]["clusterIP"] =
+                kept.unwrap_or_else(|| json!(format!("10.96.{}.{}", 1 + self.version / 250, 1 + self.version % 250)));
         }
         let metadata = object["metadata"].as_object_mut().expect("metadata");
         metadata.insert("generation".to_owned(), json!(generation + i64::from(is_other)));
