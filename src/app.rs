@@ -154,7 +154,7 @@ async fn start(common: &Common, roles: &[Role], drain: Drain) -> anyhow::Result<
 
 fn tenants(common: &Common, drain: &Drain) -> Task {
     let parts = tenant::source::Parts {
-        host: Arc::new(common.host.clone()),
+        host: Arc::new(common.host.layered()),
         registry: Arc::clone(&common.registry),
         reserved: Arc::new(Reserved::new(&common.config)),
         clock: common.clock.clone(),
@@ -173,7 +173,7 @@ fn health_and_metrics(common: &Common) -> admin::Parts {
     let access = match config.metrics_access {
         MetricsAccess::Open => admin::Access::Open,
         MetricsAccess::TokenReview => {
-            admin::Access::Reviewed { host: common.host.clone(), certificate: common.shared.clone() }
+            admin::Access::Reviewed { host: common.host.layered(), certificate: common.shared.clone() }
         }
     };
     admin::Parts {
@@ -188,7 +188,7 @@ fn health_and_metrics(common: &Common) -> admin::Parts {
 
 /// The gateway and the metrics serve with it.
 fn certificate(common: &Common, drain: &Drain) -> Task {
-    let (host, shared, clock) = (common.host.clone(), common.shared.clone(), common.clock.clone());
+    let (host, shared, clock) = (common.host.layered(), common.shared.clone(), common.clock.clone());
     let (namespace, during) = (common.config.host.system_namespace.clone(), drain.clone());
     common.watched.keep("shared certificate", IfDown::Noted, drain, move || {
         let drain = during.clone();
@@ -251,7 +251,7 @@ fn syncer(common: &Common, drain: &Drain) -> Task {
 }
 
 fn operator(common: &Common, drain: &Drain) -> Task {
-    let (config, host, clock) = (Arc::clone(&common.config), common.host.clone(), common.clock.clone());
+    let (config, host, clock) = (Arc::clone(&common.config), common.host.layered(), common.clock.clone());
     elected(common, "operator", drain, move |drain| {
         let parts = operator::Parts {
             config: Arc::clone(&config),
@@ -276,7 +276,7 @@ where
         once: String::new(),
         timing: election::Timing::default(),
     };
-    let lock = Lock::lease(Arc::new(common.host.clone()));
+    let lock = Lock::lease(Arc::new(common.host.layered()));
     let standing = Standing { lock, candidate, clock: common.clock.clone(), before: || std::future::ready(()) };
     leader::stand(&common.watched, name, standing, drain, work)
 }

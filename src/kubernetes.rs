@@ -10,11 +10,11 @@ pub mod election;
 pub mod follow;
 pub mod host;
 pub mod kubeconfig;
+pub mod layered;
 pub mod resource;
 pub mod resources;
 pub mod rights;
 pub mod secret;
-pub mod service;
 pub mod service_range;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,7 +22,7 @@ pub mod watch;
 
 pub use client::{ApiClient, Page, PageOf, PatchKind};
 pub use kubeconfig::target_from_kubeconfig;
+pub use layered::KubeService;
 pub use resource::{ListOptions, Resource};
 pub use secret::Secret;
-pub use service::KubeService;
 pub use watch::{WatchEvent, WatchStream};

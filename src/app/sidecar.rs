@@ -113,7 +113,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     }
     let awaited = readiness.await_for("host", "the host API server did not answer yet");
     let question = Question {
-        host: host.clone(),
+        host: host.layered(),
         namespace: settings.id.namespace().to_string(),
         cluster: sidecar::cluster_resources(),
     };
@@ -234,7 +234,7 @@ async fn log_rights(access: Access, mut drain: Drain) {
 fn tenant(common: &Common, drain: &Drain) -> Task {
     let parts = sidecar::Parts {
         settings: common.settings.clone(),
-        host: common.host.clone(),
+        host: common.host.layered(),
         registry: Arc::clone(&common.registry),
         access: common.access.clone(),
         pod: process::pod_name(),
@@ -317,7 +317,7 @@ fn syncer(common: &Common, version: String, drain: &Drain) -> Task {
             Ok(())
         }
     };
-    let lock = Lock::config_map(Arc::new(common.host.clone()), owners(Arc::clone(&common.registry)));
+    let lock = Lock::config_map(Arc::new(common.host.layered()), owners(Arc::clone(&common.registry)));
     let registry = Arc::clone(&common.registry);
     let before = move || served(Arc::clone(&registry));
     let standing = Standing { lock, candidate, clock: common.clock.clone(), before };

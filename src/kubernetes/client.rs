@@ -1,5 +1,6 @@
 //! A small JSON client of one API server: what the syncer, operator, gateway and DNS need, and nothing typed.
 
+mod answer;
 mod lists;
 
 use std::sync::Arc;
@@ -12,11 +13,13 @@ use serde_json::{Value, json};
 
 use crate::error::status::Status;
 use crate::error::{Error, Kind, Result, Side};
+use crate::kubernetes::layered;
 use crate::kubernetes::resource::Resource;
 use crate::names::keys::FIELD_MANAGER;
 use crate::runtime::clock::Clock;
-use crate::upstream::{Body, Class, Pool, ResponseBody};
+use crate::upstream::{Body, Class, Pool};
 
+pub use answer::AnswerBody;
 pub use lists::{Page, PageOf};
 
 /// What the API server itself grants an ordinary request.
@@ -39,9 +42,11 @@ pub enum PatchKind {
 }
 
 /// Client of one API server under one identity. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ApiClient {
     pool: Arc<Pool>,
+    /// The way to the pool, unless it is asked itself.
+    layers: Option<kube::Client>,
     headers: Arc<HeaderMap>,
     clock: Clock,
 }
@@ -52,7 +57,12 @@ impl ApiClient {
         let agent = concat!("portico/", env!("CARGO_PKG_VERSION"));
         headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static(agent));
         let clock = pool.clock().clone();
-        Self { pool, headers: Arc::new(headers), clock }
+        Self { pool, layers: None, headers: Arc::new(headers), clock }
+    }
+
+    /// The same server under the same identity, for a plane of low rate: see [`layered`]. Each has bounds of its own.
+    pub fn layered(&self) -> Self {
+        Self { layers: Some(layered::client(Arc::clone(&self.pool))), ..self.clone() }
     }
 
     /// The connections below.
@@ -157,7 +167,7 @@ impl ApiClient {
             options["gracePeriodSeconds"] = grace.into();
         }
         let path = resource.path(namespace, Some(name), None);
-        match self.exchange(Method::DELETE, &path, JSON, body_of(&options)?, DEADLINE).await {
+        match self.exchange(Method::DELETE, &path, JSON, bytes_of(&options)?, DEADLINE).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == Kind::NotFound => Ok(false),
             Err(error) if error.kind() == Kind::Conflict && uid.is_some() => Ok(false),
@@ -167,13 +177,13 @@ impl ApiClient {
 
     /// GET of any path, for `/version`, `/readyz`, discovery.
     pub async fn get_path(&self, path: &str, deadline: Duration) -> Result<Bytes> {
-        self.exchange(Method::GET, path, "", Body::Empty, deadline).await
+        self.exchange(Method::GET, path, "", Bytes::new(), deadline).await
     }
 
     /// GET of any path whose answer the caller reads, under bounds of its own.
-    pub async fn open(&self, path: &str, deadline: Duration) -> Result<ResponseBody> {
-        let request = self.request(Method::GET, path, "", Body::Empty)?;
-        let response = self.pool.send(Class::Unary, request, deadline).await?;
+    pub async fn open(&self, path: &str, deadline: Duration) -> Result<AnswerBody> {
+        let request = self.request(Method::GET, path, "", Bytes::new())?;
+        let response = self.send(Class::Unary, request, deadline).await?;
         if !response.status().is_success() {
             return Err(self.within(deadline, self.refusal(response)).await?);
         }
@@ -182,11 +192,11 @@ impl ApiClient {
 
     /// GET of any path, with an answer of at most `limit` bytes: one that is larger is [`Kind::TooLarge`].
     pub async fn get_bounded(&self, path: &str, deadline: Duration, limit: usize) -> Result<Bytes> {
-        self.exchange_bounded(Method::GET, path, "", Body::Empty, deadline, limit).await
+        self.exchange_bounded(Method::GET, path, "", Bytes::new(), deadline, limit).await
     }
 
     async fn write(&self, method: Method, path: &str, content_type: &'static str, object: &Value) -> Result<Value> {
-        let bytes = self.exchange(method, path, content_type, body_of(object)?, DEADLINE).await?;
+        let bytes = self.exchange(method, path, content_type, bytes_of(object)?, DEADLINE).await?;
         self.parse(&bytes)
     }
 
@@ -195,7 +205,7 @@ impl ApiClient {
         method: Method,
         path: &str,
         content_type: &'static str,
-        body: Body,
+        body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes> {
         self.exchange_bounded(method, path, content_type, body, deadline, MAX_BODY).await
@@ -206,19 +216,28 @@ impl ApiClient {
         method: Method,
         path: &str,
         content_type: &'static str,
-        body: Body,
+        body: Bytes,
         deadline: Duration,
         limit: usize,
     ) -> Result<Bytes> {
         let request = self.request(method, path, content_type, body)?;
         let whole = async {
-            let response = self.pool.send(Class::Unary, request, deadline).await?;
+            let response = self.send(Class::Unary, request, deadline).await?;
             if !response.status().is_success() {
                 return Err(self.refusal(response).await?);
             }
             read(response.into_body(), limit, self.side()).await
         };
         self.within(deadline, whole).await
+    }
+
+    async fn send(&self, class: Class, request: Request<Bytes>, deadline: Duration) -> Result<Response<AnswerBody>> {
+        let Some(layers) = &self.layers else {
+            let request = request.map(|bytes| if bytes.is_empty() { Body::Empty } else { Body::full(bytes) });
+            return Ok(self.pool.send(class, request, deadline).await?.map(AnswerBody::Pool));
+        };
+        let answer = layers.send(request.map(Into::into)).await;
+        answer.map(|answer| answer.map(AnswerBody::Layered)).map_err(|error| layered::failure(self.side(), error))
     }
 
     async fn within<T>(&self, deadline: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -228,7 +247,7 @@ impl ApiClient {
         }
     }
 
-    fn request(&self, method: Method, path: &str, content_type: &'static str, body: Body) -> Result<Request<Body>> {
+    fn request(&self, method: Method, path: &str, content_type: &'static str, body: Bytes) -> Result<Request<Bytes>> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() =
@@ -242,7 +261,7 @@ impl ApiClient {
     }
 
     /// The error that a non-2xx answer means.
-    async fn refusal(&self, response: Response<ResponseBody>) -> Result<Error> {
+    async fn refusal(&self, response: Response<AnswerBody>) -> Result<Error> {
         let code = response.status().as_u16();
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
         let bytes = read(response.into_body(), MAX_STATUS, self.side()).await.unwrap_or_default();
@@ -256,6 +275,13 @@ impl ApiClient {
     fn parse<T: serde::de::DeserializeOwned>(&self, bytes: &Bytes) -> Result<T> {
         serde_json::from_slice(bytes)
             .map_err(|e| Error::new(self.side(), Kind::Protocol, "the API server's answer is not readable").because(e))
+    }
+}
+
+impl std::fmt::Debug for ApiClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let is_layered = self.layers.is_some();
+        f.debug_struct("ApiClient").field("pool", &self.pool).field("is_layered", &is_layered).finish_non_exhaustive()
     }
 }
 
@@ -273,9 +299,9 @@ fn managed(path: &str, more: &str) -> String {
     format!("{path}?fieldManager={FIELD_MANAGER}{more}")
 }
 
-fn body_of(object: &Value) -> Result<Body> {
+fn bytes_of(object: &Value) -> Result<Bytes> {
     serde_json::to_vec(object)
-        .map(Body::full)
+        .map(Bytes::from)
         .map_err(|e| Error::own(Kind::Internal, "an object cannot be written as JSON").because(e))
 }
 
@@ -287,7 +313,7 @@ fn absent<T>(outcome: Result<T>) -> Result<Option<T>> {
     }
 }
 
-async fn read(mut body: ResponseBody, limit: usize, side: Side) -> Result<Bytes> {
+async fn read(mut body: AnswerBody, limit: usize, side: Side) -> Result<Bytes> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::error::status::Status;
 use crate::error::{Error, Kind, Result, Side};
-use crate::upstream::ResponseBody;
+use crate::kubernetes::client::AnswerBody;
 
 /// etcd's own limit for an object is 1.5 MiB; JSON with managed fields may be larger than what is stored.
 const MAX_LINE: usize = 8 << 20;
@@ -34,7 +34,7 @@ pub enum WatchEvent {
 /// A running watch; dropped means cancelled.
 #[derive(Debug)]
 pub struct WatchStream {
-    body: ResponseBody,
+    body: AnswerBody,
     side: Side,
     idle: Duration,
     lines: Lines,
@@ -42,7 +42,7 @@ pub struct WatchStream {
 
 impl WatchStream {
     /// Reads a watch answer; `idle` without a byte ends it, since the server should have ended it before.
-    pub(super) fn new(body: ResponseBody, side: Side, idle: Duration) -> Self {
+    pub(super) fn new(body: AnswerBody, side: Side, idle: Duration) -> Self {
         Self { body, side, idle, lines: Lines::default() }
     }
 

@@ -14,7 +14,7 @@ use super::{ApiClient, DEADLINE};
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::resource::{ListOptions, Query, Resource};
 use crate::kubernetes::watch::WatchStream;
-use crate::upstream::{Body, Class};
+use crate::upstream::Class;
 
 /// client-go's page size.
 const PAGE: usize = 500;
@@ -139,8 +139,8 @@ impl ApiClient {
         query.add("watch", "true");
         query.add("allowWatchBookmarks", "true");
         query.add("timeoutSeconds", &jittered.to_string());
-        let request = self.request(Method::GET, &query.on(path), "", Body::Empty)?;
-        let response = self.pool.send(Class::Watch, request, DEADLINE).await?;
+        let request = self.request(Method::GET, &query.on(path), "", Bytes::new())?;
+        let response = self.send(Class::Watch, request, DEADLINE).await?;
         if !response.status().is_success() {
             return Err(self.within(DEADLINE, self.refusal(response)).await?);
         }
