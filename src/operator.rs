@@ -6,10 +6,13 @@
 //! Finalizer-free: owner references clean the host namespace, `system_services::collect` Portico's own.
 
 mod apply;
+mod assign_port;
 mod backends;
 mod cidr;
 mod cluster;
+mod context;
 mod control_plane;
+mod halt;
 mod host;
 mod kubeconfig;
 mod listener;
@@ -26,6 +29,7 @@ mod storage;
 mod system_services;
 #[cfg(test)]
 mod tests;
+mod waves;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,12 +48,13 @@ use crate::kubernetes::api::SharedCluster;
 use crate::names::TenantId;
 use crate::names::claims::{Age, Claims};
 use crate::names::reserved::Reserved;
-use crate::operator::cluster::{Cluster, Context};
+use crate::operator::cluster::Cluster;
+use crate::operator::context::Context;
 use crate::operator::host::Host;
 use crate::operator::ports::Ports;
 use crate::operator::reconcile::Outcome;
-use crate::operator::rollout::Rollout;
 use crate::operator::schedule::Schedule;
+use crate::operator::waves::Waves;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::runtime::task;
@@ -90,7 +95,7 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         backends: parts.backends,
         clock: parts.clock.clone(),
         ports: Ports::default(),
-        rollout: Rollout::default(),
+        waves: Waves::default(),
         reserved: Arc::new(Reserved::new(&parts.config)),
         owners: Mutex::default(),
         service_cidr: Mutex::default(),
@@ -213,11 +218,11 @@ impl Operator {
         if is_deleting {
             // Its port stays held until it is gone; nothing more is made for it.
             self.schedule.forget(&id);
-            self.context.rollout.release(&id);
+            self.context.waves.release(&id);
             self.living.insert(id, cluster);
             return;
         }
-        self.context.rollout.observe(&cluster, &self.context.config.operator.rollout, self.context.clock.now());
+        self.context.waves.observe(&cluster, &self.context.config.operator.rollout, self.context.clock.now());
         // Our own status writes come back as events; only a new spec, a push, a successor or the syncer's word of a hold is
         // worth an immediate round.
         let is_news = self.living.get(&id).is_none_or(|old| {
@@ -236,7 +241,7 @@ impl Operator {
         self.living.remove(id);
         self.schedule.forget(id);
         self.context.ports.release(id);
-        self.context.rollout.release(id);
+        self.context.waves.release(id);
         self.schedule.collect_at(self.context.clock.instant());
         tracing::info!(tenant = %id, "gone");
     }
@@ -251,7 +256,7 @@ impl Operator {
 
     fn start_due(&mut self, rounds: &mut FuturesUnordered<Round>) {
         let now = self.context.clock.instant();
-        for id in self.context.rollout.next(&self.context.config.operator.rollout) {
+        for id in self.context.waves.next(&self.context.config.operator.rollout) {
             self.schedule.now(&id, now);
         }
         while let Some((id, attempt)) = self.schedule.start(WORKERS, now) {

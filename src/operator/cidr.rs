@@ -3,7 +3,9 @@
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::resources::{SERVICE_CIDRS, SERVICES};
 use crate::kubernetes::service_range;
-use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::cluster::Cluster;
+use crate::operator::context::Context;
+use crate::operator::halt::{During, Halt, condition};
 
 /// The CIDR for this cluster: its own wish, the configuration's, or the host's own (asked once).
 pub(crate) async fn find(context: &Context, cluster: &Cluster) -> Result<String, Halt> {

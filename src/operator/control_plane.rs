@@ -5,6 +5,7 @@ mod datastore;
 mod k3s;
 mod k8s;
 mod manifests;
+mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,9 @@ use crate::error::Result;
 use crate::kubernetes::resources::{CLAIMS, PODS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS};
 use crate::names::keys;
 use crate::operator::apply::{self, Mark};
-use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::cluster::Cluster;
+use crate::operator::context::Context;
+use crate::operator::halt::{During, Halt, condition};
 use crate::operator::host::name_of;
 use crate::operator::pki;
 use crate::operator::rollout::{self, Change};
@@ -117,7 +120,7 @@ pub(crate) async fn ensure(
         .await
         .during(condition::CONTROL_PLANE)?;
     let (image, pki_digest) = (image(context, cluster), pki::digest(with.pki));
-    let plan = manifests::Plan {
+    let plan = plan::Plan {
         cluster,
         image: &image,
         service_cidr: &with.service_cidr,

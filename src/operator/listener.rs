@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::resources::SECRETS;
 use crate::names::reserved::host_of;
-use crate::operator::cluster::Context;
+use crate::operator::context::Context;
 use crate::operator::secret::{self, Data};
 use crate::tls::certificates::{self, Leaf, Pair, Usage};
 

@@ -1,18 +1,14 @@
-//! Phase 2: each tenant's two consecutive ports, unique over all VirtualClusters and written down before they are used.
+//! Who has which port: two consecutive ones for each tenant, unique over all VirtualClusters. Does no IO.
 //!
 //! Of two statuses that name one port the older cluster's counts, by the function that the registry asks too.
 
 use std::collections::{BTreeSet, HashMap};
 
 use parking_lot::Mutex;
-use serde_json::json;
 
-use crate::error::Result;
-use crate::kubernetes::resources::{SERVICES, VIRTUAL_CLUSTERS};
+use crate::names::TenantId;
 use crate::names::claims::{Age, port_owners};
 use crate::names::reserved::Reserved;
-use crate::names::{TenantId, keys};
-use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
 
 /// Who holds which port: what the statuses say plus what was given out and is not yet seen there.
 #[derive(Debug, Default)]
@@ -49,7 +45,7 @@ impl Ports {
 
     /// The port a cluster may go on using: the one it holds, unless it is an older one's (two operators gave it out at
     /// once, or somebody wrote it there), one of Portico's own, or outside the range.
-    fn keep(&self, id: &TenantId, range: (u16, u16), reserved: &Reserved) -> Option<u16> {
+    pub(crate) fn keep(&self, id: &TenantId, range: (u16, u16), reserved: &Reserved) -> Option<u16> {
         let held = self.held.lock();
         let own = held.get(id)?.port;
         if !is_in_range(own, range) {
@@ -60,7 +56,7 @@ impl Ports {
     }
 
     /// The lowest free pair; it is held from now on.
-    fn take(
+    pub(crate) fn take(
         &self,
         (id, uid): (&TenantId, &str),
         range: (u16, u16),
@@ -81,51 +77,6 @@ impl Ports {
 
 fn is_in_range(port: u16, range: (u16, u16)) -> bool {
     port.is_multiple_of(2) && port >= range.0 && port < range.1
-}
-
-/// The cluster's port; a new one is in the status before anything uses it.
-pub(crate) async fn ensure(context: &Context, cluster: &Cluster) -> Result<u16, Halt> {
-    let operator = &context.config.operator;
-    let range = (operator.first_port, operator.last_port);
-    if let Some(port) = context.ports.keep(&cluster.id, range, &context.reserved) {
-        if cluster.status.port == Some(port) {
-            return Ok(port);
-        }
-        record(context, cluster, port).await.during(condition::SERVICES)?;
-        return Ok(port);
-    }
-    let busy = in_use_by_services(context, cluster).await.during(condition::SERVICES)?;
-    let newcomer = (&cluster.id, cluster.uid.as_str());
-    let Some(port) = context.ports.take(newcomer, range, &context.reserved, &busy) else {
-        return Err(Halt::blocked(
-            condition::SERVICES,
-            "NoFreePort",
-            format!("all ports from {} to {} are in use; widen operator.firstPort and lastPort", range.0, range.1),
-        ));
-    };
-    record(context, cluster, port).await.during(condition::SERVICES)?;
-    Ok(port)
-}
-
-async fn record(context: &Context, cluster: &Cluster, port: u16) -> Result<()> {
-    let patch = json!({"metadata": {"uid": cluster.uid}, "status": {"port": port}});
-    context.host.patch_status(&VIRTUAL_CLUSTERS, cluster.namespace(), cluster.name(), &patch).await?;
-    Ok(())
-}
-
-/// Ports that Services of other (perhaps just deleted) tenants still lead to.
-async fn in_use_by_services(context: &Context, cluster: &Cluster) -> Result<BTreeSet<u16>> {
-    let services = context.host.list(&SERVICES, context.system_namespace(), keys::HOST_NAMESPACE).await?;
-    let own = cluster.id.system_service("api");
-    let mut ports = BTreeSet::new();
-    for service in services.iter().filter(|s| s["metadata"]["name"] != own.as_str()) {
-        for port in service["spec"]["ports"].as_array().into_iter().flatten() {
-            if let Some(port) = port["targetPort"].as_u64().and_then(|p| u16::try_from(p).ok()) {
-                ports.insert(port);
-            }
-        }
-    }
-    Ok(ports)
 }
 
 #[cfg(test)]

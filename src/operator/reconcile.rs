@@ -10,10 +10,12 @@ use crate::crd::{BackendStatus, VirtualClusterStatus, pki as keys};
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes;
 use crate::kubernetes::resources::{SECRETS, VIRTUAL_CLUSTERS};
-use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::cluster::Cluster;
+use crate::operator::context::Context;
+use crate::operator::halt::{During, Halt, condition};
 use crate::operator::secret::{self, Data};
 use crate::operator::{
-    cidr, control_plane, kubeconfig, listener, pki, ports, rights, rollout, status, storage, system_services,
+    assign_port, cidr, control_plane, kubeconfig, listener, pki, rights, rollout, status, storage, system_services,
 };
 use crate::tls;
 use crate::upstream::{Credential, Target};
@@ -75,7 +77,7 @@ async fn phases(
     if is_ours && cluster.status.backend.is_none() {
         control_plane::outlive_predecessor(context, cluster).await?;
     }
-    let port = ports::ensure(context, cluster).await?;
+    let port = assign_port::ensure(context, cluster).await?;
     next.port = Some(port);
     let addresses = system_services::ensure(context, cluster, port).await?;
     next.api_service_ip.clone_from(&addresses.api);

@@ -4,7 +4,9 @@ use serde_json::json;
 
 use crate::error::Kind;
 use crate::kubernetes::resources::SELF_SUBJECT_REVIEWS;
-use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::cluster::Cluster;
+use crate::operator::context::Context;
+use crate::operator::halt::{During, Halt, condition};
 
 /// Asks for the right that everything else depends on. The namespace's owner grants all of them in one RoleBinding.
 pub(crate) async fn check(context: &Context, cluster: &Cluster) -> Result<(), Halt> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::crd::{Condition, VirtualClusterStatus};
 use crate::names::claims::Verdict;
-use crate::operator::cluster::{Halt, Retry, condition};
+use crate::operator::halt::{Halt, Retry, condition};
 
 /// In the order in which they come true.
 const ORDER: [&str; 4] = [condition::SERVICES, condition::CERTIFICATES, condition::CONTROL_PLANE, condition::READY];

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 use crate::crd::{StorageKind, StorageStatus, VirtualClusterStatus, VolumeClaim};
 use crate::error::{Kind, Result};
 use crate::kubernetes::resources::{CLAIMS, STORAGE_CLASSES, VIRTUAL_CLUSTERS};
-use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::cluster::Cluster;
+use crate::operator::context::Context;
 use crate::operator::control_plane;
+use crate::operator::halt::{During, Halt, condition};
 use crate::operator::host::name_of;
 use crate::operator::status;
 

@@ -8,7 +8,9 @@ use crate::error::{Kind, Result};
 use crate::kubernetes::resources::{SERVICES, VIRTUAL_CLUSTERS};
 use crate::names::{TenantId, keys};
 use crate::operator::apply::{self, Mark};
-use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::cluster::Cluster;
+use crate::operator::context::Context;
+use crate::operator::halt::{During, Halt, condition};
 use crate::operator::host::{name_of, uid_of};
 
 /// Annotation: uid of the VirtualCluster, so that a successor of the same name does not inherit Services unseen.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::crd::{Distro, pki};
 use crate::kubernetes::resources::{CLAIMS, PODS, SECRETS, SERVICES, STATEFUL_SETS, VIRTUAL_CLUSTERS};
-use crate::operator::cluster::condition;
+use crate::operator::halt::condition;
 use fake::{Answers, FakeHost};
 
 const SYSTEM: &str = "portico-system";
@@ -50,7 +50,7 @@ impl World {
             backends: Arc::new(Answers),
             clock: Clock::seeded(now, 1),
             ports: Ports::default(),
-            rollout: Rollout::default(),
+            waves: Waves::default(),
             service_cidr: Mutex::default(),
         }
     }
@@ -71,7 +71,7 @@ impl World {
         let age = Age::of(&object).expect("age");
         let cluster = Cluster::new(&serde_json::from_value(object).expect("reads")).expect("valid");
         self.context.ports.observe(&age, cluster.status.port);
-        self.context.rollout.observe(&cluster, &self.context.config.operator.rollout, self.context.clock.now());
+        self.context.waves.observe(&cluster, &self.context.config.operator.rollout, self.context.clock.now());
         let mut claims = Claims::default();
         claims.replace(&self.host.all(&VIRTUAL_CLUSTERS));
         *self.context.owners.lock() = Arc::new(claims.owners(&self.context.reserved));

@@ -6,7 +6,9 @@ use sha2::{Digest, Sha256};
 
 use crate::crd::{Distro, pki};
 use crate::kubernetes::resources::SECRETS;
-use crate::operator::cluster::{Cluster, Context, During, Halt, condition};
+use crate::operator::cluster::Cluster;
+use crate::operator::context::Context;
+use crate::operator::halt::{During, Halt, condition};
 use crate::operator::secret::{self, Data};
 
 /// Where the files are mounted.

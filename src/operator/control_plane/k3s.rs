@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use crate::crd::{K3S_VERSION, pki};
-use crate::operator::control_plane::manifests::{self, PORT, Parts, Plan};
+use crate::operator::control_plane::plan::{self, PORT, Parts, Plan};
 
 const FLAGS: [&str; 11] = [
     "--data-dir=/data",
@@ -91,12 +91,12 @@ fn container(plan: &Plan<'_>) -> Value {
         "env": environment(plan),
         "ports": [{"name": "https", "containerPort": PORT, "protocol": "TCP"}],
         "resources": resources(plan),
-        "securityContext": manifests::confined(),
+        "securityContext": plan::confined(),
         // Anonymous requests are refused except on the supervisor's own paths: whether the API server itself answers,
         // the operator asks with its identity.
-        "startupProbe": manifests::probe("/ping", 2, 150),
-        "readinessProbe": manifests::probe("/ping", 10, 3),
-        "livenessProbe": manifests::probe("/ping", 20, 6),
+        "startupProbe": plan::probe("/ping", 2, 150),
+        "readinessProbe": plan::probe("/ping", 10, 3),
+        "livenessProbe": plan::probe("/ping", 20, 6),
         "volumeMounts": mounts(plan),
     })
 }
@@ -108,7 +108,7 @@ fn init_container(plan: &Plan<'_>, name: &str, command: &Value, mounts: &Value) 
         "imagePullPolicy": "IfNotPresent",
         "command": command,
         "resources": resources(plan),
-        "securityContext": manifests::confined(),
+        "securityContext": plan::confined(),
         "volumeMounts": mounts,
     })
 }
@@ -159,7 +159,7 @@ fn mounts(plan: &Plan<'_>) -> Vec<Value> {
 }
 
 fn resources(plan: &Plan<'_>) -> Value {
-    manifests::resources(plan, &[("cpu", "100m"), ("memory", "512Mi")])
+    plan::resources(plan, &[("cpu", "100m"), ("memory", "512Mi")])
 }
 
 /// The image's tag for a version: `+` is not allowed in one.

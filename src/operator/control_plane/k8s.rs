@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::crd::pki;
-use crate::operator::control_plane::manifests::{self, PORT, Parts, Plan};
+use crate::operator::control_plane::plan::{self, PORT, Parts, Plan};
 
 /// What the control plane needs. Keys of the server and front-proxy CAs, and Portico's own identities, stay out.
 const MOUNTED: [&str; 12] = [
@@ -64,12 +64,12 @@ fn container(plan: &Plan<'_>) -> Value {
         "args": args,
         "env": environment,
         "ports": [{"name": "https", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": manifests::resources(plan, &[("cpu", "50m"), ("memory", "256Mi")]),
-        "securityContext": manifests::confined(),
+        "resources": plan::resources(plan, &[("cpu", "50m"), ("memory", "256Mi")]),
+        "securityContext": plan::confined(),
         // Startup is watched closely, since somebody waits for it; afterwards seldom, since a probe costs CPU per tenant.
-        "startupProbe": manifests::probe("/readyz", 1, 180),
-        "readinessProbe": manifests::probe("/readyz", 10, 3),
-        "livenessProbe": manifests::probe("/livez", 20, 6),
+        "startupProbe": plan::probe("/readyz", 1, 180),
+        "readinessProbe": plan::probe("/readyz", 10, 3),
+        "livenessProbe": plan::probe("/livez", 20, 6),
         "volumeMounts": mounts,
     })
 }

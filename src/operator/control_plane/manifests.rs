@@ -4,43 +4,22 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::crd::{Distro, StorageKind, StorageStatus};
+use crate::crd::{Distro, StorageKind};
 use crate::names::keys;
 use crate::operator::cluster::Cluster;
 use crate::operator::control_plane::datastore::Datastore;
+use crate::operator::control_plane::plan::{PORT, Plan};
 use crate::operator::control_plane::{k3s, k8s};
 use crate::operator::rollout;
 
 /// User and group of the control-plane image, and of k3s, which needs no root without an agent.
 const USER: u32 = 65_532;
-/// Port of the API.
-pub(super) const PORT: u16 = 6443;
 /// Name of the volume, and of the claim template.
 pub(super) const CLAIM: &str = "data";
 /// Annotation on the pod template: a change of CAs or of the token key restarts the pod.
 pub(super) const PKI_DIGEST: &str = "portico.dev/pki";
 /// Annotation on the pod template: another database, or another password of it, restarts the pod.
 pub(super) const DATASTORE_DIGEST: &str = "portico.dev/datastore";
-
-/// What is rendered.
-pub(super) struct Plan<'a> {
-    pub cluster: &'a Cluster,
-    pub image: &'a str,
-    pub service_cidr: &'a str,
-    /// ClusterIP of the Service in front of the backend.
-    pub service_ip: &'a str,
-    pub pki_digest: &'a str,
-    pub datastore: Option<Datastore>,
-    /// Where the data is.
-    pub storage: &'a StorageStatus,
-}
-
-/// What a distribution puts into the pod.
-pub(super) struct Parts {
-    pub init_containers: Vec<Value>,
-    pub container: Value,
-    pub volumes: Vec<Value>,
-}
 
 /// The Service in front of the backend.
 pub(super) fn service(cluster: &Cluster) -> Value {
@@ -192,41 +171,6 @@ fn pod_spec(plan: &Plan<'_>) -> Value {
         }});
     }
     spec
-}
-
-/// What no container of ours needs is taken from it.
-pub(super) fn confined() -> Value {
-    json!({
-        "allowPrivilegeEscalation": false,
-        "readOnlyRootFilesystem": true,
-        "capabilities": {"drop": ["ALL"]},
-    })
-}
-
-pub(super) fn probe(path: &str, period: u32, failures: u32) -> Value {
-    json!({
-        "httpGet": {"path": path, "port": PORT, "scheme": "HTTPS"},
-        "periodSeconds": period,
-        "timeoutSeconds": 5,
-        "failureThreshold": failures,
-    })
-}
-
-/// The user's resources, or the default where the user says nothing; a limit below a default request is the user's to
-/// solve by naming a request.
-pub(super) fn resources(plan: &Plan<'_>, defaults: &[(&str, &str)]) -> Value {
-    let given = &plan.cluster.spec.resources;
-    let mut requests = json!(given.requests);
-    for (resource, quantity) in defaults {
-        if !given.requests.contains_key(*resource) {
-            requests[*resource] = (*quantity).into();
-        }
-    }
-    let mut all = json!({"requests": requests});
-    if !given.limits.is_empty() {
-        all["limits"] = json!(given.limits);
-    }
-    all
 }
 
 fn headless_name(cluster: &Cluster) -> String {

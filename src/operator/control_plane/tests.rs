@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::datastore::Datastore;
-use super::manifests::{Plan, headless_service, service, service_account, stateful_set};
+use super::manifests::{headless_service, service, service_account, stateful_set};
+use super::plan::Plan;
 use super::*;
 use crate::crd::{StorageKind, VirtualClusterSpec, VirtualClusterStatus, pki};
 use crate::names::TenantId;

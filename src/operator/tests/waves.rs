@@ -9,8 +9,9 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::config::RolloutConfig;
 use crate::crd::{RolloutPhase, VirtualClusterStatus};
-use crate::operator::cluster::Halt;
-use crate::operator::rollout::{self, Allowance, Change, allowance};
+use crate::operator::halt::Halt;
+use crate::operator::rollout::{self, Change};
+use crate::operator::waves::{Allowance, allowance};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const NEW: &str = "example.com/control-plane:new";
@@ -127,7 +128,7 @@ async fn a_new_image_reaches_one_after_the_other_and_those_that_wait_stay_ready(
         let (_, status) = world.round("team-a", NAMES[at]).await;
         assert_eq!((up_to_date(&status), &status["rollout"]), (is("True", "Current"), &Value::Null));
         // The next is looked at without waiting for its turn in the drift walk.
-        let next = world.context.rollout.next(&world.context.config.operator.rollout);
+        let next = world.context.waves.next(&world.context.config.operator.rollout);
         let expected = NAMES.get(at + 1).map(|name| TenantId::parse("team-a", name).expect("id"));
         assert_eq!(next, Vec::from_iter(expected));
     }
@@ -169,7 +170,7 @@ async fn one_that_does_not_come_back_stops_it_for_all_and_says_so() {
     world.succeed(601, |_| {});
     world.rounds().await;
     world.host.remove(&VIRTUAL_CLUSTERS, "team-a", "c");
-    world.context.rollout.release(&TenantId::parse("team-a", "c").expect("id"));
+    world.context.waves.release(&TenantId::parse("team-a", "c").expect("id"));
     world.round("team-a", "d").await;
     assert!(world.has_new_image("d"));
 }

@@ -1,0 +1,43 @@
+//! What all phases share.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::names::claims::{Owners, Verdict};
+use crate::names::reserved::Reserved;
+use crate::operator::backends::Backends;
+use crate::operator::cluster::Cluster;
+use crate::operator::host::Host;
+use crate::operator::ports::Ports;
+use crate::operator::waves::Waves;
+use crate::runtime::clock::Clock;
+
+/// What all phases share.
+pub(crate) struct Context {
+    pub config: Arc<Config>,
+    pub host: Host,
+    pub backends: Arc<dyn Backends>,
+    pub clock: Clock,
+    pub ports: Ports,
+    pub waves: Waves,
+    /// Names and ports that are no tenant's.
+    pub reserved: Arc<Reserved>,
+    /// Who has which name, out of all VirtualClusters that are there.
+    pub owners: Mutex<Arc<Owners>>,
+    pub service_cidr: Mutex<Option<String>>,
+}
+
+impl Context {
+    /// Portico's own namespace.
+    pub(crate) fn system_namespace(&self) -> &str {
+        &self.config.host.system_namespace
+    }
+
+    /// What becomes of the names that a cluster asks for.
+    pub(crate) fn judge(&self, cluster: &Cluster) -> Verdict {
+        let owners = Arc::clone(&self.owners.lock());
+        owners.judge(&cluster.id, &cluster.spec.expose.hosts)
+    }
+}
