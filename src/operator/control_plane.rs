@@ -6,6 +6,7 @@ mod k3s;
 mod k8s;
 mod manifests;
 mod plan;
+mod stuck;
 #[cfg(test)]
 mod tests;
 
@@ -139,7 +140,9 @@ pub(crate) async fn ensure(
     if is_ready(&set) {
         return Ok(());
     }
-    let (reason, message) = explain(&pods(context, cluster).await.during(condition::CONTROL_PLANE)?);
+    let pods = pods(context, cluster).await.during(condition::CONTROL_PLANE)?;
+    stuck::unstick(context, &set, &pods, namespace).await.during(condition::CONTROL_PLANE)?;
+    let (reason, message) = explain(&pods);
     Err(Halt::waiting(condition::CONTROL_PLANE, reason, message))
 }
 
@@ -178,11 +181,7 @@ fn explain(pods: &[Value]) -> (&'static str, String) {
     if pods.is_empty() {
         return ("NoPod", "the control plane's pod is not created yet".to_owned());
     }
-    let is_ready = |pod: &&Value| {
-        let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-        conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-    };
-    match pods.iter().find(|pod| !is_ready(pod)) {
+    match pods.iter().find(|pod| !stuck::is_ready(pod)) {
         Some(pod) => explain_pod(pod),
         None => ("Updating", "the control plane's pods are being replaced by those of the new spec".to_owned()),
     }

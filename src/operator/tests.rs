@@ -201,6 +201,28 @@ async fn pod_and_volume_of_a_deleted_namesake_are_waited_out() {
 }
 
 #[tokio::test]
+async fn a_pod_that_never_got_ready_makes_room_for_the_mended_one() {
+    let world = World::new();
+    world.add("team-a", "dev", json!({"image": "registry.example.com/wrong:1"}));
+    world.round("team-a", "dev").await;
+    let labels = json!({"portico.dev/control-plane": "dev", "controller-revision-hash": "one"});
+    let owner = json!([{"kind": "StatefulSet", "name": "dev", "uid": "u"}]);
+    world.host.put(&PODS, "team-a", json!({"metadata": {"name": "dev-0", "labels": labels, "ownerReferences": owner}}));
+    let revision = |update: &str| {
+        world.host.edit(&STATEFUL_SETS, "team-a", "dev", |set| {
+            set["status"] = json!({"observedGeneration": set["metadata"]["generation"], "readyReplicas": 0,
+                "currentRevision": "one", "updateRevision": update});
+        });
+    };
+    revision("one");
+    world.round("team-a", "dev").await;
+    assert!(world.host.find(&PODS, "team-a", "dev-0").is_some(), "it may still get ready");
+    revision("two");
+    world.round("team-a", "dev").await;
+    assert!(world.host.find(&PODS, "team-a", "dev-0").is_none(), "the StatefulSet would wait for it for ever");
+}
+
+#[tokio::test]
 async fn a_volume_that_was_put_there_to_be_used_is_used() {
     let world = World::new();
     world.host.put(&CLAIMS, "team-a", json!({"metadata": {"name": "data-dev-0"}}));
