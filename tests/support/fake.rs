@@ -214,6 +214,7 @@ impl FakeApi {
         let task = task::spawn("fake API server", async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let number = accepting.accepted.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.set_nodelay(true);
                 let serving = serve(Arc::clone(&accepting), acceptor.clone(), stream, number, leaving.subscribe());
                 accepting.tasks.lock().push(task::spawn("fake connection", serving));
             }
