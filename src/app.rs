@@ -8,7 +8,6 @@ mod leader;
 mod process;
 mod shared_certificate;
 pub mod sidecar;
-mod syncer_metrics;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,10 +30,11 @@ use crate::names::reserved::Reserved;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::{self, Drain, DrainTrigger};
 use crate::runtime::task::Task;
-use crate::runtime::telemetry::{self, Metrics};
+use crate::runtime::telemetry::{self, Metrics, Source};
 use crate::runtime::watched::{IfDown, Watched};
 use crate::syncer::catalog::Catalog;
-use crate::syncer::{OwnPlace, kinds, stats::Stats};
+use crate::syncer::kinds::{self, Switches};
+use crate::syncer::{OwnPlace, Stats};
 use crate::tenant::{self, Registry};
 use crate::tls::SharedCertificate;
 use crate::upstream::Pool;
@@ -225,29 +225,22 @@ async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
 }
 
 fn syncer(common: &Common, drain: &Drain) -> Task {
-    let kinds = || kinds::all(&kinds::Switches::default());
-    let stats = Arc::new(Stats::new(&Catalog::new(kinds())));
-    common.metrics.register(Arc::new(syncer_metrics::SyncerMetrics(Arc::clone(&stats))));
-    let config = common.config.syncer.clone();
-    let (registry, host, clock) = (Arc::clone(&common.registry), common.host.clone(), common.clock.clone());
-    elected(common, "syncer", drain, move |drain| {
-        let parts = syncer::Parts {
-            config: config.clone(),
-            catalog: Catalog::new(kinds()),
-            registry: Arc::clone(&registry),
-            host: Arc::new(host.clone()),
-            backends: syncer::connected(),
-            clock: clock.clone(),
-            stats: Arc::clone(&stats),
-            access: Access::granted(),
-            own_place: OwnPlace::default(),
-            adopts: false,
-        };
-        async move {
-            syncer::run(parts, drain).await;
-            Ok(())
-        }
-    })
+    let catalog = Catalog::new(kinds::all(&Switches::default()));
+    let stats = Arc::new(Stats::new(&catalog));
+    common.metrics.register(Arc::clone(&stats) as Arc<dyn Source>);
+    let parts = syncer::Parts {
+        config: common.config.syncer.clone(),
+        catalog,
+        registry: Arc::clone(&common.registry),
+        host: Arc::new(common.host.clone()),
+        backends: syncer::connected(),
+        clock: common.clock.clone(),
+        stats,
+        access: Access::granted(),
+        own_place: OwnPlace::default(),
+        adopts: false,
+    };
+    elected(common, "syncer", drain, move |drain| syncer::run(parts.clone(), drain).map(Ok))
 }
 
 fn operator(common: &Common, drain: &Drain) -> Task {

@@ -28,6 +28,7 @@ pub mod kind;
 pub mod kinds;
 pub mod kubernetes_service;
 
+pub mod metrics;
 pub mod queue;
 pub mod recover;
 pub mod references;
@@ -56,6 +57,7 @@ pub fn connected() -> Backends {
 }
 
 /// What the syncer is made of.
+#[derive(Clone)]
 pub struct Parts {
     /// Its configuration.
     pub config: SyncerConfig,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::leader::{self, Standing};
-use super::{end, process, runtime, show, stopped, syncer_metrics};
+use super::{end, process, runtime, show, stopped};
 use crate::admin::{self, Readiness};
 use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, Span, SyncerConfig};
 use crate::dns;
@@ -25,7 +25,7 @@ use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::{self, Drain};
 use crate::runtime::task::Task;
-use crate::runtime::telemetry::{self, Metrics};
+use crate::runtime::telemetry::{self, Metrics, Source};
 use crate::runtime::watched::{IfDown, Watched};
 use crate::sidecar::{self, OwnPod, Settings, State};
 use crate::syncer::catalog::Catalog;
@@ -283,45 +283,34 @@ fn lock_name(settings: &Settings) -> String {
 }
 
 fn syncer(common: &Common, version: String, drain: &Drain) -> Task {
-    let switches = Switches { disabled: common.options.disabled.clone() };
-    let stats = Arc::new(Stats::new(&Catalog::new(kinds::all(&switches))));
-    common.metrics.register(Arc::new(syncer_metrics::SyncerMetrics(Arc::clone(&stats))));
+    let catalog = Catalog::new(kinds::all(&Switches { disabled: common.options.disabled.clone() }));
+    let stats = Arc::new(Stats::new(&catalog));
+    common.metrics.register(Arc::clone(&stats) as Arc<dyn Source>);
     let own = common.own_pod.clone().unwrap_or_default();
-    let own_place = OwnPlace { node: own.node, node_ip: own.node_ip, version };
-    let pod = process::pod_name().unwrap_or_default();
+    let parts = syncer::Parts {
+        config: common.options.syncer.clone(),
+        catalog,
+        registry: Arc::clone(&common.registry),
+        host: Arc::new(common.host.clone()),
+        backends: syncer::connected(),
+        clock: common.clock.clone(),
+        stats,
+        access: common.access.clone(),
+        own_place: OwnPlace { node: own.node, node_ip: own.node_ip, version },
+        adopts: true,
+    };
     let candidate = Candidate {
         lease: lock_name(&common.settings),
         namespace: common.settings.namespace.clone(),
         identity: process::identity(&common.clock),
-        once: pod,
+        once: process::pod_name().unwrap_or_default(),
         timing: common.options.timing,
-    };
-    let (registry, host, clock, access) =
-        (Arc::clone(&common.registry), common.host.clone(), common.clock.clone(), common.access.clone());
-    let config = common.options.syncer.clone();
-    let work = move |drain| {
-        let parts = syncer::Parts {
-            config: config.clone(),
-            catalog: Catalog::new(kinds::all(&switches)),
-            registry: Arc::clone(&registry),
-            host: Arc::new(host.clone()),
-            backends: syncer::connected(),
-            clock: clock.clone(),
-            stats: Arc::clone(&stats),
-            access: access.clone(),
-            own_place: own_place.clone(),
-            adopts: true,
-        };
-        async move {
-            syncer::run(parts, drain).await;
-            Ok(())
-        }
     };
     let lock = Lock::config_map(Arc::new(common.host.layered()), owners(Arc::clone(&common.registry)));
     let registry = Arc::clone(&common.registry);
     let before = move || served(Arc::clone(&registry));
     let standing = Standing { lock, candidate, clock: common.clock.clone(), before };
-    leader::stand(&common.watched, "syncer", standing, drain, work)
+    leader::stand(&common.watched, "syncer", standing, drain, move |drain| syncer::run(parts.clone(), drain).map(Ok))
 }
 
 /// Waits for the tenant.

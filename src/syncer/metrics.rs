@@ -1,16 +1,11 @@
 //! The syncer's counters as Prometheus families.
 
-use std::sync::Arc;
-
 use crate::runtime::telemetry::{Families, HistogramSample, Source};
 use crate::syncer::stats::{LAG_BOUNDS_MS, Stats};
 
-/// Shows [`Stats`].
-pub(super) struct SyncerMetrics(pub(super) Arc<Stats>);
-
-impl Source for SyncerMetrics {
+impl Source for Stats {
     fn collect(&self, families: &mut Families) {
-        let now = self.0.snapshot();
+        let now = self.snapshot();
         families.gauge("portico_syncer_running", "1 on the replica that syncs", &[], f64::from(u8::from(now.running)));
         families.gauge("portico_syncer_tenants", "Tenants that are synced here", &[], now.tenants as f64);
         let (ready, delayed, working) = now.queue;
