@@ -8,10 +8,9 @@ use serde_json::{Map, Value, json};
 use super::super::kind::{
     Action, Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView,
 };
-use super::{
-    apply_down, delete_virtual, explain, host_name, is_for, key_of, kind_annotation, patch_virtual, recorded_key,
-    strip_last_applied, strip_metadata,
-};
+use super::identity::{host_name, is_for, key_of, kind_annotation, recorded_key};
+use super::projection::{strip_last_applied, strip_metadata};
+use super::writes::{apply_down, delete_virtual, explain, patch_virtual};
 use crate::kubernetes::resources::{CLAIMS, VOLUMES};
 use crate::kubernetes::{PatchKind, Resource};
 use crate::names::Limit;

@@ -4,7 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use super::super::kind::{Action, Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
-use super::{delete_virtual, key_of, strip_last_applied, strip_metadata};
+use super::identity::key_of;
+use super::projection::{strip_last_applied, strip_metadata};
+use super::writes::delete_virtual;
 use crate::kubernetes::resources::{INGRESS_CLASSES, NODES, PRIORITY_CLASSES, RUNTIME_CLASSES, STORAGE_CLASSES};
 use crate::kubernetes::{PatchKind, Resource};
 use crate::names::keys;

@@ -5,7 +5,9 @@
 use serde_json::{Map, Value, json};
 
 use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
-use super::{apply_down, host_name, is_for, kind_annotation, recorded_key, strip_last_applied, strip_metadata};
+use super::identity::{host_name, is_for, kind_annotation, recorded_key};
+use super::projection::{strip_last_applied, strip_metadata};
+use super::writes::apply_down;
 use crate::kubernetes::Resource;
 use crate::kubernetes::resources::{CONFIG_MAPS, SECRETS};
 use crate::names::Limit;

@@ -4,7 +4,9 @@
 use serde_json::Value;
 
 use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView};
-use super::{apply_down, explain, host_name, recorded_key, strip_last_applied, strip_metadata};
+use super::identity::{host_name, recorded_key};
+use super::projection::{strip_last_applied, strip_metadata};
+use super::writes::{apply_down, explain};
 use crate::kubernetes::Resource;
 use crate::kubernetes::resources::{ENDPOINT_SLICES, ENDPOINTS};
 use crate::names::Limit;

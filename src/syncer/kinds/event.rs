@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::super::kind::{Action, Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
-use super::{strip_metadata, virtual_key_of};
+use super::identity::virtual_key_of;
+use super::projection::strip_metadata;
 use crate::kubernetes::Resource;
 use crate::kubernetes::resources::EVENTS;
 use crate::names::Limit;

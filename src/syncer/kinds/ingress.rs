@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView};
-use super::{apply_down, explain, host_name, is_for, patch_virtual, recorded_key, strip_last_applied, strip_metadata};
+use super::identity::{host_name, is_for, recorded_key};
+use super::projection::{strip_last_applied, strip_metadata};
+use super::writes::{apply_down, explain, patch_virtual};
 use crate::kubernetes::Resource;
 use crate::kubernetes::resources::INGRESSES;
 use crate::names::Limit;

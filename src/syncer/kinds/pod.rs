@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::super::kind::{
     Action, Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView, TokenSpec,
 };
-use super::{
-    delete_host, delete_virtual, explain, host_name, is_for, key_of, recorded_key, strip_last_applied, strip_metadata,
-};
+use super::identity::{host_name, is_for, key_of, recorded_key};
+use super::projection::{strip_last_applied, strip_metadata};
+use super::writes::{delete_host, delete_virtual, explain};
 use crate::crd::PodSecurity;
 use crate::kubernetes::resources::PODS;
 use crate::kubernetes::{PatchKind, Resource};

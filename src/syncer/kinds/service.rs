@@ -10,9 +10,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::super::kind::{Action, Direction, HostScope, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
-use super::{
-    delete_host, delete_virtual, explain, host_name, patch_virtual, recorded_key, strip_last_applied, strip_metadata,
-};
+use super::identity::{host_name, recorded_key};
+use super::projection::{strip_last_applied, strip_metadata};
+use super::writes::{delete_host, delete_virtual, explain, patch_virtual};
 use crate::kubernetes::resources::SERVICES;
 use crate::kubernetes::{PatchKind, Resource};
 use crate::names::{Limit, keys};
@@ -291,3 +291,6 @@ fn warnings(object: &Value) -> Option<Action> {
         explain(&SERVICES, object, "ExternalIPsIgnored", message)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,15 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 use super::super::kind::{Action, Direction, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
-use crate::kubernetes::{PatchKind, Resource};
+use crate::kubernetes::Resource;
 use crate::translate::summary::{NamespaceSummary, ServiceSummary};
 use crate::translate::testing::{hostile, poisoned, view};
-use crate::translate::{identity, json, service};
+use crate::translate::{identity, json};
+
+mod patches;
+
+use patches::apply_patch;
+pub(crate) use patches::merge;
 
 /// Both sides.
 pub(crate) struct World {
@@ -45,7 +50,7 @@ impl World {
     }
 
     pub(crate) fn put_virtual(&mut self, kind: &str, object: Value) {
-        let key = super::key_of(&object);
+        let key = super::identity::key_of(&object);
         self.virtual_objects.insert((kind.to_owned(), key), object);
     }
 
@@ -132,7 +137,7 @@ impl World {
         panic!("never settles: {:#?}", writes(&self.plan(kind, namespace, name)));
     }
 
-    fn apply(&mut self, action: Action) {
+    pub(crate) fn apply(&mut self, action: Action) {
         if let Err(action) = self.try_apply(action) {
             panic!("refused: {action:#?}");
         }
@@ -269,7 +274,7 @@ impl Lookup for World {
     }
 
     fn virtual_keys(&self, kind: &str, namespace: &str) -> Vec<ObjectKey> {
-        self.virtual_objects(kind, namespace).iter().map(super::key_of).collect()
+        self.virtual_objects(kind, namespace).iter().map(super::identity::key_of).collect()
     }
 
     fn namespaces(&self) -> Vec<Arc<NamespaceSummary>> {
@@ -351,84 +356,11 @@ fn store_node(object: &mut Value, old: Option<&Value>) {
     spec.retain(|_, value| *value != json!([]) && *value != json!(false));
 }
 
-fn apply_patch(object: &mut Value, patch: &Value, kind: PatchKind) {
-    match kind {
-        PatchKind::Merge => merge(object, patch),
-        PatchKind::Strategic => strategic(object, patch, ""),
-        PatchKind::Json => panic!("no kind uses JSON patches"),
-    }
-}
-
-pub(crate) fn merge(object: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *object = patch.clone();
-        return;
-    };
-    if !object.is_object() {
-        *object = json!({});
-    }
-    let map = object.as_object_mut().expect("object");
-    for (key, value) in patch {
-        if value.is_null() {
-            map.remove(key);
-        } else {
-            merge(map.entry(key).or_insert(Value::Null), value);
-        }
-    }
-}
-
-/// Strategic merge for the lists that plans use: merged by key, `$patch` directives, others replaced.
-fn strategic(object: &mut Value, patch: &Value, field: &str) {
-    let merge_key = match field {
-        "conditions" => Some("type"),
-        "podIPs" | "hostIPs" => Some("ip"),
-        "containers" | "initContainers" | "ephemeralContainers" => Some("name"),
-        _ => None,
-    };
-    match (patch, merge_key) {
-        (Value::Object(patch), _) => {
-            if !object.is_object() {
-                *object = json!({});
-            }
-            let map = object.as_object_mut().expect("object");
-            for (key, value) in patch {
-                if value.is_null() {
-                    map.remove(key);
-                } else {
-                    strategic(map.entry(key).or_insert(Value::Null), value, key);
-                }
-            }
-        }
-        (Value::Array(patch), Some(merge_key)) => strategic_list(object, patch, merge_key),
-        (other, _) => *object = other.clone(),
-    }
-}
-
-fn strategic_list(object: &mut Value, patch: &[Value], merge_key: &str) {
-    if !object.is_array() {
-        *object = json!([]);
-    }
-    let list = object.as_array_mut().expect("array");
-    if patch.iter().any(|item| item["$patch"] == "replace") {
-        list.clear();
-    }
-    for item in patch {
-        match item["$patch"].as_str() {
-            Some("replace") => {}
-            Some("delete") => list.retain(|old| old[merge_key] != item[merge_key]),
-            _ => match list.iter_mut().find(|old| old[merge_key] == item[merge_key]) {
-                Some(old) => strategic(old, item, ""),
-                None => list.push(item.clone()),
-            },
-        }
-    }
-}
-
 /// Plans with hostile JSON on either side, and with real objects that hold hostile JSON somewhere; none may panic.
 pub(crate) fn hostile_plans(kind: &dyn ResourceSyncer, base: &Value) {
     let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
     let resource = kind.resource();
-    let mut host = json!({"metadata": identity::metadata(&super::kind_annotation(&resource), base, &view(), crate::names::Limit::Label).unwrap_or_default()});
+    let mut host = json!({"metadata": identity::metadata(&super::identity::kind_annotation(&resource), base, &view(), crate::names::Limit::Label).unwrap_or_default()});
     host["spec"] = base["spec"].clone();
     host["status"] = base["status"].clone();
     let sides = (
@@ -436,7 +368,7 @@ pub(crate) fn hostile_plans(kind: &dyn ResourceSyncer, base: &Value) {
         prop_oneof![hostile(), poisoned(host), poisoned(base.clone())],
         hostile(),
     );
-    let key = super::key_of(base);
+    let key = super::identity::key_of(base);
     runner
         .run(&sides, |(virtual_object, host, other)| {
             let mut world = World::new();
@@ -457,113 +389,4 @@ pub(crate) fn hostile_plans(kind: &dyn ResourceSyncer, base: &Value) {
             Ok(())
         })
         .expect("no panic");
-}
-
-#[test]
-fn services_are_synced_and_repaired() {
-    let kind = super::service::ServiceKind;
-    let mut world = World::new();
-    let object = json!({
-        "metadata": {"name": "web", "namespace": "default", "uid": "u1", "labels": {"app": "web"}},
-        "spec": {"type": "NodePort", "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1"], "selector": {"app": "web", "tier": "x"},
-            "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]},
-    });
-    world.put_virtual("Service", object.clone());
-    world.settle(&kind, "default", "web");
-    let host = world.host("Service", "web-x-default-x-vc1").expect("made");
-    assert_eq!(service::addresses(&host), service::addresses(&object));
-
-    world.change_virtual("Service", "default", "web", |o| {
-        o["spec"]["selector"] = json!({"app": "web"});
-        o["spec"]["ports"] = json!([{"port": 8080, "protocol": "TCP", "nodePort": 30081}]);
-        o["metadata"]["labels"] = json!({});
-    });
-    world.settle(&kind, "default", "web");
-    let host = world.host("Service", "web-x-default-x-vc1").expect("kept");
-    assert!(host["spec"]["selector"].get("tier").is_none());
-    assert_eq!(host["spec"]["ports"], json!([{"port": 8080, "protocol": "TCP", "nodePort": 30081}]));
-    assert!(host["metadata"]["labels"].get("app").is_none());
-
-    // A node port that another tenant has: the host chooses, the tenant follows, the Service stays the same object.
-    world.taken = vec!["30099".to_owned()];
-    world.change_virtual("Service", "default", "web", |o| o["spec"]["ports"][0]["nodePort"] = json!(30099));
-    world.settle(&kind, "default", "web");
-    let (virtual_object, host) = (
-        world.virtual_one("Service", "default", "web").expect("kept"),
-        world.host("Service", "web-x-default-x-vc1").expect("kept"),
-    );
-    assert_eq!(service::addresses(&virtual_object), service::addresses(&host));
-    assert_eq!(json::uid(&virtual_object), "u1");
-    assert_eq!(identity::annotation(&host, super::service::REFUSED), "");
-}
-
-#[test]
-fn a_cluster_ip_that_is_taken_makes_the_service_again_even_through_crashes() {
-    let kind = super::service::ServiceKind;
-    for crash_after in 0..6 {
-        let mut world = World::new();
-        world.taken = vec!["10.96.1.1\"".to_owned()];
-        world.put_virtual(
-            "Service",
-            json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1", "annotations": {"note": "n"}},
-                "spec": {"type": "ClusterIP", "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1"], "ports": [{"port": 80}]}}),
-        );
-        world.step(&kind, "default", "web");
-        let plan = world.plan(&kind, "default", "web");
-        for action in plan.actions.into_iter().take(crash_after) {
-            world.apply(action);
-        }
-        world.settle(&kind, "default", "web");
-        let made = world.virtual_one("Service", "default", "web").expect("never lost");
-        let host = world.host("Service", "web-x-default-x-vc1").expect("kept");
-        assert_eq!(service::addresses(&made), service::addresses(&host));
-        assert_eq!(made["metadata"]["annotations"]["note"], "n");
-        assert_eq!(identity::recorded_uid(&host), json::uid(&made));
-        assert_eq!(identity::annotation(&host, super::service::RECREATE), "");
-    }
-}
-
-#[test]
-fn services_that_the_gateway_is_making_are_left_alone_for_a_while() {
-    let kind = super::service::ServiceKind;
-    let mut world = World::new();
-    let object = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"ports": [{"port": 80}]}});
-    let mut pending = service::to_host(&object, &world.view).expect("valid");
-    pending["metadata"]["uid"] = json!("h1");
-    identity::set_annotation(&mut pending, crate::names::keys::PENDING, "2027-01-15T08:00:00Z".to_owned());
-    world.put_host("Service", pending);
-    world.now = json::unix("2027-01-15T08:01:00Z").expect("valid");
-    let plan = world.plan(&kind, "default", "web");
-    assert!(plan.actions.is_empty() && plan.again_after == Some(60));
-    let mut adopted = world.clone_for_adoption();
-    adopted.settle(&kind, "default", "web");
-    let host = adopted.host("Service", "web-x-default-x-vc1").expect("adopted");
-    assert_eq!(identity::annotation(&host, crate::names::keys::PENDING), "");
-    assert_eq!((json::uid(&host), identity::recorded_uid(&host)), ("h1", "u1"));
-    world.now += 61;
-    world.settle(&kind, "default", "web");
-    assert!(world.host("Service", "web-x-default-x-vc1").is_none());
-}
-
-impl World {
-    fn clone_for_adoption(&self) -> World {
-        let mut world = World::new();
-        world.now = self.now;
-        world.host_objects = self.host_objects.clone();
-        world.put_virtual(
-            "Service",
-            json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"}, "spec": {"ports": [{"port": 80}]}}),
-        );
-        world
-    }
-}
-
-#[test]
-fn hostile_services_never_panic() {
-    hostile_plans(
-        &super::service::ServiceKind,
-        &json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"},
-            "spec": {"type": "NodePort", "clusterIP": "10.96.1.1", "selector": {"app": "web"}, "ports": [{"port": 80, "nodePort": 30080}]},
-            "status": {"loadBalancer": {"ingress": []}}}),
-    );
 }

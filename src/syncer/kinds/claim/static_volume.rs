@@ -9,7 +9,8 @@
 use serde_json::{Map, Value};
 
 use super::super::super::kind::{Action, Lookup, ObjectKey, Reference};
-use super::super::{explain, key_of, patch_virtual};
+use super::super::identity::key_of;
+use super::super::writes::{explain, patch_virtual};
 use crate::kubernetes::resources::{CLAIMS, VOLUMES};
 use crate::translate::{identity, json, legacy};
 

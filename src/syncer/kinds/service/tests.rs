@@ -1,0 +1,106 @@
+//! A Service on both sides: repair of taken addresses, adoption of what the gateway made.
+
+use super::super::testing::{World, hostile_plans};
+use super::*;
+
+#[test]
+fn services_are_synced_and_repaired() {
+    let kind = ServiceKind;
+    let mut world = World::new();
+    let object = json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": "u1", "labels": {"app": "web"}},
+        "spec": {"type": "NodePort", "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1"], "selector": {"app": "web", "tier": "x"},
+            "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]},
+    });
+    world.put_virtual("Service", object.clone());
+    world.settle(&kind, "default", "web");
+    let host = world.host("Service", "web-x-default-x-vc1").expect("made");
+    assert_eq!(service::addresses(&host), service::addresses(&object));
+
+    world.change_virtual("Service", "default", "web", |o| {
+        o["spec"]["selector"] = json!({"app": "web"});
+        o["spec"]["ports"] = json!([{"port": 8080, "protocol": "TCP", "nodePort": 30081}]);
+        o["metadata"]["labels"] = json!({});
+    });
+    world.settle(&kind, "default", "web");
+    let host = world.host("Service", "web-x-default-x-vc1").expect("kept");
+    assert!(host["spec"]["selector"].get("tier").is_none());
+    assert_eq!(host["spec"]["ports"], json!([{"port": 8080, "protocol": "TCP", "nodePort": 30081}]));
+    assert!(host["metadata"]["labels"].get("app").is_none());
+
+    // A node port that another tenant has: the host chooses, the tenant follows, the Service stays the same object.
+    world.taken = vec!["30099".to_owned()];
+    world.change_virtual("Service", "default", "web", |o| o["spec"]["ports"][0]["nodePort"] = json!(30099));
+    world.settle(&kind, "default", "web");
+    let (virtual_object, host) = (
+        world.virtual_one("Service", "default", "web").expect("kept"),
+        world.host("Service", "web-x-default-x-vc1").expect("kept"),
+    );
+    assert_eq!(service::addresses(&virtual_object), service::addresses(&host));
+    assert_eq!(json::uid(&virtual_object), "u1");
+    assert_eq!(identity::annotation(&host, REFUSED), "");
+}
+
+#[test]
+fn a_cluster_ip_that_is_taken_makes_the_service_again_even_through_crashes() {
+    let kind = ServiceKind;
+    for crash_after in 0..6 {
+        let mut world = World::new();
+        world.taken = vec!["10.96.1.1\"".to_owned()];
+        world.put_virtual(
+            "Service",
+            json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1", "annotations": {"note": "n"}},
+                "spec": {"type": "ClusterIP", "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1"], "ports": [{"port": 80}]}}),
+        );
+        world.step(&kind, "default", "web");
+        let plan = world.plan(&kind, "default", "web");
+        for action in plan.actions.into_iter().take(crash_after) {
+            world.apply(action);
+        }
+        world.settle(&kind, "default", "web");
+        let made = world.virtual_one("Service", "default", "web").expect("never lost");
+        let host = world.host("Service", "web-x-default-x-vc1").expect("kept");
+        assert_eq!(service::addresses(&made), service::addresses(&host));
+        assert_eq!(made["metadata"]["annotations"]["note"], "n");
+        assert_eq!(identity::recorded_uid(&host), json::uid(&made));
+        assert_eq!(identity::annotation(&host, RECREATE), "");
+    }
+}
+
+#[test]
+fn services_that_the_gateway_is_making_are_left_alone_for_a_while() {
+    let kind = ServiceKind;
+    let mut world = World::new();
+    let object = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"ports": [{"port": 80}]}});
+    let mut pending = service::to_host(&object, &world.view).expect("valid");
+    pending["metadata"]["uid"] = json!("h1");
+    identity::set_annotation(&mut pending, keys::PENDING, "2027-01-15T08:00:00Z".to_owned());
+    world.put_host("Service", pending.clone());
+    world.now = json::unix("2027-01-15T08:01:00Z").expect("valid");
+    let plan = world.plan(&kind, "default", "web");
+    assert!(plan.actions.is_empty() && plan.again_after == Some(60));
+    let mut adopted = World::new();
+    adopted.now = world.now;
+    adopted.put_host("Service", pending);
+    adopted.put_virtual(
+        "Service",
+        json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"}, "spec": {"ports": [{"port": 80}]}}),
+    );
+    adopted.settle(&kind, "default", "web");
+    let host = adopted.host("Service", "web-x-default-x-vc1").expect("adopted");
+    assert_eq!(identity::annotation(&host, keys::PENDING), "");
+    assert_eq!((json::uid(&host), identity::recorded_uid(&host)), ("h1", "u1"));
+    world.now += 61;
+    world.settle(&kind, "default", "web");
+    assert!(world.host("Service", "web-x-default-x-vc1").is_none());
+}
+
+#[test]
+fn hostile_services_never_panic() {
+    hostile_plans(
+        &ServiceKind,
+        &json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"},
+            "spec": {"type": "NodePort", "clusterIP": "10.96.1.1", "selector": {"app": "web"}, "ports": [{"port": 80, "nodePort": 30080}]},
+            "status": {"loadBalancer": {"ingress": []}}}),
+    );
+}
