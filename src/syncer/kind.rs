@@ -9,6 +9,8 @@ use crate::translate::summary::{NamespaceSummary, ServiceSummary, Summary};
 
 /// What the pure functions may know of a tenant.
 pub use crate::translate::View as TenantView;
+/// One projected service-account token.
+pub use crate::translate::pod::TokenSpec;
 
 /// Which side an object lives on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -202,17 +204,6 @@ pub enum Action {
         /// `Warning` or `Normal`.
         warning: bool,
     },
-}
-
-/// One projected service-account token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenSpec {
-    /// Key in the Secret.
-    pub key: String,
-    /// Audience; empty means the API server's own.
-    pub audience: String,
-    /// Seconds; at least 600.
-    pub expiration_seconds: u64,
 }
 
 /// The object an Event is about.

@@ -8,30 +8,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{View, identity, ingress, json, pod, service};
 use crate::names::{self, Limit, keys};
 
 mod fields;
+mod labels;
 
-/// Label on every object that vcluster made: the cluster's name.
-pub const MANAGED_BY: &str = "vcluster.loft.sh/managed-by";
+use labels::PREFIX;
+pub use labels::{ADOPTED, ALSO_USES, MANAGED_BY, keep_current};
+
 /// Label: the virtual namespace, alone or with the cluster's name.
 const NAMESPACE: &str = "vcluster.loft.sh/namespace";
-/// Annotation of pods: what their downward API shows as labels.
-const SHOWN_LABELS: &str = "vcluster.loft.sh/labels";
-const PREFIX: &str = "vcluster.loft.sh/";
 /// Annotations that record name, namespace and uid, by newer and older releases.
 const RECORDS: &[[&str; 3]] = &[
     ["vcluster.loft.sh/object-name", "vcluster.loft.sh/object-namespace", "vcluster.loft.sh/object-uid"],
     ["vcluster.loft.sh/name", "vcluster.loft.sh/namespace", "vcluster.loft.sh/uid"],
 ];
-
-/// Annotation on everything that was adopted: from what.
-pub const ADOPTED: &str = "portico.dev/adopted";
-/// Annotation on an adopted pod: `Kind/host name` of what it uses and its virtual pod does not name, comma-separated.
-pub const ALSO_USES: &str = "portico.dev/also-uses";
 
 /// Labels, inside a tenant, of nodes and volumes that vcluster made up.
 const MADE_UP: &[&str] = &["vcluster.loft.sh/fake-node", "vcluster.loft.sh/fake-pv"];
@@ -121,23 +114,6 @@ pub fn judge(kind: &str, host: &Value, candidates: &[&Value], around: Around<'_>
 /// Whether vcluster made up this node or volume inside a tenant.
 pub fn is_made_up(virtual_object: &Value) -> bool {
     MADE_UP.iter().any(|label| identity::label(virtual_object, label) == "true")
-}
-
-/// Keeps what an adopted pod reads of its own labels as vcluster kept it: hashed keys, and all of them as one annotation.
-pub fn keep_current(wanted: &mut Map<String, Value>, pod: &Value, host: &Value, view: &View) {
-    let of_tenant = json::strings(pod, "/metadata/labels");
-    for (key, value) in &of_tenant {
-        if let Some(old) = label_key(key, view).filter(|old| has(host, "labels", old)) {
-            json::object(wanted, "labels").insert(old, json!(value));
-        }
-    }
-    if has(host, "annotations", SHOWN_LABELS) && !has(pod, "annotations", SHOWN_LABELS) {
-        let (shown, now) = (identity::annotation(host, SHOWN_LABELS), pod::env::lines(&of_tenant));
-        // It was written in any order; another order is no change that a pod should be told of.
-        let same = shown.lines().collect::<BTreeSet<_>>() == now.lines().collect();
-        let kept = if same { shown.to_owned() } else { now };
-        json::object(wanted, "annotations").insert(SHOWN_LABELS.to_owned(), json!(kept));
-    }
 }
 
 fn adopt(kind: &str, host: &Value, object: &Value, around: Around<'_>, view: &View) -> Verdict {
@@ -362,18 +338,8 @@ fn old_name(namespace: &str, name: &str, view: &View) -> Option<String> {
     identity::legacy_host_name(namespace, name, view).map(|name| name.to_string())
 }
 
-/// The key under which vcluster put a tenant's label on the host.
-fn label_key(key: &str, view: &View) -> Option<String> {
-    let digest: String = Sha256::digest(key.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect();
-    names::legacy_shortened(&format!("vcluster.loft.sh/label-{}-x-{digest}", view.cluster()))
-}
-
 fn annotated_kind(kind: &str) -> String {
     identity::kind_of(if kind == "Ingress" { "networking.k8s.io" } else { "" }, kind)
-}
-
-fn has(object: &Value, map: &str, key: &str) -> bool {
-    object.pointer("/metadata").and_then(|m| m.get(map)).is_some_and(|m| m.get(key).is_some())
 }
 
 #[cfg(test)]

@@ -8,41 +8,34 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::bounds::{self, Excess};
 use super::summary::{NamespaceSummary, ServiceSummary};
-use super::{View, diff, identity, json};
+use super::{View, identity, json};
 use crate::names::Limit;
 
+mod crossing;
 pub mod dns;
 pub mod env;
 pub mod ephemeral;
 mod expansion;
+mod images;
+mod marks;
+mod metadata;
 pub mod references;
 pub mod scheduling;
 pub mod status;
 pub mod update;
 pub mod volumes;
+mod walk;
 
-/// Value of the kind annotation.
-pub const KIND: &str = "Pod";
-/// Annotation for the downward API: the tenant's service account.
-pub const SERVICE_ACCOUNT: &str = "portico.dev/service-account-name";
-/// Annotation for the downward API: all labels of the tenant.
-pub const LABELS: &str = "portico.dev/labels";
-/// Annotation for the downward API: all annotations of the tenant.
-pub const ANNOTATIONS: &str = "portico.dev/annotations";
-/// Annotation: fingerprint of the container resources that were last written.
-pub const RESOURCES: &str = "portico.dev/resources";
-/// Annotation: the tenant's `spec.subdomain`, which means nothing on the host and would be lost with the tenant's store.
-pub const SUBDOMAIN: &str = "portico.dev/subdomain";
-/// Annotation on a host pod that stands for another virtual pod than the one it was made for: the Secret that it mounts.
-pub const TOKEN_SECRET: &str = "portico.dev/token-secret";
-/// What a token Secret records as its kind, so that it stands for no virtual Secret.
-pub const TOKEN_KIND: &str = "ServiceAccountToken";
-/// Annotation on a token Secret: what it was made for (`volumes::token_spec`).
-pub const TOKEN_SPEC: &str = "portico.dev/token-spec";
+pub use images::image;
+pub use marks::{
+    ANNOTATIONS, KIND, LABELS, RESOURCES, SERVICE_ACCOUNT, SUBDOMAIN, TOKEN_KIND, TOKEN_SECRET, TOKEN_SPEC,
+};
+pub use metadata::{metadata, service_account};
+pub use volumes::TokenSpec;
 
 /// What the translation must know beside the pod.
 #[derive(Debug, Clone, Default)]
@@ -73,17 +66,6 @@ pub enum Refusal {
     Excess(Excess),
 }
 
-/// One projected service-account token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    /// Key in the Secret.
-    pub key: String,
-    /// Audience; empty means the API server's own.
-    pub audience: String,
-    /// Seconds; at least 600.
-    pub expiration_seconds: u64,
-}
-
 /// The tokens that a pod mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
@@ -92,15 +74,7 @@ pub struct Tokens {
     /// Name of the host Secret that carries them; another one for each pod, even of the same name.
     pub secret: String,
     /// One per projected source.
-    pub tokens: Vec<Token>,
-}
-
-/// The service account of a pod.
-pub fn service_account(pod: &Value) -> &str {
-    match json::text(pod, "/spec/serviceAccountName") {
-        "" => "default",
-        name => name,
-    }
+    pub tokens: Vec<TokenSpec>,
 }
 
 /// The tokens that a pod needs, None when it mounts none. A host pod that was made for another virtual pod mounts that
@@ -146,7 +120,7 @@ pub fn excess(pod: &Value) -> Option<Excess> {
         .or_else(|| scheduling::excess(pod))
         .or_else(|| {
             let what = "names of ConfigMaps, Secrets, claims and Endpoints";
-            Excess::beyond("spec", what, (references::count(pod), bounds::NAMES), "name fewer, with more in each")
+            Excess::beyond("spec", what, (walk::count(pod), bounds::NAMES), "name fewer, with more in each")
         })
         .or_else(|| expansion::excess(pod))
 }
@@ -181,32 +155,11 @@ pub fn to_host(pod: &Value, around: &Around, view: &View) -> Result<Made, Refusa
     references::rename(&mut spec, pod, view);
     volumes::translate(&mut spec, token_secret(pod, view).unwrap_or_default().as_str());
     let links_left_out = env::translate(&mut spec, pod, &around.services, view);
-    images(&mut spec, view);
+    images::translate(&mut spec, view);
     dns::translate(&mut spec, json::namespace(pod), view);
     scheduling::translate(&mut spec, pod, &selected, view);
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
     Ok(Made { pod, links_left_out })
-}
-
-/// Whole metadata of the host pod, as it should be now.
-pub fn metadata(pod: &Value, view: &View) -> Option<Map<String, Value>> {
-    let mut metadata = identity::metadata(KIND, pod, view, Limit::Subdomain)?;
-    let annotations = json::object(&mut metadata, "annotations");
-    annotations.insert(SERVICE_ACCOUNT.to_owned(), json!(service_account(pod)));
-    annotations.insert(identity::APPLIED.to_owned(), json!(diff::fingerprint(&update::mutable(pod, view))));
-    annotations.insert(RESOURCES.to_owned(), json!(diff::fingerprint(&update::resources(pod))));
-    let subdomain = json::text(pod, "/spec/subdomain");
-    if !subdomain.is_empty() {
-        annotations.insert(SUBDOMAIN.to_owned(), json!(subdomain));
-    }
-    if env::refers_to(pod, "metadata.labels") {
-        annotations.insert(LABELS.to_owned(), json!(env::lines(&json::strings(pod, "/metadata/labels"))));
-    }
-    if env::refers_to(pod, "metadata.annotations") {
-        let of_tenant = identity::tenant_annotations(pod);
-        annotations.insert(ANNOTATIONS.to_owned(), json!(env::lines(&of_tenant)));
-    }
-    Some(metadata)
 }
 
 /// What `hostname` says inside: the tenant's, else the pod's name as a DNS label.
@@ -219,15 +172,4 @@ pub fn hostname(pod: &Value) -> String {
 pub(in crate::translate) fn hostname_of(name: &str) -> String {
     let label: String = name.chars().take(63).map(|c| if c == '.' { '-' } else { c }).collect();
     label.trim_matches('-').to_owned()
-}
-
-/// The image that a container of the host runs.
-pub fn image<'a>(of_tenant: &'a str, view: &'a View) -> &'a str {
-    view.translate_images.get(of_tenant).map_or(of_tenant, String::as_str)
-}
-
-fn images(spec: &mut Map<String, Value>, view: &View) {
-    for list in ["containers", "initContainers"] {
-        json::each(spec, list, |container| json::rename(container, "image", |i| image(i, view).to_owned()));
-    }
 }

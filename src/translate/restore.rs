@@ -16,29 +16,25 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::{View, endpoints, identity, json, legacy, pod, service};
-use crate::names::{Limit, keys};
+use super::{View, endpoints, identity, json, pod, service};
+use crate::names::keys;
 
+mod back;
 mod config;
 mod env;
+mod kinds;
 mod metadata;
 mod network;
 mod origin;
 mod pods;
 mod scheduling;
+mod unknown;
 mod volumes;
 
-/// Kinds in the order in which they are best restored: what is named comes before what names it.
-pub const KINDS: &[&str] = &[CLAIM, CONFIG_MAP, SECRET, SERVICE, ENDPOINTS, SLICE, INGRESS, POD];
-
-const POD: &str = pod::KIND;
-const SERVICE: &str = service::KIND;
-const CLAIM: &str = "PersistentVolumeClaim";
-const CONFIG_MAP: &str = "ConfigMap";
-const SECRET: &str = "Secret";
-const ENDPOINTS: &str = "Endpoints";
-const SLICE: &str = "discovery.k8s.io/EndpointSlice";
-const INGRESS: &str = "networking.k8s.io/Ingress";
+use back::Back;
+pub use back::{Key, Names, Need};
+pub use kinds::KINDS;
+use kinds::{CLAIM, CONFIG_MAP, ENDPOINTS, INGRESS, POD, SECRET, SERVICE, SLICE, known};
 
 /// ConfigMap by which an API server publishes its CA in every namespace.
 const ROOT_CA: &str = "kube-root-ca.crt";
@@ -61,9 +57,6 @@ pub const NOT_ON_HOST: &[&str] = &[
     "Pods that had ended, and pods, Services and Ingresses that were never on the host.",
     "Owners, finalizers and kubectl's record of what was last applied: the first kubectl apply of each object warns.",
 ];
-
-/// Virtual namespace and name.
-pub type Key = (String, String);
 
 /// What becomes of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,25 +82,6 @@ pub struct Restored {
     pub needs: Vec<Need>,
     /// What the copy does not tell, one sentence each.
     pub lost: Vec<String>,
-}
-
-/// Something that an object cannot be made without.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Need {
-    /// A ServiceAccount in the object's namespace.
-    ServiceAccount(String),
-    /// A PriorityClass, which the host has.
-    PriorityClass(String),
-    /// A RuntimeClass, which the host has.
-    RuntimeClass(String),
-}
-
-/// What all copies of a tenant together tell.
-pub trait Names {
-    /// The virtual object that a copy of this kind (value of [`keys::OBJECT_KIND`]) and host name stands for.
-    fn virtual_of(&self, kind: &str, host_name: &str) -> Option<Key>;
-    /// Annotation [`pod::TOKEN_SPEC`] of a token Secret, by its host name.
-    fn token_spec(&self, secret: &str) -> Option<String>;
 }
 
 /// [`Names`] by the recorded identity of the copies that it was told of.
@@ -225,48 +199,6 @@ pub fn relink(kind: &str, host: &Value, object: &Value, view: &View) -> Option<V
     }
     metadata.insert("uid".to_owned(), json!(json::uid(host)));
     Some(json!({"metadata": metadata}))
-}
-
-/// One copy on its way back.
-struct Back<'a> {
-    view: &'a View,
-    names: &'a dyn Names,
-    namespace: String,
-    name: String,
-    needs: Vec<Need>,
-    lost: Vec<String>,
-}
-
-impl Back<'_> {
-    /// Virtual name of what a copy refers to by this host name. Only names of its own virtual namespace come back.
-    fn reference(&self, kind: &str, on_host: &str) -> Option<String> {
-        let (kind, limit) = known(kind)?;
-        match self.names.virtual_of(kind, on_host) {
-            Some((namespace, name)) => (namespace == self.namespace).then_some(name),
-            None => self.readable(on_host, limit),
-        }
-    }
-
-    /// Of what has no copy (any more), the name by which it would get this host name.
-    fn readable(&self, on_host: &str, limit: Limit) -> Option<String> {
-        let name = on_host.strip_suffix(&format!("-x-{}-x-{}", self.namespace, self.view.cluster()))?;
-        let again = identity::host_name(&self.namespace, name, self.view, limit)?;
-        (again.as_str() == on_host).then(|| name.to_owned())
-    }
-
-    fn lose(&mut self, what: impl Into<String>) {
-        self.lost.push(what.into());
-    }
-}
-
-/// The kind as this module writes it, and the limit of its host names.
-fn known(kind: &str) -> Option<(&'static str, Limit)> {
-    let kind = KINDS.iter().find(|known| **known == kind)?;
-    Some((kind, if matches!(*kind, SERVICE | ENDPOINTS) { Limit::Label } else { Limit::Subdomain }))
-}
-
-fn is_adopted(host: &Value) -> bool {
-    !identity::annotation(host, legacy::ADOPTED).is_empty()
 }
 
 fn is_token_secret(host: &Value, view: &View) -> bool {

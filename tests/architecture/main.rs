@@ -39,7 +39,7 @@ const LONGEST_FILE: usize = 600;
 const LONGEST_INLINE_TESTS: usize = 100;
 
 /// Still to be opened. This list only shrinks, and goes with the last.
-const ROOMS_WITH_CIRCLES: &[&str] = &["syncer", "translate"];
+const ROOMS_WITH_CIRCLES: &[&str] = &["syncer"];
 
 struct Layer {
     name: &'static str,

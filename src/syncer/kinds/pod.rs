@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::kind::{
-    Action, Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView, TokenSpec,
+    Action, Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView,
 };
 use super::identity::{host_name, is_for, key_of, recorded_key};
 use super::projection::{strip_last_applied, strip_metadata};
@@ -32,17 +32,12 @@ pub struct PodKind;
 /// The TokenRequests of a pod, wanted at its creation and as long as it runs; None when it mounts no token.
 pub fn ensure_tokens(object: &Value, host: Option<&Value>, view: &TenantView) -> Option<Action> {
     let tokens = pod::tokens(object, host, view)?;
-    let spec = |token: pod::Token| TokenSpec {
-        key: token.key,
-        audience: token.audience,
-        expiration_seconds: token.expiration_seconds,
-    };
     Some(Action::EnsureTokens {
         pod: key_of(object),
         pod_uid: json::uid(object).to_owned(),
         service_account: tokens.service_account,
         secret: tokens.secret,
-        tokens: tokens.tokens.into_iter().map(spec).collect(),
+        tokens: tokens.tokens,
     })
 }
 

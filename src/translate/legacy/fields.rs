@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::super::json;
-use super::MANAGED_BY;
+use super::labels::MANAGED_BY;
 use crate::names::keys;
 
 /// Keys of the labels that a pod reads through its downward API, in environment or volumes.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::testing::{hostile, old_vcluster, poisoned, stateful_set, view as shared_view};
+use super::labels::{SHOWN_LABELS, label_key};
 use super::vcluster::Vcluster;
 use super::*;
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::summary::ServiceSummary;
 use super::super::{View, bounds, json, service};
-use super::{ANNOTATIONS, LABELS, SERVICE_ACCOUNT};
+use super::marks::{ANNOTATIONS, LABELS, SERVICE_ACCOUNT};
 use crate::names::keys;
 
 /// Port of the tenant's `kubernetes` Service.

@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::super::bounds::{self, Excess};
 use super::super::summary::ServiceSummary;
 use super::super::{View, json};
-use super::{env, expansion, image, references};
+use super::crossing::{crossing, ordinary};
+use super::images::image;
+use super::{env, references};
 
 /// Those that the host does not have yet.
 #[derive(Debug, Default)]
@@ -37,22 +39,4 @@ pub fn containers(pod: &Value, host: &Value, services: &[Arc<ServiceSummary>], v
     let advice = "the pod has reached what it may have of containers, names of other objects or expanded variables";
     let beyond = Excess::beyond("spec.ephemeralContainers", "containers", (all.len(), crossing), advice);
     Ephemeral { wanted: wanted.collect(), beyond }
-}
-
-/// How many of a pod's ephemeral containers cross, the first ones.
-pub(super) fn crossing(pod: &Value) -> usize {
-    let room = bounds::CONTAINERS.saturating_sub(ordinary(pod));
-    let (mut names, mut bytes) = (bounds::NAMES.saturating_sub(references::count(pod)), bounds::EXPANDED_BYTES);
-    let fits = |container: &Value| {
-        names = names.checked_sub(references::count_in_container(container))?;
-        bytes = bytes.checked_sub(expansion::of_container(container))?;
-        Some(())
-    };
-    let all = json::items(pod, "/spec/ephemeralContainers");
-    all.iter().take(room).map_while(fits).count()
-}
-
-fn ordinary(pod: &Value) -> usize {
-    let list = |list: &str| json::items(pod, &format!("/spec/{list}")).len();
-    list("containers") + list("initContainers")
 }

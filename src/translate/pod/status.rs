@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use super::super::{View, json};
-use super::image;
+use super::images::image;
 
 const SCALARS: &[&str] = &["phase", "message", "reason", "hostIP", "podIP", "startTime", "nominatedNodeName", "resize"];
 const CONDITION: &[&str] = &["type", "status", "reason", "message", "lastProbeTime", "lastTransitionTime"];

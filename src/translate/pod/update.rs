@@ -7,40 +7,19 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
-use super::super::{View, identity, json, legacy};
-use super::{RESOURCES, image, metadata};
+use super::super::legacy::{ADOPTED, keep_current};
+use super::super::{View, identity, json};
+use super::images::image;
+use super::marks::RESOURCES;
+use super::metadata::{metadata, resources};
 
 const LISTS: &[&str] = &["containers", "initContainers"];
-
-/// The part of a virtual pod that can change later and is written by a patch of the pod itself.
-pub(super) fn mutable(pod: &Value, view: &View) -> Value {
-    let images = |list: &str| -> Map<String, Value> {
-        let containers = json::items(pod, &format!("/spec/{list}")).iter();
-        containers.map(|c| (json::text(c, "/name").to_owned(), json!(image(json::text(c, "/image"), view)))).collect()
-    };
-    json!({
-        "images": images("containers"),
-        "initImages": images("initContainers"),
-        "activeDeadlineSeconds": pod.pointer("/spec/activeDeadlineSeconds"),
-        "tolerations": json::items(pod, "/spec/tolerations"),
-        "schedulingGates": json::items(pod, "/spec/schedulingGates"),
-    })
-}
-
-/// The container resources of a pod.
-pub(super) fn resources(pod: &Value) -> Value {
-    let list = |list: &str| -> Vec<Value> {
-        let containers = json::items(pod, &format!("/spec/{list}")).iter();
-        containers.map(|c| Value::Object(json::pick(c, &["name", "resources"]))).collect()
-    };
-    json!({"containers": list("containers"), "initContainers": list("initContainers")})
-}
 
 /// Whole metadata that the host pod shall have, with the record of which keys are the tenant's.
 pub fn recorded_metadata(pod: &Value, host: &Value, view: &View) -> Option<Map<String, Value>> {
     let mut wanted = metadata(pod, view)?;
-    if !identity::annotation(host, legacy::ADOPTED).is_empty() {
-        legacy::keep_current(&mut wanted, pod, host, view);
+    if !identity::annotation(host, ADOPTED).is_empty() {
+        keep_current(&mut wanted, pod, host, view);
     }
     identity::record_keys(&mut wanted);
     Some(wanted)

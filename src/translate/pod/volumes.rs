@@ -5,13 +5,23 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::super::json;
-use super::Token;
 use super::env;
 
 /// Lifetime when the source names none: Kubernetes' own default.
 const DEFAULT_EXPIRATION: u64 = 3600;
 /// What a token file has on a real cluster.
 const TOKEN_MODE: u32 = 0o644;
+
+/// One projected service-account token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSpec {
+    /// Key in the Secret.
+    pub key: String,
+    /// Audience; empty means the API server's own.
+    pub audience: String,
+    /// Seconds; at least 600.
+    pub expiration_seconds: u64,
+}
 
 fn token_key(volume: usize, source: usize) -> String {
     format!("token-{volume}-{source}")
@@ -55,13 +65,13 @@ pub(in crate::translate) fn tokens_of_spec(spec: &str) -> BTreeMap<&str, (String
 }
 
 /// The tokens that the volumes of a pod project.
-pub(super) fn tokens(pod: &Value) -> Vec<Token> {
+pub(super) fn tokens(pod: &Value) -> Vec<TokenSpec> {
     let mut out = Vec::new();
     for (v, volume) in json::items(pod, "/spec/volumes").iter().enumerate() {
         for (s, source) in json::items(volume, "/projected/sources").iter().enumerate() {
             let Some(token) = source.get("serviceAccountToken").filter(|t| t.is_object()) else { continue };
             let seconds = token.get("expirationSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_EXPIRATION);
-            out.push(Token {
+            out.push(TokenSpec {
                 key: token_key(v, s),
                 audience: json::text(token, "/audience").to_owned(),
                 expiration_seconds: seconds.max(600),

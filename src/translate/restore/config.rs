@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::super::{identity, json};
+use super::back::{Back, is_adopted};
+use super::kinds::{CLAIM, SECRET};
 use super::metadata::{self, Record};
-use super::{Back, CLAIM, SECRET, is_adopted};
 use crate::names::keys;
 
 /// Annotations of volume controllers that make a claim with a volume count as bound.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::super::{identity, json, labels};
+use super::back::{Back, is_adopted};
 use super::origin::Fields;
-use super::{Back, is_adopted};
 use crate::names::keys;
 
 /// Which keys are the tenant's.

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::super::{endpoints as slices, ingress as ingresses, json, labels, service as services};
+use super::back::Back;
+use super::kinds::{SECRET, SERVICE};
 use super::metadata::{self, Record};
-use super::{Back, SECRET, SERVICE};
 use crate::names::keys;
 
 /// Name of a Secret that is not there.

@@ -6,9 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::super::pod::{self, references};
 use super::super::{identity, json};
+use super::back::{Back, Need, is_adopted};
 use super::metadata::{self, Record};
 use super::origin::Pod;
-use super::{Back, Need, env, is_adopted, scheduling, volumes};
+use super::unknown::{UNKNOWN, is_unknown};
+use super::{env, scheduling, volumes};
 
 const CONTAINERS: &[&str] = &["containers", "initContainers"];
 /// Fields that the host or the way down has set: chosen anew by the tenant's API server, or of no use there. Which node
@@ -25,9 +27,6 @@ const NOT_THE_TENANTS: &[&str] = &[
     "resourceClaims",
     "subdomain",
 ];
-/// Stands for a name that is not the tenant's until what holds it is left out: no object can have it.
-pub(super) const UNKNOWN: &str = "portico.dev/unknown";
-
 /// The virtual pod.
 pub(super) fn restore(host: &Value, back: &mut Back<'_>) -> Map<String, Value> {
     let mut spec = host.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -147,16 +146,6 @@ fn drop_unknown(map: &mut Map<String, Value>, list: &str) {
     items.retain(|item| !is_unknown(item));
     if items.is_empty() {
         map.remove(list);
-    }
-}
-
-/// Whether something holds a name that is not the tenant's.
-pub(super) fn is_unknown(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text == UNKNOWN,
-        Value::Array(items) => items.iter().any(is_unknown),
-        Value::Object(map) => map.values().any(is_unknown),
-        _ => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::{View, json, labels};
-use super::Back;
+use super::back::Back;
 use crate::names::keys;
 
 /// Which virtual namespaces a term is about.

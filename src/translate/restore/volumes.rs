@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::super::pod::{env, volumes};
 use super::super::{View, identity, json, legacy, pod};
+use super::back::{Back, is_adopted};
+use super::kinds::CLAIM;
 use super::origin::Pod;
-use super::pods::{UNKNOWN, is_unknown};
-use super::{Back, is_adopted};
+use super::unknown::{UNKNOWN, is_unknown};
 
 /// Lifetime that an API server asks for when it adds a token volume.
 const EXPIRATION: u64 = 3607;
@@ -167,5 +168,5 @@ fn is_of_template(volume: &Map<String, Value>, name: &str, back: &Back<'_>) -> b
     let claim = volume.get("persistentVolumeClaim").map_or("", |source| json::text(source, "/claimName"));
     !claim.is_empty()
         && claim != UNKNOWN
-        && back.reference(super::CLAIM, claim).is_some_and(|own| own == format!("{}-{name}", back.name))
+        && back.reference(CLAIM, claim).is_some_and(|own| own == format!("{}-{name}", back.name))
 }

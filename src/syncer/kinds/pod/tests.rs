@@ -114,7 +114,10 @@ fn tokens_come_from_a_secret_of_this_very_pod() {
         panic!("no tokens asked for: {:?}", world.other);
     };
     assert_eq!((service_account.as_str(), pod_uid.as_str()), ("builder", "u1"));
-    assert_eq!(tokens, [TokenSpec { key: "token-0-0".to_owned(), audience: String::new(), expiration_seconds: 3607 }]);
+    assert_eq!(
+        tokens,
+        [pod::TokenSpec { key: "token-0-0".to_owned(), audience: String::new(), expiration_seconds: 3607 }]
+    );
     let source = host(&world)["spec"]["volumes"][0]["projected"]["sources"][0].clone();
     assert_eq!(
         source,
