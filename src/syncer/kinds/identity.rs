@@ -19,7 +19,7 @@ pub(super) fn kind_annotation(resource: &Resource) -> String {
     identity::kind_of(resource.group, resource.kind)
 }
 
-/// [`ResourceSyncer::virtual_key`] of ordinary namespaced kinds.
+/// [`ResourceSyncer::virtual_key`](super::super::kind::ResourceSyncer::virtual_key) of ordinary namespaced kinds.
 pub(super) fn recorded_key(resource: &Resource, host: &Value, view: &TenantView, limit: Limit) -> Option<ObjectKey> {
     let (namespace, name) = identity::virtual_key(&kind_annotation(resource), host, view, limit)?;
     Some(ObjectKey { namespace, name })
@@ -36,7 +36,7 @@ pub(super) fn virtual_key_of(kind: &str, host: &Value, view: &TenantView, limit:
     Some(ObjectKey { namespace, name })
 }
 
-/// [`ResourceSyncer::host_name`] of ordinary namespaced kinds.
+/// [`ResourceSyncer::host_name`](super::super::kind::ResourceSyncer::host_name) of ordinary namespaced kinds.
 pub(super) fn host_name(key: &ObjectKey, view: &TenantView, limit: Limit) -> Option<String> {
     identity::host_name(&key.namespace, &key.name, view, limit).map(|name| name.to_string())
 }
