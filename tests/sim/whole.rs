@@ -264,10 +264,12 @@ impl World {
             return;
         }
         let hosts = self.hosts();
+        // Whole seconds, as an API server writes them: two may be of one age.
+        let created = self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         self.host.put(
             VIRTUAL_CLUSTERS,
             json!({"apiVersion": "portico.dev/v1alpha1", "kind": "VirtualCluster",
-                "metadata": {"namespace": namespace, "name": name, "creationTimestamp": self.clock.now().to_string()},
+                "metadata": {"namespace": namespace, "name": name, "creationTimestamp": created},
                 "spec": {"expose": {"hosts": hosts}}}),
         );
     }
