@@ -1,8 +1,10 @@
 //! The syncer: copies what must run from every tenant to the host, and statuses back.
 //!
-//! A pod's way, top-down: `source` (watch → event) → `cache` (projected) → `queue` (fair, keyed) → `worker` (load,
-//! `kinds/*` plan, `apply`) and back. `drift` compares both sides continuously. Kinds are pure functions behind
-//! [`kind::ResourceSyncer`]; only the engine does IO. All state is rebuilt from the two API servers.
+//! A pod's way, top-down: `source` (watch → event) → `feeds` (projected, into the stores) → `world` (whom it concerns) →
+//! `queue` (fair, keyed) → `worker` (load, `kinds/*` plan) → `apply` (one call each; the answer goes into `world`) and back.
+//! `engine` decides who takes part; `drift` compares both sides continuously; `loss` and `mass_deletion` hold what a broken
+//! tenant would tear down. Kinds are pure functions behind [`kind::ResourceSyncer`]. All state is rebuilt from the two API
+//! servers.
 
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use crate::tenant::{Registry, Tenant};
 
 pub mod adopt;
 pub mod apply;
+pub mod attempt;
 pub mod cache;
 pub mod catalog;
 pub mod deletions;
@@ -22,16 +25,24 @@ pub mod dns_service;
 pub mod drift;
 pub mod engine;
 pub mod explain;
+pub mod feeds;
 pub mod guard;
+pub mod hold;
 pub mod host;
+pub mod incoming;
+pub mod index;
 pub mod kind;
+pub mod kind_state;
 pub mod kinds;
 pub mod kubernetes_service;
-
+pub mod ledger;
+pub mod loss;
+pub mod mass_deletion;
 pub mod metrics;
 pub mod queue;
 pub mod recover;
 pub mod references;
+pub mod routes;
 pub mod service_address;
 pub mod source;
 pub mod stats;
@@ -41,6 +52,7 @@ pub mod tenant;
 pub mod tokens;
 pub mod view;
 pub mod worker;
+pub mod world;
 
 pub use catalog::Catalog;
 pub use engine::{Running, Settings};
@@ -92,7 +104,7 @@ pub async fn run(parts: Parts, mut drain: Drain) {
         changed.mark_unchanged();
         let members =
             registry.load().tenants().map(|tenant| member(tenant, backends(tenant), &config, adopts)).collect();
-        running.engine.set_members(members);
+        running.set_members(members);
         tokio::select! {
             _ = drain.signaled() => break,
             alive = changed.changed() => if alive.is_err() { break },

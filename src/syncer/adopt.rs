@@ -16,9 +16,9 @@ use crate::kubernetes::rights::Access;
 use crate::kubernetes::{ListOptions, PatchKind, Resource};
 use crate::names::keys;
 use crate::syncer::cache::text;
-use crate::syncer::engine::Engine;
 use crate::syncer::kind::ObjectKey;
 use crate::syncer::tenant::{Member, TenantState, identify};
+use crate::syncer::world::World;
 use crate::translate::legacy::{self, Around, Verdict};
 
 /// Pods before Services: a Service that is given a selector must find them by their new labels.
@@ -59,44 +59,44 @@ enum Done {
 
 /// Until every old object has been judged and written; at once for tenants that adopt nothing. Returns the kinds that there
 /// is no right to, or that the host refused: they are held until [`follow`] has done them.
-pub async fn settle(engine: &Engine, tenant: &TenantState) -> Vec<Resource> {
+pub async fn settle(world: &World, tenant: &TenantState) -> Vec<Resource> {
     if !tenant.bound().adopts {
         return Vec::new();
     }
-    let synced = |resource: &Resource| engine.catalog.index_of(resource).is_some();
+    let synced = |resource: &Resource| world.catalog.index_of(resource).is_some();
     let all = KINDS.iter().copied().filter(synced).collect();
-    let later = possible(engine, tenant, all, &engine.access).await;
+    let later = possible(world, tenant, all, &world.access).await;
     for resource in &later {
-        hold(engine, tenant, resource, true);
+        hold(world, tenant, resource, true);
     }
     later
 }
 
 /// The kinds that were held, as rights to them come.
-pub async fn follow(engine: &Engine, tenant: &TenantState, mut later: Vec<Resource>) {
-    let mut access = engine.access.clone();
+pub async fn follow(world: &World, tenant: &TenantState, mut later: Vec<Resource>) {
+    let mut access = world.access.clone();
     while !later.is_empty() {
         // A refusal need not show in the rights: a Role may have been deleted and made again between two looks at them.
-        let _ = tokio::time::timeout(engine.clock.jitter(ASK_AGAIN), access.changed()).await;
+        let _ = tokio::time::timeout(world.clock.jitter(ASK_AGAIN), access.changed()).await;
         tenant.store.until_believed().await;
         let held = later.clone();
-        later = possible(engine, tenant, later, &access).await;
+        later = possible(world, tenant, later, &access).await;
         for resource in held.iter().filter(|resource| !later.contains(resource)) {
-            hold(engine, tenant, resource, false);
+            hold(world, tenant, resource, false);
         }
     }
 }
 
-fn hold(engine: &Engine, tenant: &TenantState, resource: &Resource, held: bool) {
-    let Some(kind) = engine.catalog.index_of(resource) else { return };
+fn hold(world: &World, tenant: &TenantState, resource: &Resource, held: bool) {
+    let Some(kind) = world.catalog.index_of(resource) else { return };
     tenant.kind(kind).held.store(held, Ordering::Release);
     if !held {
-        engine.push_kind(tenant, kind);
+        world.push_kind(tenant, kind);
     }
 }
 
 /// Adopts what there is a right to and what is not refused; returns the rest.
-async fn possible(engine: &Engine, tenant: &TenantState, kinds: Vec<Resource>, access: &Access) -> Vec<Resource> {
+async fn possible(world: &World, tenant: &TenantState, kinds: Vec<Resource>, access: &Access) -> Vec<Resource> {
     let mut tally = Tally::default();
     let mut later: Vec<Resource> = Vec::new();
     for resource in kinds {
@@ -107,7 +107,7 @@ async fn possible(engine: &Engine, tenant: &TenantState, kinds: Vec<Resource>, a
             continue;
         }
         let mut failures = 0_u32;
-        while let Err(error) = adopt_kind(engine, tenant, &resource, &mut tally).await {
+        while let Err(error) = adopt_kind(world, tenant, &resource, &mut tally).await {
             if error.kind() == Kind::Forbidden {
                 tracing::warn!(tenant = %tenant.id, kind = resource.kind, %error, "old objects cannot be listed; this kind waits");
                 later.push(resource);
@@ -117,7 +117,7 @@ async fn possible(engine: &Engine, tenant: &TenantState, kinds: Vec<Resource>, a
             if failures == 3 {
                 tracing::warn!(tenant = %tenant.id, kind = resource.kind, %error, "adoption keeps failing; nothing is synced before it is done");
             }
-            tokio::time::sleep(engine.clock.jitter(pause(&error, failures))).await;
+            tokio::time::sleep(world.clock.jitter(pause(&error, failures))).await;
         }
     }
     tally.report(tenant);
@@ -135,11 +135,11 @@ fn pause(error: &Error, failures: u32) -> Duration {
 }
 
 /// One kind to its end, or to its first failure: then all of it again, from a fresh list.
-async fn adopt_kind(engine: &Engine, tenant: &TenantState, resource: &Resource, tally: &mut Tally) -> Result<()> {
+async fn adopt_kind(world: &World, tenant: &TenantState, resource: &Resource, tally: &mut Tally) -> Result<()> {
     let member = tenant.bound();
     let namespace = Some(member.view.namespace().as_str());
     let selector = format!("{}={},!{}", legacy::MANAGED_BY, member.view.cluster(), keys::CLUSTER);
-    let old = match engine.host.list(resource, namespace, &selected(selector)).await {
+    let old = match world.host.list(resource, namespace, &selected(selector)).await {
         // The kind's source rests as well.
         Err(error) if is_off(&error) => {
             tracing::warn!(tenant = %tenant.id, kind = resource.kind, %error, "old host objects cannot be listed; none is adopted");
@@ -150,14 +150,14 @@ async fn adopt_kind(engine: &Engine, tenant: &TenantState, resource: &Resource, 
     if !old.is_empty() {
         let Some(steps) = judge(tenant, &member, resource, &old, tally).await? else { return Ok(()) };
         // What another store does not have was not deleted by anybody.
-        tenant.store.check(&*member.api, &engine.clock).await?;
-        write(engine, tenant, resource, steps, tally).await?;
+        tenant.store.check(&*member.api, &world.clock).await?;
+        write(world, tenant, resource, steps, tally).await?;
     }
     if tally.written.contains(resource.kind) {
         // The watch brings it too, perhaps later than the first plan; and some answers were lost.
         let selector = format!("{}={}", keys::CLUSTER, member.view.cluster());
-        for object in engine.host.list(resource, namespace, &selected(selector)).await?.0 {
-            learn(engine, tenant, resource, object);
+        for object in world.host.list(resource, namespace, &selected(selector)).await?.0 {
+            learn(world, tenant, resource, object);
         }
     }
     Ok(())
@@ -203,7 +203,7 @@ async fn judge(
 
 /// All patches, some at a time; the first failure that another try can mend ends it.
 async fn write(
-    engine: &Engine,
+    world: &World,
     tenant: &TenantState,
     resource: &Resource,
     steps: Vec<Step>,
@@ -213,24 +213,24 @@ async fn write(
     let namespace = Some(member.view.namespace().as_str());
     let mut steps = steps.into_iter().peekable();
     while steps.peek().is_some() {
-        if engine.queue.is_closed() {
+        if world.queue.is_closed() {
             return Err(Error::own(Kind::Draining, "shutting down"));
         }
         tally.written.insert(resource.kind);
         let batch: Vec<Step> = steps.by_ref().take(PARALLEL).collect();
-        let patches = batch.iter().map(|step| {
-            engine.host.patch(resource, namespace, (step.name.as_str(), ""), PatchKind::Merge, &step.patch)
-        });
+        let patches = batch
+            .iter()
+            .map(|step| world.host.patch(resource, namespace, (step.name.as_str(), ""), PatchKind::Merge, &step.patch));
         let mut failed = None;
         for (answer, step) in futures::future::join_all(patches).await.into_iter().zip(batch) {
             match answer {
                 Ok(object) => {
                     tally.count(step.done);
-                    if let Some(kind) = engine.catalog.index_of(resource) {
-                        engine.stats.count_write(kind);
+                    if let Some(kind) = world.catalog.index_of(resource) {
+                        world.stats.count_write(kind);
                     }
                     if step.done != Done::Released {
-                        learn(engine, tenant, resource, object);
+                        learn(world, tenant, resource, object);
                     }
                 }
                 Err(error) if is_refusal(&error) => {
@@ -254,16 +254,16 @@ async fn write(
 }
 
 /// Puts one of our host objects where plans look for it, under the name that it has.
-fn learn(engine: &Engine, tenant: &TenantState, resource: &Resource, object: Value) {
-    let Some(kind) = engine.catalog.index_of(resource) else { return };
-    let syncer = engine.catalog.kind(kind);
+fn learn(world: &World, tenant: &TenantState, resource: &Resource, object: Value) {
+    let Some(kind) = world.catalog.index_of(resource) else { return };
+    let syncer = world.catalog.kind(kind);
     let view = &tenant.bound().view;
     let Some(key) = identify(syncer, &object, view) else { return };
     let name = text(&object, "name");
     if syncer.host_name(&key, view).as_deref() != Some(name) {
         tenant.remember_alias(&key, name);
     }
-    engine.learn_host(tenant, resource, object, true);
+    world.learn_host(tenant, resource, object, true);
 }
 
 fn object_key((namespace, name): legacy::Key) -> ObjectKey {

@@ -11,37 +11,19 @@ use serde_json::{Value, json};
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::Resource;
 use crate::kubernetes::resources::{EVENTS, PODS, SECRETS};
+use crate::syncer::attempt::{Pair, Stop};
 use crate::syncer::cache::{SourceState, mark, text};
-use crate::syncer::engine::Engine;
 use crate::syncer::explain;
+use crate::syncer::incoming::key_of;
 use crate::syncer::kind::{Action, Involved, ObjectKey};
 use crate::syncer::queue::Item;
-use crate::syncer::tenant::{Member, TenantState, identify, key_of};
+use crate::syncer::tenant::{Member, TenantState, identify};
 use crate::syncer::tokens::{Minted, Wish};
-use crate::syncer::worker::Pair;
-
-/// Why a plan was not carried out to its end.
-#[derive(Debug)]
-pub enum Stop {
-    /// A call failed.
-    Failed(Error),
-    /// Something else is not ready; no failure.
-    Later(Duration),
-    /// The host name is taken by an object that is not ours.
-    Foreign,
-    /// We are shutting down.
-    Closed,
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
+use crate::syncer::world::World;
 
 /// One plan being carried out.
 pub struct Execution<'a> {
-    engine: &'a Arc<Engine>,
+    world: &'a Arc<World>,
     tenant: &'a Arc<TenantState>,
     member: &'a Member,
     item: &'a Item,
@@ -53,13 +35,13 @@ pub struct Execution<'a> {
 impl<'a> Execution<'a> {
     /// Nothing done yet.
     pub fn new(
-        engine: &'a Arc<Engine>,
+        world: &'a Arc<World>,
         tenant: &'a Arc<TenantState>,
         member: &'a Member,
         item: &'a Item,
         pair: &'a Pair,
     ) -> Self {
-        Self { engine, tenant, member, item, host: pair.host.as_ref(), minted: None, again_after: None }
+        Self { world, tenant, member, item, host: pair.host.as_ref(), minted: None, again_after: None }
     }
 
     /// The sooner of what the plan wants and what tokens need.
@@ -84,7 +66,7 @@ impl<'a> Execution<'a> {
     }
 
     async fn step(&mut self, action: Action) -> Result<(), Stop> {
-        if self.engine.queue.is_closed() {
+        if self.world.queue.is_closed() {
             return Err(Stop::Closed);
         }
         self.check_right(&action)?;
@@ -93,8 +75,8 @@ impl<'a> Execution<'a> {
             Action::CreateHost { resource, object } => self.create_host(&resource, &object).await?,
             Action::PatchHost { resource, name, subresource, kind, patch } => {
                 let namespace = self.host_namespace(&resource);
-                let answer = self.engine.host.patch(&resource, namespace, (&name, subresource), kind, &patch).await?;
-                self.engine.learn_host(self.tenant, &resource, answer, false);
+                let answer = self.world.host.patch(&resource, namespace, (&name, subresource), kind, &patch).await?;
+                self.world.learn_host(self.tenant, &resource, answer, false);
             }
             Action::DeleteHost { resource, name, uid, grace } => {
                 self.delete_host(&resource, &name, &uid, grace).await?;
@@ -103,13 +85,13 @@ impl<'a> Execution<'a> {
                 let on = (key.name.as_str(), subresource);
                 let answer =
                     self.member.api.patch(&resource, virtual_namespace(&resource, &key), on, kind, &patch).await?;
-                self.engine.learn_virtual(self.tenant, &resource, answer);
+                self.world.learn_virtual(self.tenant, &resource, answer);
             }
             Action::ApplyVirtual { resource, namespace, object } => {
                 let namespace = resource.namespaced.then_some(namespace.as_str());
                 let name = text(&object, "name");
                 let answer = self.member.api.apply(&resource, namespace, name, &object).await?;
-                self.engine.learn_virtual(self.tenant, &resource, answer);
+                self.world.learn_virtual(self.tenant, &resource, answer);
             }
             Action::CreateVirtual { resource, namespace, object } => {
                 self.create_virtual(&resource, &namespace, &object).await?;
@@ -134,11 +116,11 @@ impl<'a> Execution<'a> {
                 return Box::pin(self.step(*first)).await;
             }
             Action::Explain { involved, reason, message, warning } => {
-                explain(self.engine, self.tenant, &involved, reason, &message, warning).await;
+                explain(self.world, self.tenant, &involved, reason, &message, warning).await;
                 return Ok(());
             }
         }
-        self.engine.stats.count_write(self.item.kind);
+        self.world.stats.count_write(self.item.kind);
         Ok(())
     }
 
@@ -152,7 +134,7 @@ impl<'a> Execution<'a> {
             Action::EnsureTokens { .. } => ("patch", &SECRETS, ""),
             _ => return Ok(()),
         };
-        if self.engine.access.allow(verb, resource, subresource) {
+        if self.world.access.allow(verb, resource, subresource) {
             return Ok(());
         }
         let what = if subresource.is_empty() { String::new() } else { format!("/{subresource}") };
@@ -172,8 +154,8 @@ impl<'a> Execution<'a> {
         {
             metadata.insert("uid".to_owned(), Value::String(uid));
         }
-        let answer = self.engine.host.apply(resource, self.host_namespace(resource), &name, &object).await?;
-        self.engine.learn_host(self.tenant, resource, answer, false);
+        let answer = self.world.host.apply(resource, self.host_namespace(resource), &name, &object).await?;
+        self.world.learn_host(self.tenant, resource, answer, false);
         Ok(())
     }
 
@@ -181,28 +163,28 @@ impl<'a> Execution<'a> {
     async fn own_uid(&self, resource: &Resource, name: &str) -> Result<Option<String>, Stop> {
         if let Some(host) = self.host
             && text(host, "name") == name
-            && self.engine.catalog.index_of(resource) == Some(self.item.kind)
+            && self.world.catalog.index_of(resource) == Some(self.item.kind)
         {
             return Ok(Some(text(host, "uid").to_owned()));
         }
-        let Some(found) = self.engine.host.get(resource, self.host_namespace(resource), name).await? else {
+        let Some(found) = self.world.host.get(resource, self.host_namespace(resource), name).await? else {
             return Ok(None);
         };
         if !self.is_own(resource, &found) {
             return Err(Stop::Foreign);
         }
         let uid = text(&found, "uid").to_owned();
-        if self.engine.catalog.index_of(resource) == Some(self.item.kind) {
+        if self.world.catalog.index_of(resource) == Some(self.item.kind) {
             // The plan did not know of it: plan again with it.
-            self.engine.learn_host(self.tenant, resource, found, false);
+            self.world.learn_host(self.tenant, resource, found, false);
             return Err(Stop::Later(Duration::from_millis(20)));
         }
         Ok(Some(uid))
     }
 
     fn is_own(&self, resource: &Resource, found: &Value) -> bool {
-        if self.engine.catalog.index_of(resource) == Some(self.item.kind) {
-            let syncer = self.engine.catalog.kind(self.item.kind);
+        if self.world.catalog.index_of(resource) == Some(self.item.kind) {
+            let syncer = self.world.catalog.kind(self.item.kind);
             return identify(syncer, found, &self.member.view).as_ref() == Some(&self.item.key);
         }
         mark(found, "labels", crate::names::keys::CLUSTER) == Some(self.member.view.cluster().as_str())
@@ -210,23 +192,23 @@ impl<'a> Execution<'a> {
 
     async fn create_host(&mut self, resource: &Resource, object: &Value) -> Result<(), Stop> {
         let namespace = self.host_namespace(resource);
-        let answer = match self.engine.host.create(resource, namespace, ("", ""), object).await {
+        let answer = match self.world.host.create(resource, namespace, ("", ""), object).await {
             Ok(answer) => answer,
             Err(error) if error.kind() == Kind::AlreadyExists => {
                 let name = text(object, "name");
-                let Some(found) = self.engine.host.get(resource, namespace, name).await? else {
+                let Some(found) = self.world.host.get(resource, namespace, name).await? else {
                     return Err(Stop::Later(Duration::from_millis(20)));
                 };
                 if !self.is_own(resource, &found) {
                     return Err(Stop::Foreign);
                 }
-                self.engine.learn_host(self.tenant, resource, found, false);
+                self.world.learn_host(self.tenant, resource, found, false);
                 return Err(Stop::Later(Duration::from_millis(20)));
             }
             Err(error) => return Err(error.into()),
         };
         let made = (text(&answer, "name").to_owned(), text(&answer, "uid").to_owned());
-        self.engine.learn_host(self.tenant, resource, answer, true);
+        self.world.learn_host(self.tenant, resource, answer, true);
         if *resource == PODS
             && let Some(minted) = self.minted.take()
         {
@@ -236,18 +218,18 @@ impl<'a> Execution<'a> {
     }
 
     async fn delete_host(&self, resource: &Resource, name: &str, uid: &str, grace: Option<u64>) -> Result<(), Stop> {
-        let store = self.engine.catalog.index_of(resource).and_then(|kind| {
+        let store = self.world.catalog.index_of(resource).and_then(|kind| {
             let host = self.tenant.kind(kind).host.as_ref()?;
             let version = host.objects.read().get(&name.to_owned()).map_or(0, |entry| entry.version);
             Some((kind, version))
         });
         let namespace = self.host_namespace(resource);
-        let deleted = self.engine.host.delete(resource, namespace, name, uid, grace).await?;
+        let deleted = self.world.host.delete(resource, namespace, name, uid, grace).await?;
         if let (false, Some((kind, known))) = (deleted, store) {
             // It was gone, or is another object by now.
-            match self.engine.host.get(resource, namespace, name).await? {
-                Some(found) => self.engine.learn_host(self.tenant, resource, found, false),
-                None => self.engine.learn_host_gone(self.tenant, kind, name, known),
+            match self.world.host.get(resource, namespace, name).await? {
+                Some(found) => self.world.learn_host(self.tenant, resource, found, false),
+                None => self.world.learn_host_gone(self.tenant, kind, name, known),
             }
         }
         Ok(())
@@ -256,11 +238,11 @@ impl<'a> Execution<'a> {
     async fn create_virtual(&self, resource: &Resource, namespace: &str, object: &Value) -> Result<(), Stop> {
         let namespace = resource.namespaced.then_some(namespace);
         match self.member.api.create(resource, namespace, ("", ""), object).await {
-            Ok(answer) => self.engine.learn_virtual(self.tenant, resource, answer),
+            Ok(answer) => self.world.learn_virtual(self.tenant, resource, answer),
             // One-way kinds cannot see what is there; that it is there is all they want.
             Err(error)
                 if error.kind() == Kind::AlreadyExists
-                    && !self.engine.catalog.kind(self.item.kind).watches_virtual() => {}
+                    && !self.world.catalog.kind(self.item.kind).watches_virtual() => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -273,7 +255,7 @@ impl<'a> Execution<'a> {
         uid: &str,
         grace: Option<u64>,
     ) -> Result<(), Stop> {
-        let kind = self.engine.catalog.index_of(resource);
+        let kind = self.world.catalog.index_of(resource);
         let known = kind.map(|kind| {
             let objects = self.tenant.kind(kind).objects.read();
             (kind, objects.get(key).map_or(0, |entry| entry.version))
@@ -282,8 +264,8 @@ impl<'a> Execution<'a> {
         let deleted = self.member.api.delete(resource, namespace, &key.name, uid, grace).await?;
         if let (false, Some((kind, known))) = (deleted, known) {
             match self.member.api.get(resource, namespace, &key.name).await? {
-                Some(found) => self.engine.learn_virtual(self.tenant, resource, found),
-                None => self.engine.learn_virtual_gone(self.tenant, kind, key, known),
+                Some(found) => self.world.learn_virtual(self.tenant, resource, found),
+                None => self.world.learn_virtual_gone(self.tenant, kind, key, known),
             }
         }
         Ok(())
@@ -291,11 +273,11 @@ impl<'a> Execution<'a> {
 
     /// The virtual Node first: controllers of the tenant delete pods on nodes that do not exist.
     async fn bind(&self, key: &ObjectKey, uid: &str, node: &str) -> Result<(), Stop> {
-        if let Some(kind) = self.engine.catalog.index("Node") {
+        if let Some(kind) = self.world.catalog.index("Node") {
             let node = ObjectKey { namespace: String::new(), name: node.to_owned() };
             let known = self.tenant.kind(kind).objects.read().get(&node).is_some();
             if !known {
-                self.engine.push(self.tenant, Item { kind, key: node });
+                self.world.push(self.tenant, Item { kind, key: node });
                 return Err(Stop::Later(Duration::from_millis(50)));
             }
         }
@@ -307,7 +289,7 @@ impl<'a> Execution<'a> {
         });
         self.member.api.create(&PODS, Some(&key.namespace), (&key.name, "binding"), &binding).await?;
         // The event that tells so is on its way; until then no plan shall bind again.
-        if let Some(kind) = self.engine.catalog.index_of(&PODS) {
+        if let Some(kind) = self.world.catalog.index_of(&PODS) {
             self.tenant.kind(kind).objects.write().amend(key, |pod| {
                 if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
                     spec.insert("nodeName".to_owned(), Value::String(node.to_owned()));
@@ -318,7 +300,7 @@ impl<'a> Execution<'a> {
     }
 
     async fn ensure_tokens(&mut self, wish: Wish<'_>) -> Result<(), Stop> {
-        let now = self.engine.clock.now();
+        let now = self.world.clock.now();
         let Some(host) = self.host else {
             self.minted = Some(wish.mint(&*self.member.api, now).await?);
             return Ok(());
@@ -340,23 +322,23 @@ impl<'a> Execution<'a> {
 
     /// From the cache when it holds all Secrets, else from the host.
     async fn find_secret(&self, name: &str) -> Result<Option<Value>, Stop> {
-        let cached = self.engine.catalog.index_of(&SECRETS).and_then(|kind| self.tenant.kind(kind).host.as_ref());
+        let cached = self.world.catalog.index_of(&SECRETS).and_then(|kind| self.tenant.kind(kind).host.as_ref());
         if let Some(store) = cached
             && store.state.get() == SourceState::Synced
         {
             let found = store.objects.read().get(&name.to_owned()).map(super::cache::Entry::object);
             return Ok(found);
         }
-        Ok(self.engine.host.get(&SECRETS, Some(self.member.view.namespace().as_str()), name).await?)
+        Ok(self.world.host.get(&SECRETS, Some(self.member.view.namespace().as_str()), name).await?)
     }
 
     async fn write_tokens(&mut self, minted: &Minted, host_pod: (&str, &str)) -> Result<(), Stop> {
         let secret = minted.secret(&self.member.view, host_pod);
         let namespace = Some(self.member.view.namespace().as_str());
-        let answer = self.engine.host.apply(&SECRETS, namespace, &minted.secret, &secret).await?;
-        self.engine.learn_host(self.tenant, &SECRETS, answer, true);
-        self.engine.stats.count_write(self.item.kind);
-        self.look_again(minted.refresh_in(self.engine.clock.now()));
+        let answer = self.world.host.apply(&SECRETS, namespace, &minted.secret, &secret).await?;
+        self.world.learn_host(self.tenant, &SECRETS, answer, true);
+        self.world.stats.count_write(self.item.kind);
+        self.look_again(minted.refresh_in(self.world.clock.now()));
         Ok(())
     }
 
@@ -367,18 +349,18 @@ impl<'a> Execution<'a> {
 
 /// Tells the tenant's users; best effort, since the next try says it again.
 pub async fn explain(
-    engine: &Engine,
+    world: &World,
     tenant: &TenantState,
     involved: &Involved,
     reason: &str,
     message: &str,
     warning: bool,
 ) {
-    if !tenant.explained.is_due(involved, reason, message, engine.clock.instant()) {
+    if !tenant.explained.is_due(involved, reason, message, world.clock.instant()) {
         return;
     }
-    let suffix = engine.clock.random_below(u64::MAX);
-    let event = explain::event(involved, reason, message, warning, engine.clock.now(), suffix);
+    let suffix = world.clock.random_below(u64::MAX);
+    let event = explain::event(involved, reason, message, warning, world.clock.now(), suffix);
     let namespace = key_of(&event).namespace;
     if let Err(error) = tenant.bound().api.create(&EVENTS, Some(&namespace), ("", ""), &event).await {
         tracing::debug!(tenant = %tenant.id, %error, "an Event could not be written");

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use crate::error::{Kind, Result};
 use crate::kubernetes::resources::{ENDPOINTS, SERVICES};
 use crate::syncer::cache::text;
-use crate::syncer::engine::Engine;
 use crate::syncer::service_address;
 use crate::syncer::tenant::{Member, TenantState};
+use crate::syncer::world::World;
 use crate::translate::{View, identity, service};
 
 /// For others to put theirs: k3s its CoreDNS when it starts, a user his when he took ours away.
@@ -30,8 +30,8 @@ const HEADLESS: &str = "None";
 const LOOK: Duration = Duration::from_secs(300);
 
 /// Keeps it as long as the tenant is there.
-pub async fn guard(engine: &Engine, tenant: &TenantState) {
-    let pause = async |wait| tokio::time::sleep(engine.clock.jitter(wait)).await;
+pub async fn guard(world: &World, tenant: &TenantState) {
+    let pause = async |wait| tokio::time::sleep(world.clock.jitter(wait)).await;
     if shares_address(&tenant.bound().view) {
         pause(PATIENCE).await;
     }
@@ -41,7 +41,7 @@ pub async fn guard(engine: &Engine, tenant: &TenantState) {
         match step(&tenant.bound()).await {
             Ok(()) => {
                 failures = 0;
-                until_looked_at_again(engine, tenant).await;
+                until_looked_at_again(world, tenant).await;
             }
             Err(error) if matches!(error.kind(), Kind::Invalid | Kind::Forbidden | Kind::BadRequest) => {
                 if failures == 0 {
@@ -61,10 +61,10 @@ pub async fn guard(engine: &Engine, tenant: &TenantState) {
 
 /// Until it changed, or might have: one that was made and lost between two lists was never in the cache, so nobody hears
 /// of its end. Whoever took ours away has his minute in both cases.
-async fn until_looked_at_again(engine: &Engine, tenant: &TenantState) {
-    let mut quiet = engine.clock.jitter(LOOK);
+async fn until_looked_at_again(world: &World, tenant: &TenantState) {
+    let mut quiet = world.clock.jitter(LOOK);
     while tokio::time::timeout(quiet, tenant.dns_service_changed.notified()).await.is_ok() {
-        quiet = engine.clock.jitter(PATIENCE);
+        quiet = world.clock.jitter(PATIENCE);
     }
 }
 

@@ -4,11 +4,9 @@
 
 use std::panic::AssertUnwindSafe;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::syncer::cache::{Entry, text};
-use crate::syncer::source::Incoming;
-use crate::syncer::tenant::key_of;
+use crate::syncer::cache::text;
 
 /// What `work` made of an object, or None when it panicked.
 pub fn caught<T>(
@@ -23,17 +21,6 @@ pub fn caught<T>(
         tracing::error!(kind, object, "{what} panicked; what is known of the object stays. Please report this");
     }
     outcome.ok()
-}
-
-/// The end of an object that its kind cannot read: all that matters then is which it was.
-pub fn bare(object: &Value) -> Incoming {
-    let metadata = &object["metadata"];
-    let kept = ["name", "namespace", "uid", "resourceVersion", "labels", "annotations"];
-    let kept: serde_json::Map<String, Value> =
-        kept.iter().filter_map(|field| Some(((*field).to_owned(), metadata.get(field)?.clone()))).collect();
-    let mut value = json!({"metadata": kept});
-    let entry = Entry::new(&mut value, |_| {});
-    Incoming { key: key_of(&value), entry, value }
 }
 
 /// Name of an object, for what is said of it.

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use crate::error::{Kind, Result};
 use crate::kubernetes::resources::{ENDPOINT_SLICES, ENDPOINTS, SERVICES};
 use crate::syncer::cache::text;
-use crate::syncer::engine::Engine;
 use crate::syncer::service_address;
 use crate::syncer::tenant::{Member, TenantState};
+use crate::syncer::world::World;
 
 const NAME: &str = "kubernetes";
 const NAMESPACE: &str = "default";
@@ -31,7 +31,7 @@ enum Found {
 }
 
 /// Until the Service is right (true), or refused.
-pub async fn settle(engine: &Engine, tenant: &TenantState) -> bool {
+pub async fn settle(world: &World, tenant: &TenantState) -> bool {
     let (mut failures, mut wait) = (0_u32, SHORTEST_BACKOFF);
     loop {
         match step(&tenant.bound()).await {
@@ -51,19 +51,19 @@ pub async fn settle(engine: &Engine, tenant: &TenantState) -> bool {
                 }
             }
         }
-        tokio::time::sleep(engine.clock.jitter(wait)).await;
+        tokio::time::sleep(world.clock.jitter(wait)).await;
         wait = (wait * 2).min(LONGEST_BACKOFF);
     }
 }
 
 /// Again whenever the Service changed.
-pub async fn guard(engine: &Engine, tenant: &TenantState) {
+pub async fn guard(world: &World, tenant: &TenantState) {
     loop {
         tenant.service_changed.notified().await;
         tenant.store.until_believed().await;
         // A refused address is asked for again only after a while, whatever changes.
-        if !settle(engine, tenant).await {
-            tokio::time::sleep(engine.clock.jitter(REFUSED_RETRY)).await;
+        if !settle(world, tenant).await {
+            tokio::time::sleep(world.clock.jitter(REFUSED_RETRY)).await;
             tenant.service_changed.notify_one();
         }
     }

@@ -18,10 +18,9 @@ use crate::kubernetes::resources::{
 use crate::kubernetes::{ListOptions, PatchKind, Resource};
 use crate::names::keys;
 use crate::syncer::cache::{SourceState, mark, text};
-use crate::syncer::engine::Engine;
 use crate::syncer::kind::HostScope;
-use crate::syncer::store::waiting;
 use crate::syncer::tenant::{Member, TenantState};
+use crate::syncer::world::World;
 use crate::translate::{identity, restore};
 
 /// Writes at a time.
@@ -57,9 +56,9 @@ pub fn standing(tenant: &TenantState) -> String {
 }
 
 /// Writes every copy that has no original into the tenant and makes it that original's copy.
-pub async fn adopt(engine: &Arc<Engine>, tenant: &Arc<TenantState>) -> Result<()> {
+pub async fn adopt(world: &Arc<World>, tenant: &Arc<TenantState>) -> Result<()> {
     let member = tenant.bound();
-    let known = known_copies(engine, tenant, &member)?;
+    let known = known_copies(world, tenant, &member)?;
     for namespace in known.namespaces() {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         ensure(&member, &NAMESPACES, None, &object).await?;
@@ -67,31 +66,31 @@ pub async fn adopt(engine: &Arc<Engine>, tenant: &Arc<TenantState>) -> Result<()
     let mut report = Report::default();
     for kind in restore::KINDS {
         let (_, plain) = kind.split_once('/').unwrap_or(("", kind));
-        let Some(index) = engine.catalog.index(plain) else { continue };
+        let Some(index) = world.catalog.index(plain) else { continue };
         let work = Adoption {
-            engine,
+            world,
             tenant,
             member: &member,
             known: &known,
             kind,
-            resource: engine.catalog.kind(index).resource(),
+            resource: world.catalog.kind(index).resource(),
         };
         work.run(&mut report).await?;
     }
-    publish(engine, &member, &report).await?;
+    publish(world, &member, &report).await?;
     tracing::info!(tenant = %tenant.id, restored = report.restored.len(), "what stood on the host is back in the tenant");
     Ok(())
 }
 
 /// All copies by name, from the caches; an error while one of their lists is missing.
-fn known_copies(engine: &Engine, tenant: &TenantState, member: &Member) -> Result<restore::Recorded> {
+fn known_copies(world: &World, tenant: &TenantState, member: &Member) -> Result<restore::Recorded> {
     let mut known = restore::Recorded::default();
     for kind in restore::KINDS {
         let (_, plain) = kind.split_once('/').unwrap_or(("", kind));
-        let Some(index) = engine.catalog.index(plain) else { continue };
+        let Some(index) = world.catalog.index(plain) else { continue };
         let Some(host) = &tenant.kind(index).host else { continue };
         if host.state.get() == SourceState::Starting {
-            return Err(waiting("what stands on the host is not all known yet"));
+            return Err(Error::own(Kind::Unavailable, "what stands on the host is not all known yet"));
         }
         for (_, entry) in host.objects.read().iter() {
             known.learn(kind, &entry.object(), &member.view);
@@ -103,7 +102,7 @@ fn known_copies(engine: &Engine, tenant: &TenantState, member: &Member) -> Resul
 /// One kind on its way back.
 #[derive(Clone, Copy)]
 struct Adoption<'a> {
-    engine: &'a Arc<Engine>,
+    world: &'a Arc<World>,
     tenant: &'a Arc<TenantState>,
     member: &'a Member,
     known: &'a restore::Recorded,
@@ -120,7 +119,7 @@ enum Outcome {
 
 impl Adoption<'_> {
     async fn run(self, report: &mut Report) -> Result<()> {
-        let copies = own_objects(self.engine, self.member, &self.resource).await?;
+        let copies = own_objects(self.world, self.member, &self.resource).await?;
         let mut done = stream::iter(copies)
             .map(|host| async move {
                 let what = format!(
@@ -178,7 +177,7 @@ impl Adoption<'_> {
                         for need in &restored.needs {
                             self.provide(&namespace, need).await?;
                         }
-                        create(self.engine, self.member, &self.resource, &namespace, &restored.object).await?
+                        create(self.world, self.member, &self.resource, &namespace, &restored.object).await?
                     }
                 };
                 self.relink(host, &made).await?;
@@ -196,8 +195,8 @@ impl Adoption<'_> {
         let Some(patch) = restore::relink(self.kind, host, made, view) else { return Ok(()) };
         let on = (text(host, "name"), "");
         let place = Some(view.namespace().as_str());
-        let answer = self.engine.host.patch(&self.resource, place, on, PatchKind::Merge, &patch).await?;
-        self.engine.learn_host(self.tenant, &self.resource, answer, false);
+        let answer = self.world.host.patch(&self.resource, place, on, PatchKind::Merge, &patch).await?;
+        self.world.learn_host(self.tenant, &self.resource, answer, false);
         Ok(())
     }
 
@@ -213,7 +212,7 @@ impl Adoption<'_> {
             restore::Need::RuntimeClass(name) => (RUNTIME_CLASSES, name),
         };
         // As the syncer shows it, when it may again.
-        let Some(mut class) = self.engine.host.get(&resource, None, name).await? else { return Ok(()) };
+        let Some(mut class) = self.world.host.get(&resource, None, name).await? else { return Ok(()) };
         class["apiVersion"] = json!(resource.api_version());
         class["kind"] = json!(resource.kind);
         class["metadata"] = json!({"name": name, "labels": {identity::FROM_HOST: "true"}});
@@ -226,19 +225,13 @@ fn address(service: &Value) -> &str {
 }
 
 /// Admission wants a ServiceAccount, which a controller makes in each new namespace.
-async fn create(
-    engine: &Engine,
-    member: &Member,
-    resource: &Resource,
-    namespace: &str,
-    object: &Value,
-) -> Result<Value> {
+async fn create(world: &World, member: &Member, resource: &Resource, namespace: &str, object: &Value) -> Result<Value> {
     let mut tries = 0;
     loop {
         match member.api.create(resource, Some(namespace), ("", ""), object).await {
             Err(error) if *resource == PODS && error.kind() == Kind::Forbidden && tries < ADMISSION_TRIES => {
                 tries += 1;
-                tokio::time::sleep(engine.clock.jitter(ADMISSION_PAUSE)).await;
+                tokio::time::sleep(world.clock.jitter(ADMISSION_PAUSE)).await;
             }
             outcome => return outcome,
         }
@@ -253,54 +246,54 @@ async fn ensure(member: &Member, resource: &Resource, namespace: Option<&str>, o
 }
 
 /// Copies of one kind as they are on the host, with what the caches do not keep.
-async fn own_objects(engine: &Engine, member: &Member, resource: &Resource) -> Result<Vec<Value>> {
+async fn own_objects(world: &World, member: &Member, resource: &Resource) -> Result<Vec<Value>> {
     let selector = format!("{}={}", keys::CLUSTER, member.view.cluster());
     let options = ListOptions { label_selector: selector, ..ListOptions::default() };
     let namespace = Some(member.view.namespace().as_str());
-    Ok(engine.host.list(resource, namespace, &options).await?.0)
+    Ok(world.host.list(resource, namespace, &options).await?.0)
 }
 
 /// Removes every copy; claims are set aside.
-pub async fn discard(engine: &Arc<Engine>, tenant: &Arc<TenantState>) -> Result<()> {
+pub async fn discard(world: &Arc<World>, tenant: &Arc<TenantState>) -> Result<()> {
     let member = tenant.bound();
-    for (kind, syncer) in engine.catalog.iter() {
+    for (kind, syncer) in world.catalog.iter() {
         if syncer.host_scope() != HostScope::Tenant {
             continue;
         }
         let resource = syncer.resource();
-        if !engine.access.allow("delete", &resource, "") {
+        if !world.access.allow("delete", &resource, "") {
             continue;
         }
-        let objects = own_objects(engine, &member, &resource).await?;
+        let objects = own_objects(world, &member, &resource).await?;
         let objects = objects.into_iter().filter(|host| text(host, "deletionTimestamp").is_empty());
         let member = &member;
         let mut done = stream::iter(objects)
             .map(|host| async move {
                 if resource == CLAIMS {
-                    set_aside(engine, tenant, member, &host).await
+                    set_aside(world, tenant, member, &host).await
                 } else {
-                    delete(engine, member, &resource, &host).await
+                    delete(world, member, &resource, &host).await
                 }
             })
             .buffer_unordered(PARALLEL);
         while let Some(outcome) = done.next().await {
             outcome?;
         }
-        tracing::info!(tenant = %tenant.id, kind = engine.catalog.kind(kind).resource().kind, "copies of a lost store let go");
+        tracing::info!(tenant = %tenant.id, kind = world.catalog.kind(kind).resource().kind, "copies of a lost store let go");
     }
     Ok(())
 }
 
-async fn delete(engine: &Engine, member: &Member, resource: &Resource, host: &Value) -> Result<()> {
+async fn delete(world: &World, member: &Member, resource: &Resource, host: &Value) -> Result<()> {
     let namespace = Some(member.view.namespace().as_str());
-    engine.host.delete(resource, namespace, text(host, "name"), text(host, "uid"), None).await.map(|_| ())
+    world.host.delete(resource, namespace, text(host, "name"), text(host, "uid"), None).await.map(|_| ())
 }
 
 /// A claim keeps its volume until its time is over; nothing of ours refers to it any more.
-async fn set_aside(engine: &Engine, tenant: &TenantState, member: &Member, host: &Value) -> Result<()> {
-    let keep = jiff::SignedDuration::try_from(engine.config.abandoned_claims.0)
+async fn set_aside(world: &World, tenant: &TenantState, member: &Member, host: &Value) -> Result<()> {
+    let keep = jiff::SignedDuration::try_from(world.config.abandoned_claims.0)
         .map_err(|e| Error::own(Kind::Internal, "syncer.abandonedClaims is too long").because(e))?;
-    let until = (engine.clock.now() + keep).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let until = (world.clock.now() + keep).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let patch = json!({"metadata": {
         "uid": text(host, "uid"),
         "labels": {keys::CLUSTER: null, keys::ABANDONED: member.view.cluster().as_str()},
@@ -308,42 +301,42 @@ async fn set_aside(engine: &Engine, tenant: &TenantState, member: &Member, host:
     }});
     let on = (text(host, "name"), "");
     let answer =
-        engine.host.patch(&CLAIMS, Some(member.view.namespace().as_str()), on, PatchKind::Merge, &patch).await?;
+        world.host.patch(&CLAIMS, Some(member.view.namespace().as_str()), on, PatchKind::Merge, &patch).await?;
     // Or it would be taken for a copy without an original until the watch tells.
-    engine.learn_host(tenant, &CLAIMS, answer, false);
+    world.learn_host(tenant, &CLAIMS, answer, false);
     Ok(())
 }
 
 /// Deletes claims that were set aside when their time is over.
-pub async fn collect_abandoned(engine: &Arc<Engine>, tenant: &Arc<TenantState>) {
+pub async fn collect_abandoned(world: &Arc<World>, tenant: &Arc<TenantState>) {
     loop {
-        if let Err(error) = collect(engine, &tenant.bound()).await {
+        if let Err(error) = collect(world, &tenant.bound()).await {
             tracing::debug!(tenant = %tenant.id, %error, "claims that were set aside could not be looked at");
         }
-        tokio::time::sleep(engine.clock.jitter(COLLECT)).await;
+        tokio::time::sleep(world.clock.jitter(COLLECT)).await;
     }
 }
 
-async fn collect(engine: &Engine, member: &Member) -> Result<()> {
-    if !engine.access.read(&CLAIMS) || !engine.access.allow("delete", &CLAIMS, "") {
+async fn collect(world: &World, member: &Member) -> Result<()> {
+    if !world.access.read(&CLAIMS) || !world.access.allow("delete", &CLAIMS, "") {
         return Ok(());
     }
     let selector = format!("{}={}", keys::ABANDONED, member.view.cluster());
     let options = ListOptions { label_selector: selector, ..ListOptions::default() };
-    let (claims, _) = engine.host.list(&CLAIMS, Some(member.view.namespace().as_str()), &options).await?;
+    let (claims, _) = world.host.list(&CLAIMS, Some(member.view.namespace().as_str()), &options).await?;
     for claim in claims {
         // Without a time that can be read it stays: somebody changed it.
         let until = mark(&claim, "annotations", keys::DELETE_AFTER).and_then(|t| t.parse::<jiff::Timestamp>().ok());
-        if until.is_some_and(|until| until <= engine.clock.now()) {
+        if until.is_some_and(|until| until <= world.clock.now()) {
             tracing::info!(tenant = %member.view.id, claim = text(&claim, "name"), "a claim that was set aside is deleted");
-            delete(engine, member, &CLAIMS, &claim).await?;
+            delete(world, member, &CLAIMS, &claim).await?;
         }
     }
     Ok(())
 }
 
 /// The report as a ConfigMap beside the cluster, which `portico recover` prints.
-async fn publish(engine: &Engine, member: &Member, report: &Report) -> Result<()> {
+async fn publish(world: &World, member: &Member, report: &Report) -> Result<()> {
     let view = &member.view;
     let name = format!("{}-recovery", view.cluster());
     let mut metadata = json!({"name": name, "namespace": view.namespace().as_str()});
@@ -353,7 +346,7 @@ async fn publish(engine: &Engine, member: &Member, report: &Report) -> Result<()
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"report": report.text()},
     });
-    engine.host.apply(&CONFIG_MAPS, Some(view.namespace().as_str()), &name, &map).await.map(|_| ())
+    world.host.apply(&CONFIG_MAPS, Some(view.namespace().as_str()), &name, &map).await.map(|_| ())
 }
 
 impl Report {

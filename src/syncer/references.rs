@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::syncer::catalog::Catalog;
+use crate::syncer::guard;
+use crate::syncer::incoming::Incoming;
 use crate::syncer::queue::Item;
 
 /// The index of one tenant. Small sets: an object is referenced by few others.
@@ -54,6 +57,18 @@ impl References {
     pub fn is_referenced(&self, to: &Item) -> bool {
         self.reverse.contains_key(to)
     }
+}
+
+/// What an object references; None when its kind cannot tell: what it referenced stays, or copies would be taken away.
+pub fn found_in(catalog: &Catalog, kind: u16, incoming: &Incoming) -> Option<Vec<Item>> {
+    let syncer = catalog.kind(kind);
+    let found = guard::caught(
+        "finding what it references",
+        syncer.resource().kind,
+        || guard::name(&incoming.value),
+        || syncer.references(&incoming.value),
+    );
+    Some(found?.into_iter().filter_map(|reference| catalog.item(reference)).collect())
 }
 
 #[cfg(test)]

@@ -18,22 +18,11 @@ use crate::kubernetes::rights::Access;
 use crate::kubernetes::{ListOptions, Resource};
 use crate::runtime::clock::Clock;
 use crate::runtime::task;
-use crate::syncer::cache::{Entry, SourceState};
+use crate::syncer::cache::SourceState;
 use crate::syncer::guard;
+use crate::syncer::incoming::{Incoming, bare, key_of};
 use crate::syncer::kind::ObjectKey;
 use crate::syncer::store::StoreGuard;
-use crate::syncer::tenant::key_of;
-
-/// An object on its way from the wire into a cache.
-#[derive(Debug)]
-pub struct Incoming {
-    /// Namespace and name on its own side.
-    pub key: ObjectKey,
-    /// What is stored.
-    pub entry: Entry,
-    /// Projected object; None when the feed does not need it beyond the entry.
-    pub value: Value,
-}
 
 /// Where a source's objects go.
 pub trait Feed: Send + Sync + 'static {
@@ -224,7 +213,7 @@ impl Source {
                 let Some(parsed) = self.parse(&bytes) else { return Ok(()) };
                 let incoming = match parsed {
                     Parsed::Read(incoming) => incoming,
-                    Parsed::Unreadable(object) => guard::bare(&object),
+                    Parsed::Unreadable(object) => bare(&object),
                 };
                 match &mut progress.list {
                     Some(list) => {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::syncer::catalog::Catalog;
-use crate::syncer::engine::Engine;
 
 /// Upper bounds of the lag histogram's buckets, in milliseconds; the last bucket has none.
 pub const LAG_BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 10_000, 60_000];
@@ -18,7 +17,13 @@ pub struct Stats {
     kinds: Vec<Counters>,
     lag: [AtomicU64; LAG_BOUNDS_MS.len() + 1],
     lag_sum_ms: AtomicU64,
-    engine: Mutex<Weak<Engine>>,
+    live: Mutex<Option<Weak<dyn Live>>>,
+}
+
+/// Knows the state of this moment.
+pub trait Live: Send + Sync {
+    /// Fills in what it knows.
+    fn describe(&self, snapshot: &mut Snapshot);
 }
 
 #[derive(Debug)]
@@ -75,12 +80,12 @@ impl Stats {
                 errors: AtomicU64::new(0),
             })
             .collect();
-        Self { kinds, lag: Default::default(), lag_sum_ms: AtomicU64::new(0), engine: Mutex::default() }
+        Self { kinds, lag: Default::default(), lag_sum_ms: AtomicU64::new(0), live: Mutex::default() }
     }
 
-    /// Shows the state of this engine from now on.
-    pub fn attach(&self, engine: Weak<Engine>) {
-        *self.engine.lock() = engine;
+    /// Shows the state of this run from now on.
+    pub fn attach(&self, live: Weak<dyn Live>) {
+        *self.live.lock() = Some(live);
     }
 
     /// An object was looked at to the end.
@@ -128,9 +133,9 @@ impl Stats {
             lag_sum_ms: read(&self.lag_sum_ms),
             ..Snapshot::default()
         };
-        let engine = self.engine.lock().upgrade();
-        if let Some(engine) = engine {
-            engine.describe(&mut snapshot);
+        let live = self.live.lock().as_ref().and_then(Weak::upgrade);
+        if let Some(live) = live {
+            live.describe(&mut snapshot);
         }
         snapshot
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::kubernetes::Resource;
 use crate::syncer::cache::SourceState;
-use crate::syncer::host::Witness;
+use crate::syncer::routes::Witness;
 use crate::syncer::source::{Feed, StandIn};
 use crate::translate::json;
 

@@ -2,7 +2,7 @@
 //!
 //! Promises: dropping it frees everything; store and reference index change together. Does no IO.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -15,16 +15,17 @@ use crate::crd::OnLoss;
 use crate::kubernetes::api::SharedCluster;
 use crate::names::TenantId;
 use crate::runtime::task::Task;
-use crate::syncer::cache::{Entry, SharedState, SourceState, Store};
+use crate::syncer::cache::{Entry, SourceState, Store};
 use crate::syncer::catalog::Catalog;
 use crate::syncer::deletions::Deletions;
 use crate::syncer::explain::Explained;
 use crate::syncer::guard;
 use crate::syncer::host::HostStore;
-use crate::syncer::kind::{Direction, HostScope, ObjectKey, ResourceSyncer, TenantView};
+use crate::syncer::incoming::{Incoming, Origin};
+use crate::syncer::kind::{HostScope, ObjectKey, ResourceSyncer, TenantView};
+use crate::syncer::kind_state::KindState;
 use crate::syncer::queue::{Item, TenantNumber};
-use crate::syncer::references::References;
-use crate::syncer::source::Incoming;
+use crate::syncer::references::{self, References};
 use crate::syncer::store::StoreGuard;
 
 /// A tenant as the engine is told of it.
@@ -75,32 +76,6 @@ pub struct TenantState {
     failures: AtomicU32,
 }
 
-/// One kind of one tenant.
-pub struct KindState {
-    /// For people.
-    pub plural: &'static str,
-    /// Virtual objects.
-    pub objects: RwLock<Store<ObjectKey>>,
-    /// Whether they are all known.
-    pub state: SharedState,
-    /// The host side, shared with other tenants.
-    pub host: Option<Arc<HostStore>>,
-    index: RwLock<HostIndex>,
-    /// Nothing of it is planned: what vcluster left of it could not be taken over yet.
-    pub held: AtomicBool,
-    /// Virtual objects whose end the watch has shown, as long as their copies stand.
-    ended: Mutex<HashSet<ObjectKey>>,
-    /// For kinds without a virtual watch: host versions that were carried over completely.
-    pub carried: Mutex<HashMap<ObjectKey, u64>>,
-}
-
-/// Which host object stands for which virtual one.
-#[derive(Debug, Default)]
-struct HostIndex {
-    by_key: BTreeMap<ObjectKey, String>,
-    by_name: HashMap<String, ObjectKey>,
-}
-
 /// What a state of a virtual object led to.
 #[derive(Debug, Default)]
 pub struct Touched {
@@ -110,35 +85,10 @@ pub struct Touched {
     pub references: Vec<Item>,
 }
 
-/// How a state became known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// From the watch.
-    Watch,
-    /// From an answer to us.
-    Answer,
-}
-
 impl TenantState {
     /// A tenant that knows nothing yet. `hosts` are its host stores by kind.
     pub fn new(number: TenantNumber, member: Member, catalog: &Catalog, hosts: Vec<Option<Arc<HostStore>>>) -> Self {
-        let kinds = catalog
-            .iter()
-            .zip(hosts)
-            .map(|((_, kind), host)| {
-                let state = if kind.watches_virtual() { SourceState::Starting } else { SourceState::Synced };
-                KindState {
-                    plural: kind.resource().plural,
-                    objects: RwLock::default(),
-                    state: SharedState::new(state),
-                    host,
-                    index: RwLock::default(),
-                    held: AtomicBool::new(false),
-                    ended: Mutex::default(),
-                    carried: Mutex::default(),
-                }
-            })
-            .collect();
+        let kinds = catalog.iter().zip(hosts).map(|((_, kind), host)| KindState::new(kind, host)).collect();
         Self {
             number,
             id: member.view.id.clone(),
@@ -246,7 +196,7 @@ impl TenantState {
 
     /// A virtual object was applied; store and references change together.
     pub fn absorb(&self, catalog: &Catalog, kind: u16, incoming: Incoming, origin: Origin) -> Touched {
-        let to = references(catalog, kind, &incoming);
+        let to = references::found_in(catalog, kind, &incoming);
         let Incoming { key, entry, .. } = incoming;
         let mut objects = self.kind(kind).objects.write();
         let differs = match origin {
@@ -268,7 +218,7 @@ impl TenantState {
         let state = self.kind(kind);
         let mut objects = state.objects.write();
         let differs = objects.forget(key, uid, version);
-        if objects.get(key).is_none() && state.index.read().by_key.contains_key(key) {
+        if objects.get(key).is_none() && state.index.read().name_of(key).is_some() {
             state.ended.lock().insert(key.clone());
         }
         self.drop_references(kind, key, differs)
@@ -281,12 +231,12 @@ impl TenantState {
 
     /// Every copy of one kind: which virtual object, and its name on the host.
     pub fn copies(&self, kind: u16) -> Vec<(ObjectKey, String)> {
-        self.kind(kind).index.read().by_key.iter().map(|(key, name)| (key.clone(), name.clone())).collect()
+        self.kind(kind).index.read().iter().map(|(key, name)| (key.clone(), name.clone())).collect()
     }
 
     /// The virtual object that a host object of this name stands for.
     pub fn virtual_of(&self, kind: u16, host_name: &str) -> Option<ObjectKey> {
-        self.kind(kind).index.read().by_name.get(host_name).cloned()
+        self.kind(kind).index.read().key_of(host_name).cloned()
     }
 
     /// A read found that it is gone.
@@ -314,7 +264,7 @@ impl TenantState {
         let list: Vec<(ObjectKey, Entry)> = list
             .into_iter()
             .map(|incoming| {
-                to.insert(incoming.key.clone(), references(catalog, kind, &incoming));
+                to.insert(incoming.key.clone(), references::found_in(catalog, kind, &incoming));
                 (incoming.key, incoming.entry)
             })
             .collect();
@@ -380,24 +330,12 @@ impl TenantState {
         {
             self.remember_alias(key, name);
         }
-        let mut index = self.kind(kind).index.write();
-        let old = index.by_name.get(name).cloned();
-        if let Some(old) = &old
-            && new.as_ref() != Some(old)
-        {
-            index.by_name.remove(name);
-            if index.by_key.get(old).is_some_and(|n| n == name) {
-                index.by_key.remove(old);
-                self.kind(kind).ended.lock().remove(old);
-            }
+        let is_preferred = preferred.as_deref() == Some(name);
+        let moved = self.kind(kind).index.write().set(name, new.as_ref(), is_preferred);
+        if let Some(old) = moved.old.as_ref().filter(|_| moved.is_bare) {
+            self.kind(kind).ended.lock().remove(old);
         }
-        if let Some(new) = &new {
-            index.by_name.insert(name.to_owned(), new.clone());
-            // Two copies of one object: the one under the name of today counts.
-            if preferred.as_deref() == Some(name) || !index.by_key.contains_key(new) {
-                index.by_key.insert(new.clone(), name.to_owned());
-            }
-        }
+        let old = moved.old;
         let mut touched: Vec<ObjectKey> = old.into_iter().chain(new).collect();
         touched.dedup();
         Some(touched)
@@ -413,7 +351,7 @@ impl TenantState {
 
     /// Name of the host object that stands for a virtual one.
     pub fn host_name(&self, kind: u16, key: &ObjectKey) -> Option<String> {
-        self.kind(kind).index.read().by_key.get(key).cloned()
+        self.kind(kind).index.read().name_of(key).cloned()
     }
 
     /// The host object that stands for a virtual one.
@@ -427,7 +365,7 @@ impl TenantState {
         let state = self.kind(kind);
         let mut keys: std::collections::BTreeSet<ObjectKey> =
             state.objects.read().iter().map(|(key, _)| key.clone()).collect();
-        keys.extend(state.index.read().by_key.keys().cloned());
+        keys.extend(state.index.read().iter().map(|(key, _)| key.clone()));
         keys.into_iter().collect()
     }
 
@@ -446,38 +384,4 @@ pub fn identify(syncer: &dyn ResourceSyncer, object: &Value, view: &TenantView) 
         }
     }
     syncer.virtual_key(object, view)
-}
-
-/// What an object references; None when its kind cannot tell: what it referenced stays, or copies would be taken away.
-fn references(catalog: &Catalog, kind: u16, incoming: &Incoming) -> Option<Vec<Item>> {
-    let syncer = catalog.kind(kind);
-    let found = guard::caught(
-        "finding what it references",
-        syncer.resource().kind,
-        || guard::name(&incoming.value),
-        || syncer.references(&incoming.value),
-    );
-    Some(found?.into_iter().filter_map(|reference| catalog.item(reference)).collect())
-}
-
-/// Projects a virtual object and packs it for the store.
-pub fn pack_virtual(syncer: &dyn ResourceSyncer, object: Value) -> Incoming {
-    let mut value = syncer.project(object, Direction::Down);
-    let lean = syncer.fetch_body_on_demand();
-    let summary = syncer.summary(&value);
-    let entry = Entry::new(&mut value, |kept| {
-        if lean && let Some(map) = kept.as_object_mut() {
-            for body in ["data", "binaryData", "stringData"] {
-                map.remove(body);
-            }
-        }
-    })
-    .with_summary(summary);
-    Incoming { key: key_of(&value), entry, value }
-}
-
-/// Namespace and name as they stand in the object.
-pub fn key_of(object: &Value) -> ObjectKey {
-    use super::cache::text;
-    ObjectKey { namespace: text(object, "namespace").to_owned(), name: text(object, "name").to_owned() }
 }

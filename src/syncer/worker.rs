@@ -1,7 +1,7 @@
 //! One object at a time: load both sides, let its kind plan, have the plan carried out, judge what went wrong.
 //!
 //! Promises: no plan before both lists are complete; nothing on the host is deleted on hearsay (a virtual object that
-//! the cache misses is asked for first, of the store that is known; many at once wait, see [`deletions`]); a panic
+//! the cache misses is asked for first, of the store that is known; many at once wait, see [`mass_deletion`]); a panic
 //! costs that object a retry and nothing else; what one object and the objects of one tenant take in memory while they
 //! are planned is bounded ([`bounds::WEIGHT`]).
 
@@ -11,28 +11,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
-use serde_json::Value;
 use tokio::sync::SemaphorePermit;
 
 use crate::error::{Error, Kind, Result, Side};
-use crate::syncer::apply::{Execution, Stop};
+use crate::syncer::apply::Execution;
+use crate::syncer::attempt::{Pair, Stop};
 use crate::syncer::cache::{SourceState, text};
-use crate::syncer::deletions;
-use crate::syncer::engine::Engine;
 use crate::syncer::explain::in_tenant_words;
 use crate::syncer::kind::{Action, Direction, HostScope, Involved, ObjectKey, Plan};
+use crate::syncer::mass_deletion;
 use crate::syncer::queue::{Item, Work};
 use crate::syncer::tenant::{Member, TenantState, identify};
 use crate::syncer::view::Caches;
+use crate::syncer::world::World;
 use crate::translate::bounds;
-
-/// Both sides of one object as a plan sees them.
-pub struct Pair {
-    /// Virtual object.
-    pub virtual_object: Option<Value>,
-    /// Host object, ours.
-    pub host: Option<Value>,
-}
 
 /// What the host refuses is tried again now and then: quotas and policies change.
 const REFUSED_RETRY: Duration = Duration::from_secs(20);
@@ -44,13 +36,13 @@ const LAST_TRY: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Works until the queue is closed.
-pub async fn run(engine: Arc<Engine>) {
-    while let Some(work) = engine.queue.next().await {
-        let Some(tenant) = engine.tenant(work.tenant()) else {
+pub async fn run(world: Arc<World>) {
+    while let Some(work) = world.queue.next().await {
+        let Some(tenant) = world.tenant(work.tenant()) else {
             work.done(None);
             continue;
         };
-        let step = AssertUnwindSafe(one(&engine, &tenant, &work)).catch_unwind();
+        let step = AssertUnwindSafe(one(&world, &tenant, &work)).catch_unwind();
         let outcome = tokio::select! {
             biased;
             () = tenant.closed.cancelled() => Ok(Next::Done(None)),
@@ -58,9 +50,9 @@ pub async fn run(engine: Arc<Engine>) {
         };
         let next = outcome.unwrap_or_else(|_| {
             let item = work.item();
-            tracing::error!(tenant = %tenant.id, kind = engine.catalog.kind(item.kind).resource().kind,
+            tracing::error!(tenant = %tenant.id, kind = world.catalog.kind(item.kind).resource().kind,
                 object = ?item.key, "the work on an object panicked; please report this");
-            engine.stats.count_error(item.kind);
+            world.stats.count_error(item.kind);
             Next::Retry(REFUSED_RETRY)
         });
         match next {
@@ -79,20 +71,20 @@ enum Next {
 }
 
 /// All that one look at an object may do; whatever panics in here costs that object a retry.
-async fn one(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: &Work) -> Next {
-    match process(engine, tenant, work.item()).await {
+async fn one(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work) -> Next {
+    match process(world, tenant, work.item()).await {
         Ok(again) => {
             tenant.count_success();
-            engine.stats.count_done(work.item().kind, work.since().elapsed());
+            world.stats.count_done(work.item().kind, work.since().elapsed());
             Next::Done(again)
         }
-        Err(stop) => conclude(engine, tenant, work, stop).await,
+        Err(stop) => conclude(world, tenant, work, stop).await,
     }
 }
 
 /// One object to its end. Some: look again after a while.
-async fn process(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item) -> Result<Option<Duration>, Stop> {
-    let syncer = engine.catalog.kind(item.kind);
+async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, item: &Item) -> Result<Option<Duration>, Stop> {
+    let syncer = world.catalog.kind(item.kind);
     let state = tenant.kind(item.kind);
     let host_state = state.host.as_ref().map_or(SourceState::Synced, |host| host.state.get());
     let listed = state.state.get() == SourceState::Synced && host_state == SourceState::Synced;
@@ -101,31 +93,31 @@ async fn process(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item) -
         return Ok(None);
     }
     let member = tenant.bound();
-    let Some(_turn) = weigh(engine, tenant, item).await? else { return Ok(None) };
-    let Some(pair) = load(engine, tenant, &member, item).await? else { return Ok(None) };
+    let Some(_turn) = weigh(world, tenant, item).await? else { return Ok(None) };
+    let Some(pair) = load(world, tenant, &member, item).await? else { return Ok(None) };
     let host_version = pair.host.as_ref().map_or(0, |host| text(host, "resourceVersion").parse().unwrap_or(0));
     let one_way = !syncer.watches_virtual();
     if one_way && state.carried.lock().get(&item.key) == Some(&host_version) {
         return Ok(None);
     }
-    let plan = plan(engine, tenant, &member, item, &pair);
+    let plan = plan(world, tenant, &member, item, &pair);
     if !one_way && plan.actions.iter().any(deletes_on_host) {
-        deletions::admit(engine, tenant, &member, item, &pair)?;
+        mass_deletion::admit(world, tenant, &member, item, &pair)?;
         if pair.virtual_object.is_none() {
-            confirm_gone(engine, tenant, &member, item).await?;
+            confirm_gone(world, tenant, &member, item).await?;
         }
         // Last, so that it holds for the answer before it.
-        tenant.store.check_recent(&*member.api, &engine.clock).await?;
+        tenant.store.check_recent(&*member.api, &world.clock).await?;
     }
     if pair.host.is_none() && pair.virtual_object.is_some() && plan.actions.iter().any(reports) {
-        confirm_gone_on_host(engine, tenant, &member, item).await?;
+        confirm_gone_on_host(world, tenant, &member, item).await?;
     }
     for reference in plan.requires {
-        if let Some(item) = engine.catalog.item(reference) {
-            engine.push(tenant, item);
+        if let Some(item) = world.catalog.item(reference) {
+            world.push(tenant, item);
         }
     }
-    let mut execution = Execution::new(engine, tenant, &member, item, &pair);
+    let mut execution = Execution::new(world, tenant, &member, item, &pair);
     for action in plan.actions {
         execution.run(action).await?;
     }
@@ -139,7 +131,7 @@ async fn process(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item) -
 /// What an object takes in memory is known before it is parsed: one that takes too much is not, of those that take much a
 /// tenant has one in work at a time. None: nothing is to be done.
 async fn weigh<'t>(
-    engine: &Arc<Engine>,
+    world: &Arc<World>,
     tenant: &'t Arc<TenantState>,
     item: &Item,
 ) -> Result<Option<Option<SemaphorePermit<'t>>>, Stop> {
@@ -150,7 +142,7 @@ async fn weigh<'t>(
              object; use fewer",
             bounds::WEIGHT
         );
-        explain(engine, tenant, item, "SyncDenied", &message).await;
+        explain(world, tenant, item, "SyncDenied", &message).await;
         return Ok(None);
     }
     if weight <= bounds::LIGHT {
@@ -160,8 +152,8 @@ async fn weigh<'t>(
 }
 
 /// Both sides from the caches; bodies that are not kept are fetched. None: nothing is there or to be done.
-async fn load(engine: &Engine, tenant: &TenantState, member: &Member, item: &Item) -> Result<Option<Pair>, Stop> {
-    let syncer = engine.catalog.kind(item.kind);
+async fn load(world: &World, tenant: &TenantState, member: &Member, item: &Item) -> Result<Option<Pair>, Stop> {
+    let syncer = world.catalog.kind(item.kind);
     let state = tenant.kind(item.kind);
     let host = match syncer.host_scope() {
         HostScope::None => None,
@@ -188,10 +180,10 @@ async fn load(engine: &Engine, tenant: &TenantState, member: &Member, item: &Ite
     Ok(Some(Pair { virtual_object, host }))
 }
 
-fn plan(engine: &Engine, tenant: &TenantState, member: &Member, item: &Item, pair: &Pair) -> Plan {
+fn plan(world: &World, tenant: &TenantState, member: &Member, item: &Item, pair: &Pair) -> Plan {
     let lookup =
-        Caches { catalog: &engine.catalog, tenant, access: &engine.access, now_unix: engine.clock.now().as_second() };
-    let syncer = engine.catalog.kind(item.kind);
+        Caches { catalog: &world.catalog, tenant, access: &world.access, now_unix: world.clock.now().as_second() };
+    let syncer = world.catalog.kind(item.kind);
     syncer.plan(&item.key, pair.virtual_object.as_ref(), pair.host.as_ref(), &member.view, &lookup)
 }
 
@@ -209,17 +201,17 @@ fn reports(action: &Action) -> bool {
 }
 
 /// The cache misses the copy: is it really gone? What runs would be run a second time if it were reported as failed.
-async fn confirm_gone_on_host(engine: &Engine, tenant: &TenantState, member: &Member, item: &Item) -> Result<(), Stop> {
-    let syncer = engine.catalog.kind(item.kind);
+async fn confirm_gone_on_host(world: &World, tenant: &TenantState, member: &Member, item: &Item) -> Result<(), Stop> {
+    let syncer = world.catalog.kind(item.kind);
     let Some(name) = syncer.host_name(&item.key, &member.view).filter(|_| syncer.host_scope() == HostScope::Tenant)
     else {
         return Ok(());
     };
     let resource = syncer.resource();
     let namespace = resource.namespaced.then(|| member.view.namespace().as_str());
-    match engine.host.get(&resource, namespace, &name).await? {
+    match world.host.get(&resource, namespace, &name).await? {
         Some(found) if identify(syncer, &found, &member.view).as_ref() == Some(&item.key) => {
-            engine.learn_host(tenant, &resource, found, false);
+            world.learn_host(tenant, &resource, found, false);
             Err(Stop::Later(Duration::from_millis(50)))
         }
         _ => Ok(()),
@@ -227,20 +219,20 @@ async fn confirm_gone_on_host(engine: &Engine, tenant: &TenantState, member: &Me
 }
 
 /// The cache misses the virtual object: is it really gone?
-async fn confirm_gone(engine: &Engine, tenant: &TenantState, member: &Member, item: &Item) -> Result<(), Stop> {
-    let resource = engine.catalog.kind(item.kind).resource();
+async fn confirm_gone(world: &World, tenant: &TenantState, member: &Member, item: &Item) -> Result<(), Stop> {
+    let resource = world.catalog.kind(item.kind).resource();
     let namespace = resource.namespaced.then_some(item.key.namespace.as_str());
     match member.api.get(&resource, namespace, &item.key.name).await? {
         None => Ok(()),
         Some(object) => {
-            engine.learn_virtual(tenant, &resource, object);
+            world.learn_virtual(tenant, &resource, object);
             Err(Stop::Later(Duration::from_millis(50)))
         }
     }
 }
 
 /// What a failure means: for this object, for its tenant, for its user.
-async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: &Work, stop: Stop) -> Next {
+async fn conclude(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work, stop: Stop) -> Next {
     let item = work.item().clone();
     let error = match stop {
         Stop::Closed => return Next::Done(None),
@@ -248,32 +240,32 @@ async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: &Work, 
         Stop::Foreign => {
             let message =
                 "an object that is not managed by this virtual cluster has the name that its copy on the host needs";
-            explain(engine, tenant, &item, "SyncFailed", message).await;
+            explain(world, tenant, &item, "SyncFailed", message).await;
             return Next::Retry(FOREIGN_RETRY);
         }
         Stop::Failed(error) => error,
     };
-    engine.stats.count_error(item.kind);
-    let kind = engine.catalog.kind(item.kind).resource().kind;
+    world.stats.count_error(item.kind);
+    let kind = world.catalog.kind(item.kind).resource().kind;
     tracing::debug!(tenant = %tenant.id, kind, object = ?item.key, %error, failures = work.failures(), "not done");
     let refused = matches!(error.kind(), Kind::NotFound | Kind::Invalid | Kind::Forbidden | Kind::BadRequest);
-    if refused && work.failures() >= LAST_TRY && !engine.catalog.kind(item.kind).watches_virtual() {
+    if refused && work.failures() >= LAST_TRY && !world.catalog.kind(item.kind).watches_virtual() {
         // What it is about is gone in the tenant: nobody misses the rest.
-        give_up(engine, tenant, &item);
+        give_up(world, tenant, &item);
         return Next::Done(None);
     }
     let asked = Duration::from_secs(u64::from(error.retry_after().unwrap_or(0)).min(60));
     match (error.side(), error.kind()) {
         (_, Kind::Conflict | Kind::AlreadyExists | Kind::NotFound | Kind::Gone) => {
-            let refreshed = refresh(engine, tenant, &item).await;
+            let refreshed = refresh(world, tenant, &item).await;
             Next::Retry(if refreshed.is_ok() { Duration::ZERO } else { Duration::from_millis(500) })
         }
         (Side::Host, Kind::TooManyRequests) => {
-            engine.queue.pause_all(asked.clamp(Duration::from_millis(200), Duration::from_secs(5)));
+            world.queue.pause_all(asked.clamp(Duration::from_millis(200), Duration::from_secs(5)));
             Next::Retry(Duration::ZERO)
         }
         (Side::Backend, Kind::TooManyRequests) => {
-            engine.queue.pause_tenant(tenant.number, asked.max(Duration::from_millis(500)));
+            world.queue.pause_tenant(tenant.number, asked.max(Duration::from_millis(500)));
             Next::Retry(Duration::ZERO)
         }
         (
@@ -282,11 +274,11 @@ async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: &Work, 
         ) => {
             let failures = tenant.count_failure();
             let pause = Duration::from_millis(250).saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
-            engine.queue.pause_tenant(tenant.number, engine.clock.jitter(pause));
+            world.queue.pause_tenant(tenant.number, world.clock.jitter(pause));
             Next::Retry(Duration::ZERO)
         }
         (Side::Host, Kind::Invalid | Kind::BadRequest | Kind::Forbidden | Kind::TooLarge | Kind::MethodNotAllowed) => {
-            explain_refusal(engine, tenant, &item, &error).await;
+            explain_refusal(world, tenant, &item, &error).await;
             Next::Retry(REFUSED_RETRY)
         }
         (Side::Backend, Kind::Invalid | Kind::BadRequest | Kind::Forbidden | Kind::TooLarge) => {
@@ -300,17 +292,17 @@ async fn conclude(engine: &Arc<Engine>, tenant: &Arc<TenantState>, work: &Work, 
 }
 
 /// Counts this state of a one-way object as carried over; its next change is tried again.
-fn give_up(engine: &Engine, tenant: &TenantState, item: &Item) {
+fn give_up(world: &World, tenant: &TenantState, item: &Item) {
     let host = tenant.host_object(item.kind, &item.key);
     let version = host.as_ref().map_or(0, |host| text(host, "resourceVersion").parse().unwrap_or(0));
-    let kind = engine.catalog.kind(item.kind).resource().kind;
+    let kind = world.catalog.kind(item.kind).resource().kind;
     tracing::debug!(tenant = %tenant.id, kind, object = ?item.key, "left");
     tenant.kind(item.kind).carried.lock().insert(item.key.clone(), version);
 }
 
 /// Reads both sides again, since one of them was not as the caches said.
-async fn refresh(engine: &Engine, tenant: &TenantState, item: &Item) -> Result<()> {
-    let syncer = engine.catalog.kind(item.kind);
+async fn refresh(world: &World, tenant: &TenantState, item: &Item) -> Result<()> {
+    let syncer = world.catalog.kind(item.kind);
     let resource = syncer.resource();
     let member = tenant.bound();
     let state = tenant.kind(item.kind);
@@ -318,8 +310,8 @@ async fn refresh(engine: &Engine, tenant: &TenantState, item: &Item) -> Result<(
         let known = state.objects.read().get(&item.key).map_or(0, |entry| entry.version);
         let namespace = resource.namespaced.then_some(item.key.namespace.as_str());
         match member.api.get(&resource, namespace, &item.key.name).await? {
-            Some(object) => engine.learn_virtual(tenant, &resource, object),
-            None => engine.learn_virtual_gone(tenant, item.kind, &item.key, known),
+            Some(object) => world.learn_virtual(tenant, &resource, object),
+            None => world.learn_virtual_gone(tenant, item.kind, &item.key, known),
         }
     }
     if let Some(host) = &state.host
@@ -327,28 +319,28 @@ async fn refresh(engine: &Engine, tenant: &TenantState, item: &Item) -> Result<(
     {
         let known = host.objects.read().get(&name).map_or(0, |entry| entry.version);
         let namespace = resource.namespaced.then(|| member.view.namespace().as_str());
-        match engine.host.get(&resource, namespace, &name).await? {
-            Some(object) => engine.learn_host(tenant, &resource, object, false),
-            None => engine.learn_host_gone(tenant, item.kind, &name, known),
+        match world.host.get(&resource, namespace, &name).await? {
+            Some(object) => world.learn_host(tenant, &resource, object, false),
+            None => world.learn_host_gone(tenant, item.kind, &name, known),
         }
     }
     Ok(())
 }
 
-async fn explain_refusal(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item, error: &Error) {
+async fn explain_refusal(world: &Arc<World>, tenant: &Arc<TenantState>, item: &Item, error: &Error) {
     let view = &tenant.bound().view;
-    let host_name = engine.catalog.kind(item.kind).host_name(&item.key, view).unwrap_or_default();
+    let host_name = world.catalog.kind(item.kind).host_name(&item.key, view).unwrap_or_default();
     let said = bounds::cut(error.message(), bounds::MESSAGE_BYTES);
     let said = in_tenant_words(said, &host_name, &item.key, view);
-    explain(engine, tenant, item, "SyncFailed", &format!("the host cluster refuses: {said}")).await;
+    explain(world, tenant, item, "SyncFailed", &format!("the host cluster refuses: {said}")).await;
 }
 
-async fn explain(engine: &Arc<Engine>, tenant: &Arc<TenantState>, item: &Item, reason: &'static str, message: &str) {
+async fn explain(world: &Arc<World>, tenant: &Arc<TenantState>, item: &Item, reason: &'static str, message: &str) {
     let Some(uid) = tenant.kind(item.kind).objects.read().get(&item.key).map(|entry| entry.uid.to_string()) else {
         return;
     };
-    let resource = engine.catalog.kind(item.kind).resource();
+    let resource = world.catalog.kind(item.kind).resource();
     let key = ObjectKey { namespace: item.key.namespace.clone(), name: item.key.name.clone() };
     let involved = Involved { api_version: resource.api_version(), kind: resource.kind.to_owned(), key, uid };
-    super::apply::explain(engine, tenant, &involved, reason, message, true).await;
+    super::apply::explain(world, tenant, &involved, reason, message, true).await;
 }

@@ -130,7 +130,7 @@ impl World {
             access: self.access.clone(),
             own_place: OwnPlace::default(),
         });
-        running.engine.set_members(self.members(""));
+        running.set_members(self.members(""));
         self.running = Some(running);
     }
 
@@ -188,7 +188,7 @@ impl World {
             92..=93 => self.old = None,
             94..=95 => {
                 let fingerprint = self.below(1000).to_string();
-                self.running.as_ref().unwrap().engine.set_members(self.members(&fingerprint));
+                self.running.as_ref().unwrap().set_members(self.members(&fingerprint));
             }
             _ => {}
         }

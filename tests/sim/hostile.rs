@@ -109,7 +109,7 @@ async fn simulate(seed: u64) {
         adopts: false,
         on_loss: portico::crd::OnLoss::Hold,
     };
-    running.engine.set_members(vec![member(&hostile), member(&quiet)]);
+    running.set_members(vec![member(&hostile), member(&quiet)]);
     for n in 0..10 {
         let spec =
             json!({"containers": [{"name": "c", "image": "i", "envFrom": [{"configMapRef": {"name": "config-1"}}]}]});

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use portico::kubernetes::rights::{Access, Rules};
-use portico::syncer::engine::Engine;
+use portico::syncer::world;
 use portico::syncer::{Member, Running};
 use serde_json::json;
 use tokio::sync::watch;
@@ -19,9 +19,9 @@ fn limited() -> (watch::Sender<Arc<Rules>>, Access) {
     (sender, Access::followed(rules))
 }
 
-async fn is_gone(engine: &Weak<Engine>) -> bool {
+async fn is_gone(world: &Weak<world::World>) -> bool {
     tokio::time::sleep(Duration::from_secs(1)).await;
-    engine.upgrade().is_none()
+    world.upgrade().is_none()
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn a_stopped_syncer_leaves_nothing_whatever_its_rights_were() {
             super::panics::put(&world, "a");
             tokio::time::sleep(DRIFT).await;
             let running: Running = world.running.take().expect("runs");
-            let engine = Arc::downgrade(&running.engine);
+            let known = running.world();
             // A tenant that is made again, and one that goes.
             let member = |n: usize, uid: &str| {
                 let mut view = world.tenants[n].view.clone();
@@ -43,12 +43,12 @@ fn a_stopped_syncer_leaves_nothing_whatever_its_rights_were() {
                 let on_loss = portico::crd::OnLoss::Discard;
                 Member { view, api, fingerprint: uid.to_owned(), adopts: false, on_loss }
             };
-            running.engine.set_members(vec![member(0, "again"), member(1, "again")]);
+            running.set_members(vec![member(0, "again"), member(1, "again")]);
             tokio::time::sleep(DRIFT).await;
-            running.engine.set_members(vec![member(0, "again")]);
+            running.set_members(vec![member(0, "again")]);
             tokio::time::sleep(DRIFT).await;
             running.stop().await;
-            assert!(is_gone(&engine).await, "the engine outlives its run");
+            assert!(is_gone(&known).await, "what it knew outlives its run");
         }
     });
 }

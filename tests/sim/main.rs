@@ -131,7 +131,7 @@ impl World {
             adopts: false,
             on_loss: OnLoss::Discard,
         });
-        running.engine.set_members(members.collect());
+        running.set_members(members.collect());
         self.running = Some(running);
     }
 
@@ -222,7 +222,7 @@ impl World {
                     adopts: false,
                     on_loss: OnLoss::Discard,
                 });
-                self.running.as_ref().unwrap().engine.set_members(members.collect());
+                self.running.as_ref().unwrap().set_members(members.collect());
             }
             98 => {
                 // A user takes the DNS Service away, and may put his own.

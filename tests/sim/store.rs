@@ -72,7 +72,7 @@ impl World {
             access: Access::granted(),
             own_place: OwnPlace::default(),
         });
-        running.engine.set_members(self.members(&self.lost.1, ""));
+        running.set_members(self.members(&self.lost.1, ""));
         self.running = Some(running);
     }
 
@@ -195,11 +195,11 @@ fn a_kubeconfig_that_points_elsewhere_is_no_loss_either() {
             let own = maps.into_iter().find(|m| text(m, "name").starts_with("settings-x-ns-x-lost"));
             own.expect("a copy")["data"].clone()
         };
-        world.running.as_ref().unwrap().engine.set_members(world.members(&other, "swapped"));
+        world.running.as_ref().unwrap().set_members(world.members(&other, "swapped"));
         tokio::time::sleep(LONG).await;
         assert_eq!((world.all("lost"), settings(&world)), (before.clone(), json!({"k": "v"})));
         assert_eq!(world.hold()["reason"], "StoreReplaced");
-        world.running.as_ref().unwrap().engine.set_members(world.members(&world.lost.1, "back"));
+        world.running.as_ref().unwrap().set_members(world.members(&world.lost.1, "back"));
         world.lost.1.put("pods", pod("after"));
         tokio::time::sleep(LONG).await;
         assert_eq!(world.hold(), Value::Null);

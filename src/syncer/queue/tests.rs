@@ -1,4 +1,5 @@
 use super::*;
+use crate::syncer::kind::ObjectKey;
 use proptest::prelude::*;
 
 fn item(name: &str) -> Item {

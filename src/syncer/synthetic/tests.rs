@@ -1,7 +1,6 @@
 use super::*;
 use crate::kubernetes::resources::{CLAIMS, NODES, STORAGE_CLASSES, VOLUMES};
-use crate::syncer::source::Incoming;
-use crate::syncer::tenant::pack_virtual;
+use crate::syncer::incoming::{Incoming, pack_virtual};
 
 /// Remembers what there is.
 #[derive(Default)]

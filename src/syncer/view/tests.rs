@@ -7,9 +7,10 @@ use crate::crd::OnLoss;
 use crate::error::Side;
 use crate::kubernetes::testing::{Faults, Server};
 use crate::syncer::cache::PARSES;
+use crate::syncer::incoming::{Origin, pack_virtual};
 use crate::syncer::kind::Action;
 use crate::syncer::kinds::{self, Switches};
-use crate::syncer::tenant::{Member, Origin, pack_virtual};
+use crate::syncer::tenant::Member;
 use crate::translate::testing::view;
 
 /// An API server that nobody asks anything.

@@ -13,9 +13,9 @@ use crate::kubernetes::resources::{CONFIG_MAPS, VIRTUAL_CLUSTERS};
 use crate::kubernetes::rights::Access;
 use crate::names::keys;
 use crate::syncer::cache::{mark, text};
-use crate::syncer::engine::Engine;
 use crate::syncer::kind::{Involved, ObjectKey, TenantView};
 use crate::syncer::tenant::Member;
+use crate::syncer::world::World;
 use crate::translate::identity;
 
 /// Keys of the ConfigMap.
@@ -164,39 +164,39 @@ pub async fn read(host: &dyn Cluster, member: &Member) -> Result<Record> {
 }
 
 /// Records a store; a hold ends with it.
-pub async fn write_store(engine: &Engine, member: &Member, uid: &str) -> Result<()> {
-    let since = engine.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+pub async fn write_store(world: &World, member: &Member, uid: &str) -> Result<()> {
+    let since = world.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     match Ledger::of(&member.view) {
         Ledger::VirtualCluster => {
-            patch_status(engine, member, &json!({"store": {"uid": uid, "since": since}, "hold": null})).await
+            patch_status(world, member, &json!({"store": {"uid": uid, "since": since}, "hold": null})).await
         }
-        Ledger::ConfigMap => apply_map(engine, member, &json!({STORE: uid, "since": since})).await,
+        Ledger::ConfigMap => apply_map(world, member, &json!({STORE: uid, "since": since})).await,
     }
 }
 
 /// Records a hold, or its end.
-pub async fn write_hold(engine: &Engine, member: &Member, hold: Option<&HoldStatus>) -> Result<()> {
+pub async fn write_hold(world: &World, member: &Member, hold: Option<&HoldStatus>) -> Result<()> {
     match Ledger::of(&member.view) {
-        Ledger::VirtualCluster => patch_status(engine, member, &json!({"hold": hold})).await,
+        Ledger::VirtualCluster => patch_status(world, member, &json!({"hold": hold})).await,
         Ledger::ConfigMap => {
-            let store = read(&*engine.host, member).await?.store;
+            let store = read(&*world.host, member).await?.store;
             let mut data = json!({STORE: store});
             if let Some(hold) = hold {
                 data[HOLD] = json!(serde_json::to_string(hold).unwrap_or_default());
             }
-            apply_map(engine, member, &data).await
+            apply_map(world, member, &data).await
         }
     }
 }
 
-async fn patch_status(engine: &Engine, member: &Member, status: &Value) -> Result<()> {
+async fn patch_status(world: &World, member: &Member, status: &Value) -> Result<()> {
     let view = &member.view;
     let patch = json!({"metadata": {"uid": view.uid}, "status": status});
     let (namespace, on) = (Some(view.namespace().as_str()), (view.cluster().as_str(), "status"));
-    engine.host.patch(&VIRTUAL_CLUSTERS, namespace, on, PatchKind::Merge, &patch).await.map(|_| ())
+    world.host.patch(&VIRTUAL_CLUSTERS, namespace, on, PatchKind::Merge, &patch).await.map(|_| ())
 }
 
-async fn apply_map(engine: &Engine, member: &Member, data: &Value) -> Result<()> {
+async fn apply_map(world: &World, member: &Member, data: &Value) -> Result<()> {
     let view = &member.view;
     let name = view.id.store_record();
     let mut object = json!({
@@ -212,7 +212,7 @@ async fn apply_map(engine: &Engine, member: &Member, data: &Value) -> Result<()>
     if let Some(owner) = &view.owner {
         object["metadata"]["ownerReferences"] = json!([identity::owner_reference(owner)]);
     }
-    engine.host.apply(&CONFIG_MAPS, Some(view.namespace().as_str()), &name, &object).await.map(|_| ())
+    world.host.apply(&CONFIG_MAPS, Some(view.namespace().as_str()), &name, &object).await.map(|_| ())
 }
 
 #[cfg(test)]

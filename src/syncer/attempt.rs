@@ -1,0 +1,34 @@
+//! One look at an object: what it begins with, and why it may end early.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::Error;
+
+/// Both sides of one object as a plan sees them.
+pub struct Pair {
+    /// Virtual object.
+    pub virtual_object: Option<Value>,
+    /// Host object, ours.
+    pub host: Option<Value>,
+}
+
+/// Why a plan was not carried out to its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// A call failed.
+    Failed(Error),
+    /// Something else is not ready; no failure.
+    Later(Duration),
+    /// The host name is taken by an object that is not ours.
+    Foreign,
+    /// We are shutting down.
+    Closed,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}

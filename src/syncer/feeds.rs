@@ -1,0 +1,116 @@
+//! Where the sources' objects go: into the stores of a tenant or of a place on the host, and on as work.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::syncer::cache::SourceState;
+use crate::syncer::incoming::{Incoming, Origin, pack_host, pack_virtual};
+use crate::syncer::kind::ObjectKey;
+use crate::syncer::queue::Item;
+use crate::syncer::routes::HostRoutes;
+use crate::syncer::source::Feed;
+use crate::syncer::tenant::{TenantState, Touched};
+use crate::syncer::world::World;
+
+/// Of one kind of a tenant.
+pub struct VirtualFeed {
+    /// Where it becomes work.
+    pub world: Arc<World>,
+    /// Whose.
+    pub tenant: Arc<TenantState>,
+    /// Which.
+    pub kind: u16,
+}
+
+impl Feed for VirtualFeed {
+    fn pack(&self, object: Value) -> Incoming {
+        pack_virtual(self.world.catalog.kind(self.kind), object)
+    }
+
+    fn applied(&self, incoming: Incoming) {
+        let item = Item { kind: self.kind, key: incoming.key.clone() };
+        let touched = self.tenant.absorb(&self.world.catalog, self.kind, incoming, Origin::Watch);
+        self.world.touched(&self.tenant, item, touched);
+    }
+
+    fn deleted(&self, incoming: Incoming) {
+        let Incoming { key, entry, .. } = incoming;
+        let touched = self.tenant.release(self.kind, &key, &entry.uid, entry.version);
+        self.world.touched(&self.tenant, Item { kind: self.kind, key }, touched);
+    }
+
+    fn delivered(&self, version: u64) {
+        self.tenant.kind(self.kind).objects.write().delivered(version);
+    }
+
+    fn known(&self, key: &ObjectKey) -> Option<Incoming> {
+        let entry = self.tenant.kind(self.kind).objects.read().get(key)?.clone();
+        let value = entry.object();
+        Some(Incoming { key: key.clone(), entry, value })
+    }
+
+    fn replaced(&self, list: Vec<Incoming>, version: u64) {
+        let (changed, references) = self.tenant.replace(&self.world.catalog, self.kind, list, version);
+        for reference in references {
+            self.world.push(&self.tenant, reference);
+        }
+        for key in changed {
+            let touched = Touched { differs: true, references: Vec::new() };
+            self.world.touched(&self.tenant, Item { kind: self.kind, key }, touched);
+        }
+    }
+
+    fn state(&self, state: SourceState) {
+        if self.tenant.kind(self.kind).state.set(state) {
+            self.world.source_changed(&self.tenant, self.kind);
+        }
+    }
+}
+
+/// Of one place on the host.
+pub struct HostFeed {
+    /// Where it becomes work.
+    pub world: Arc<World>,
+    /// Which.
+    pub routes: Arc<HostRoutes>,
+}
+
+impl Feed for HostFeed {
+    fn pack(&self, object: Value) -> Incoming {
+        pack_host(self.world.catalog.kind(self.routes.store.place.kind), object)
+    }
+
+    fn applied(&self, incoming: Incoming) {
+        let affected = self.routes.applied(&self.world.catalog, incoming, Origin::Watch);
+        self.world.affected(affected);
+    }
+
+    fn deleted(&self, incoming: Incoming) {
+        let affected = self.routes.deleted(&self.world.catalog, &incoming);
+        self.world.affected(affected);
+    }
+
+    fn delivered(&self, version: u64) {
+        self.routes.store.objects.write().delivered(version);
+    }
+
+    fn known(&self, key: &ObjectKey) -> Option<Incoming> {
+        let entry = self.routes.store.objects.read().get(&key.name)?.clone();
+        let value = entry.object();
+        Some(Incoming { key: key.clone(), entry, value })
+    }
+
+    fn replaced(&self, list: Vec<Incoming>, version: u64) {
+        let affected = self.routes.replaced(&self.world.catalog, list, version);
+        self.world.affected(affected);
+    }
+
+    fn state(&self, state: SourceState) {
+        if self.routes.store.state.set(state) {
+            for tenant in self.routes.members() {
+                self.world.source_changed(&tenant, self.routes.store.place.kind);
+            }
+        }
+    }
+}
