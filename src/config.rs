@@ -3,13 +3,16 @@
 //! `docs/config.md` is generated from these types' doc comments; `config/gateway.yaml` is the annotated default.
 
 pub mod docs;
+mod span;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+
+pub use span::Span;
 
 /// No pod is given longer to end.
 const LONGEST_DRAIN: Duration = Duration::from_secs(3600);
@@ -281,37 +284,6 @@ pub enum LogFormat {
     Text,
 }
 
-/// A duration written as `300ms`, `10s`, `5m` or `1h`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
-
-impl schemars::JsonSchema for Span {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Duration".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string"})
-    }
-}
-
-impl Serialize for Span {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let millis = self.0.as_millis();
-        let text = if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") };
-        serializer.serialize_str(&text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_span(&text).map(Span).ok_or_else(|| {
-            serde::de::Error::custom(format!("{text:?} is no duration; write for instance 300ms, 10s, 5m or 1h"))
-        })
-    }
-}
-
 impl Config {
     /// Parses and checks a whole document.
     pub fn parse(text: &str) -> Result<Self> {
@@ -375,19 +347,6 @@ impl Config {
             return refuse("gateway.maxBufferedBytes must be at least four times gateway.maxBody".to_owned());
         }
         Ok(())
-    }
-}
-
-fn parse_span(text: &str) -> Option<Duration> {
-    let split = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs),
-        "h" => number.checked_mul(3600).map(Duration::from_secs),
-        _ => None,
     }
 }
 
