@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::crd::PodSecurity;
 use crate::names::{ClusterName, HostNamespace, TenantId};
 
+pub mod aliases;
 pub mod bounds;
 pub mod diff;
 pub mod endpoints;
@@ -25,6 +26,8 @@ pub mod restore;
 pub mod selector;
 pub mod service;
 pub mod summary;
+
+pub use aliases::Aliases;
 
 /// What the pure functions may know of a tenant.
 #[derive(Debug, Clone)]
@@ -85,9 +88,8 @@ impl Owner {
 /// What is particular about the host namespace of a tenant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// Host names that differ from today's formula, by virtual namespace and name: objects of an older Portico or vcluster
-    /// keep theirs.
-    pub aliases: Arc<BTreeMap<(String, String), String>>,
+    /// Host names that differ from today's formula.
+    pub aliases: Arc<Aliases>,
     /// Label values that must not reach the host as they are, since something of the host's own selects by them: the
     /// control plane's Services, for one.
     pub guarded_labels: Arc<BTreeSet<(String, String)>>,

@@ -261,7 +261,7 @@ fn learn(world: &World, tenant: &TenantState, resource: &Resource, object: Value
     let Some(key) = identify(syncer, &object, view) else { return };
     let name = text(&object, "name");
     if syncer.host_name(&key, view).as_deref() != Some(name) {
-        tenant.remember_alias(&key, name);
+        tenant.remember_alias(resource.kind, &key, name);
     }
     world.learn_host(tenant, resource, object, true);
 }
@@ -304,7 +304,7 @@ impl Tally {
         why: &'static str,
     ) {
         if let Some(key) = key {
-            tenant.remember_alias(key, &name);
+            tenant.remember_alias(resource.kind, key, &name);
         }
         if self.left.get(&(resource.kind, name.clone())) != Some(&why) {
             tracing::warn!(tenant = %tenant.id, kind = resource.kind, object = %name, why, "a host object of vcluster is left as it is");

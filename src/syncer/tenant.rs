@@ -328,7 +328,7 @@ impl TenantState {
             && syncer.host_scope() == HostScope::Tenant
             && preferred.as_deref() != Some(name)
         {
-            self.remember_alias(key, name);
+            self.remember_alias(syncer.resource().kind, key, name);
         }
         let is_preferred = preferred.as_deref() == Some(name);
         let moved = self.kind(kind).index.write().set(name, new.as_ref(), is_preferred);
@@ -341,12 +341,12 @@ impl TenantState {
         Some(touched)
     }
 
-    /// A host object has an older name: everything that refers to it must use that one, also what is made anew.
-    pub fn remember_alias(&self, key: &ObjectKey, name: &str) {
+    /// A host object of this kind has an older name: everything that refers to it must use that one, also what is made anew.
+    pub fn remember_alias(&self, kind: &str, key: &ObjectKey, name: &str) {
         let mut bound = self.bound.write();
         // In place, unless a worker still plans with the former ones.
         let aliases = Arc::make_mut(&mut Arc::make_mut(&mut bound).view.placement.aliases);
-        aliases.insert((key.namespace.clone(), key.name.clone()), name.to_owned());
+        aliases.remember(kind, &key.namespace, &key.name, name);
     }
 
     /// Name of the host object that stands for a virtual one.

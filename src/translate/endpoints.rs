@@ -75,7 +75,7 @@ pub fn slice_to_host(object: &Value, view: &View) -> Option<Translated> {
     let kind = "discovery.k8s.io/EndpointSlice";
     let mut metadata = identity::metadata(kind, object, view, Limit::Subdomain)?;
     let service = identity::label(object, SERVICE_NAME);
-    let service = identity::host_name(json::namespace(object), service, view, Limit::Label)?;
+    let service = identity::host_name("Service", json::namespace(object), service, view, Limit::Label)?;
     json::object(&mut metadata, "labels").insert(SERVICE_NAME.to_owned(), json!(service.as_str()));
     let mut refused = Vec::new();
     let by_name = json::text(object, "/addressType") == "FQDN";

@@ -17,13 +17,10 @@ pub const ANNOTATION_KEYS: &str = "portico.dev/annotation-keys";
 /// Label on objects that Portico made inside a tenant from a host object (nodes, classes, volumes).
 pub const FROM_HOST: &str = "portico.dev/from-host";
 
-/// The host name of a virtual object; None when its name or namespace is not valid. What was named by an older formula
+/// The host name of a virtual object of this kind (with or without its group); None when its name or namespace is not valid. What was named by an older formula
 /// keeps its name, whatever refers to it.
-pub fn host_name(namespace: &str, name: &str, view: &View, limit: Limit) -> Option<HostName> {
-    let aliases = &view.placement.aliases;
-    if !aliases.is_empty()
-        && let Some(alias) = aliases.get(&(namespace.to_owned(), name.to_owned()))
-    {
+pub fn host_name(kind: &str, namespace: &str, name: &str, view: &View, limit: Limit) -> Option<HostName> {
+    if let Some(alias) = view.placement.aliases.get(kind, namespace, name) {
         return HostName::parse(alias).ok();
     }
     formula(namespace, name, view, limit)
@@ -52,8 +49,8 @@ pub fn derived_host_name(purpose: &str, namespace: &str, name: &str, view: &View
 
 /// Like [`host_name`] for a reference inside an object. A reference that names nothing valid stays a name that nothing
 /// on the host can have, so it never reaches a foreign object.
-pub fn reference(namespace: &str, name: &str, view: &View, limit: Limit) -> String {
-    host_name(namespace, name, view, limit).map_or_else(|| "invalid-reference".to_owned(), |n| n.to_string())
+pub fn reference(kind: &str, namespace: &str, name: &str, view: &View, limit: Limit) -> String {
+    host_name(kind, namespace, name, view, limit).map_or_else(|| "invalid-reference".to_owned(), |n| n.to_string())
 }
 
 /// `group/Kind`, or `Kind` in the core group: the value of [`keys::OBJECT_KIND`].
@@ -87,7 +84,7 @@ pub fn tenant_annotations(virtual_object: &Value) -> BTreeMap<String, String> {
 /// else of the tenant's metadata (finalizers, owners, generateName) crosses. None when the name is not valid.
 pub fn metadata(kind: &str, virtual_object: &Value, view: &View, limit: Limit) -> Option<Map<String, Value>> {
     let (name, namespace) = (json::name(virtual_object), json::namespace(virtual_object));
-    let host_name = host_name(namespace, name, view, limit)?;
+    let host_name = host_name(kind, namespace, name, view, limit)?;
     let mut labels = tenant_labels(virtual_object, view);
     labels.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
     labels.insert(keys::NAMESPACE.to_owned(), namespace.to_owned());

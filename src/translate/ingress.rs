@@ -78,7 +78,7 @@ pub fn to_host(ingress: &Value, view: &View) -> Option<Value> {
     json::within(&mut metadata, "annotations", |annotations| {
         for (key, value) in annotations.iter_mut() {
             if let Some(secret) = value.as_str().filter(|_| names_a_secret(key)).and_then(|v| secret_of(v, namespace)) {
-                let name = identity::reference(namespace, secret, view, Limit::Subdomain);
+                let name = identity::reference("Secret", namespace, secret, view, Limit::Subdomain);
                 *value = json!(format!("{}/{name}", view.namespace()));
             }
         }
@@ -94,7 +94,7 @@ pub fn to_host(ingress: &Value, view: &View) -> Option<Value> {
         });
     });
     json::each(&mut spec, "tls", |tls| {
-        json::rename(tls, "secretName", |name| identity::reference(namespace, name, view, Limit::Subdomain));
+        json::rename(tls, "secretName", |name| identity::reference("Secret", namespace, name, view, Limit::Subdomain));
     });
     Some(json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}))
 }
@@ -134,7 +134,7 @@ fn paths(ingress: &Value) -> impl Iterator<Item = &Value> {
 fn backend_to_host(backend: &mut Map<String, Value>, namespace: &str, view: &View) {
     backend.remove("resource");
     json::within(backend, "service", |service| {
-        json::rename(service, "name", |name| identity::reference(namespace, name, view, Limit::Label));
+        json::rename(service, "name", |name| identity::reference("Service", namespace, name, view, Limit::Label));
     });
 }
 

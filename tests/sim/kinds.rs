@@ -48,8 +48,9 @@ pub fn view(namespace: &str, name: &str, uid: &str, ip: IpAddr) -> TenantView {
     }
 }
 
+/// No kind of the simulation has an older name, so none need be said.
 pub fn host_name(key: &ObjectKey, view: &TenantView) -> String {
-    identity::host_name(&key.namespace, &key.name, view, Limit::Subdomain).expect("valid").to_string()
+    identity::host_name("", &key.namespace, &key.name, view, Limit::Subdomain).expect("valid").to_string()
 }
 
 pub fn secret_name(key: &ObjectKey, view: &TenantView) -> String {

@@ -279,7 +279,9 @@ fn what_refers_to_a_long_old_name_uses_it() {
     let key = kind.virtual_key(&kind.project(host, Direction::Up), &world.view).expect("known");
     assert_ne!(kind.host_name(&key, &world.view).as_deref(), Some(host_name.as_str()));
     let aliases = std::sync::Arc::make_mut(&mut world.view.placement.aliases);
-    aliases.insert((key.namespace, key.name), host_name.clone());
+    aliases.remember("ConfigMap", &key.namespace, &key.name, &host_name);
+    let secret = ConfigKind::secrets().host_name(&key, &world.view).expect("valid");
+    assert_ne!(secret, host_name, "what another kind has under this name is named by itself");
     settled(&mut world, &kind, name);
     let mut other = pod();
     other["metadata"]["name"] = json!("other");

@@ -55,7 +55,7 @@ impl ResourceSyncer for ClaimKind {
     }
 
     fn host_name(&self, key: &ObjectKey, view: &TenantView) -> Option<String> {
-        host_name(key, view, Limit::Subdomain)
+        host_name(&CLAIMS, key, view, Limit::Subdomain)
     }
 
     fn plan(
@@ -155,7 +155,8 @@ fn claim_intent(object: &Value, view: &TenantView) -> Option<Value> {
     for field in ["dataSource", "dataSourceRef"] {
         let name = json::text(source, &format!("/{field}/name"));
         if !name.is_empty() {
-            let name = identity::reference(json::namespace(object), name, view, Limit::Subdomain);
+            let name =
+                identity::reference("PersistentVolumeClaim", json::namespace(object), name, view, Limit::Subdomain);
             spec.insert(field.to_owned(), json!({"kind": "PersistentVolumeClaim", "name": name}));
         }
     }

@@ -131,7 +131,7 @@ impl ResourceSyncer for ConfigKind {
     }
 
     fn host_name(&self, key: &ObjectKey, view: &TenantView) -> Option<String> {
-        host_name(key, view, Limit::Subdomain)
+        host_name(&self.resource(), key, view, Limit::Subdomain)
     }
 
     fn plan(

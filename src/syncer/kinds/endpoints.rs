@@ -83,7 +83,7 @@ impl ResourceSyncer for EndpointsKind {
     }
 
     fn host_name(&self, key: &ObjectKey, view: &TenantView) -> Option<String> {
-        host_name(key, view, self.limit())
+        host_name(&self.resource(), key, view, self.limit())
     }
 
     /// Not to bring the Service to the host, but to be looked at again when it changes.

@@ -101,7 +101,7 @@ fn about(host: &Value, view: &TenantView, lookup: &dyn Lookup) -> Found {
     let recorded = host_object.as_ref().and_then(|object| virtual_key_of(kind, object, view, *limit));
     let readable = || {
         let (namespace, virtual_name) = event::readable(name, view)?;
-        let same = identity::host_name(namespace, virtual_name, view, *limit)?.as_str() == name;
+        let same = identity::host_name(kind, namespace, virtual_name, view, *limit)?.as_str() == name;
         same.then(|| ObjectKey { namespace: namespace.to_owned(), name: virtual_name.to_owned() })
     };
     let Some(key) = recorded.or_else(readable) else {
@@ -126,8 +126,8 @@ fn about(host: &Value, view: &TenantView, lookup: &dyn Lookup) -> Found {
 /// Host names of what a pod refers to, which messages of kubelets and schedulers name.
 fn names_in_pod(object: &Value, host: Option<&Value>, view: &TenantView) -> BTreeMap<String, String> {
     let namespace = json::namespace(object);
-    let references = pod::references::of(object).into_iter().filter_map(|(_, name)| {
-        let host = identity::host_name(namespace, &name, view, Limit::Subdomain)?;
+    let references = pod::references::of(object).into_iter().filter_map(|(kind, name)| {
+        let host = identity::host_name(kind.kind(), namespace, &name, view, Limit::Subdomain)?;
         Some((host.to_string(), name))
     });
     let token = pod::tokens(object, host, view).map(|tokens| (tokens.secret, "service-account-token".to_owned()));
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn an_event_speaks_of_the_tenants_objects() {
         let mut world = world();
-        let hashed = identity::host_name("default", "a-x-b", &world.view, Limit::Subdomain).expect("valid");
+        let hashed = identity::host_name("Secret", "default", "a-x-b", &world.view, Limit::Subdomain).expect("valid");
         let message = format!(
             "MountVolume: secret \"{hashed}\" not found for pod web-x-default-x-vc1_team-a (team-a/web-x-default-x-vc1). object \"team-a\"."
         );

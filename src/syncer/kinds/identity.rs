@@ -37,8 +37,8 @@ pub(super) fn virtual_key_of(kind: &str, host: &Value, view: &TenantView, limit:
 }
 
 /// [`ResourceSyncer::host_name`](super::super::kind::ResourceSyncer::host_name) of ordinary namespaced kinds.
-pub(super) fn host_name(key: &ObjectKey, view: &TenantView, limit: Limit) -> Option<String> {
-    identity::host_name(&key.namespace, &key.name, view, limit).map(|name| name.to_string())
+pub(super) fn host_name(resource: &Resource, key: &ObjectKey, view: &TenantView, limit: Limit) -> Option<String> {
+    identity::host_name(resource.kind, &key.namespace, &key.name, view, limit).map(|name| name.to_string())
 }
 
 /// Whether the host object was written for exactly this virtual object, not for a namesake that is gone.

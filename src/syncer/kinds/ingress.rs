@@ -33,7 +33,7 @@ impl ResourceSyncer for IngressKind {
     }
 
     fn host_name(&self, key: &ObjectKey, view: &TenantView) -> Option<String> {
-        host_name(key, view, Limit::Subdomain)
+        host_name(&self.resource(), key, view, Limit::Subdomain)
     }
 
     fn references(&self, object: &Value) -> Vec<Reference> {

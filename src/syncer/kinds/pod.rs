@@ -60,7 +60,7 @@ impl ResourceSyncer for PodKind {
     }
 
     fn host_name(&self, key: &ObjectKey, view: &TenantView) -> Option<String> {
-        host_name(key, view, Limit::Subdomain)
+        host_name(&self.resource(), key, view, Limit::Subdomain)
     }
 
     fn references(&self, object: &Value) -> Vec<Reference> {

@@ -64,7 +64,7 @@ impl ResourceSyncer for ServiceKind {
     }
 
     fn host_name(&self, key: &ObjectKey, view: &TenantView) -> Option<String> {
-        host_name(key, view, Limit::Label)
+        host_name(&self.resource(), key, view, Limit::Label)
     }
 
     fn plan(

@@ -24,7 +24,9 @@ pub fn of(pod: &Value) -> BTreeSet<(Referenced, String)> {
 /// controller makes for them.
 pub fn rename(spec: &mut Map<String, Value>, pod: &Value, view: &View) {
     let namespace = json::namespace(pod);
-    walk(spec, json::name(pod), &mut |kind, name| identity::reference(namespace, name, view, kind.limit()));
+    walk(spec, json::name(pod), &mut |kind, name| {
+        identity::reference(kind.kind(), namespace, name, view, kind.limit())
+    });
 }
 
 /// Renames everything that the pod's spec names as `rename` says.
@@ -34,5 +36,5 @@ pub(in crate::translate) fn rename_with(spec: &mut Map<String, Value>, pod_name:
 
 /// Renames what one container names.
 pub fn rename_in_container(container: &mut Map<String, Value>, namespace: &str, view: &View) {
-    in_container(container, &mut |kind, name| identity::reference(namespace, name, view, kind.limit()));
+    in_container(container, &mut |kind, name| identity::reference(kind.kind(), namespace, name, view, kind.limit()));
 }

@@ -45,14 +45,14 @@ impl Back<'_> {
         let (kind, limit) = known(kind)?;
         match self.names.virtual_of(kind, on_host) {
             Some((namespace, name)) => (namespace == self.namespace).then_some(name),
-            None => self.readable(on_host, limit),
+            None => self.readable(kind, on_host, limit),
         }
     }
 
     /// Of what has no copy (any more), the name by which it would get this host name.
-    fn readable(&self, on_host: &str, limit: Limit) -> Option<String> {
+    fn readable(&self, kind: &str, on_host: &str, limit: Limit) -> Option<String> {
         let name = on_host.strip_suffix(&format!("-x-{}-x-{}", self.namespace, self.view.cluster()))?;
-        let again = identity::host_name(&self.namespace, name, self.view, limit)?;
+        let again = identity::host_name(kind, &self.namespace, name, self.view, limit)?;
         (again.as_str() == on_host).then(|| name.to_owned())
     }
 
