@@ -57,7 +57,7 @@ async fn phases(
 ) -> Result<Response<Body>> {
     let gateway = &connection.gateway;
     let bound = bind_request(connection, record, &request)?;
-    let state = gateway.tenants.of(&bound.tenant.id);
+    let state = gateway.tenants.of(&bound.tenant);
     record.tenant(bound.tenant.id.to_string(), Arc::clone(&state.metrics));
 
     check_framing(request.method(), request.headers())?;
@@ -139,7 +139,7 @@ fn bind_request(connection: &Connection, record: &Record, request: &Request<Inco
     bind::bind(&snapshot, &gateway.names, &connection.binding, &host, request.uri().path()).inspect_err(|error| {
         match connection.binding.tenant().and_then(|id| snapshot.by_id(id)) {
             Some(tenant) => {
-                let state = gateway.tenants.of(&tenant.id);
+                let state = gateway.tenants.of(tenant);
                 record.tenant(tenant.id.to_string(), Arc::clone(&state.metrics));
                 if error.kind() == Kind::Misdirected {
                     state.metrics.misdirected.fetch_add(1, Ordering::Relaxed);

@@ -4,6 +4,7 @@
 //! Promises: forgotten with the tenant. Must not know requests.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,7 +18,7 @@ use super::places::Places;
 use crate::config::GatewayConfig;
 use crate::names::TenantId;
 use crate::runtime::telemetry::{Families, Source};
-use crate::tenant::Snapshot;
+use crate::tenant::{Snapshot, Tenant};
 
 /// Bytes for larger buffers of upgraded streams, of all tenants: 256 bulk transfers in one direction, a quarter of them of
 /// one tenant. Others are slower, not refused.
@@ -33,11 +34,20 @@ pub(super) struct TenantState {
     pub(super) stream_buffers: Arc<Share>,
 }
 
+/// The state of one identity of a name.
+#[derive(Debug)]
+struct Kept {
+    uid: String,
+    /// Of the tenant for which it was made: a later one of another uid is its successor, an earlier one its predecessor.
+    generation: u64,
+    state: Arc<TenantState>,
+}
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Tenants {
     config: GatewayConfig,
-    states: RwLock<HashMap<TenantId, Arc<TenantState>>>,
+    states: RwLock<HashMap<TenantId, Kept>>,
     budget: Arc<Budget>,
     stream_budget: Arc<Budget>,
     /// For callers with a token that their backend has not accepted yet.
@@ -59,27 +69,36 @@ impl Tenants {
         })
     }
 
-    /// What is kept of a tenant that is in the registry.
-    pub(super) fn of(&self, id: &TenantId) -> Arc<TenantState> {
-        if let Some(state) = self.states.read().get(id) {
-            return Arc::clone(state);
+    /// What is kept of a tenant. A cluster that is made again under its name begins with nothing; what its predecessor's
+    /// last requests count is counted for nobody.
+    pub(super) fn of(&self, tenant: &Tenant) -> Arc<TenantState> {
+        self.state(&tenant.id, &tenant.uid, tenant.generation)
+    }
+
+    fn state(&self, id: &TenantId, uid: &str, generation: u64) -> Arc<TenantState> {
+        if let Some(kept) = self.states.read().get(id)
+            && kept.uid == uid
+        {
+            return Arc::clone(&kept.state);
         }
-        let mut states = self.states.write();
-        let fresh = || {
-            Arc::new(TenantState {
-                metrics: Arc::default(),
-                limits: Limits::new(&self.config),
-                accepted: Accepted::default(),
-                buffers: Share::of(Arc::clone(&self.budget)),
-                stream_buffers: Share::of(Arc::clone(&self.stream_budget)),
-            })
-        };
-        Arc::clone(states.entry(id.clone()).or_insert_with(fresh))
+        let state = Arc::new(TenantState {
+            metrics: Arc::default(),
+            limits: Limits::new(&self.config),
+            accepted: Accepted::default(),
+            buffers: Share::of(Arc::clone(&self.budget)),
+            stream_buffers: Share::of(Arc::clone(&self.stream_budget)),
+        });
+        let kept = Kept { uid: uid.to_owned(), generation, state };
+        match self.states.write().entry(id.clone()) {
+            Entry::Occupied(known) if known.get().uid == uid => Arc::clone(&known.get().state),
+            Entry::Occupied(known) if known.get().generation > generation => kept.state,
+            entry => Arc::clone(&entry.insert_entry(kept).get().state),
+        }
     }
 
     /// Forgets the tenants that are gone.
     pub(super) fn retain(&self, snapshot: &Snapshot) {
-        self.states.write().retain(|id, _| snapshot.by_id(id).is_some());
+        self.states.write().retain(|id, kept| snapshot.by_id(id).is_some_and(|tenant| tenant.uid == kept.uid));
     }
 
     fn collect_state(&self, families: &mut Families, id: &TenantId, state: &TenantState) {
@@ -115,10 +134,35 @@ impl Tenants {
 
 impl Source for Tenants {
     fn collect(&self, families: &mut Families) {
-        let states: Vec<_> = self.states.read().iter().map(|(id, state)| (id.clone(), Arc::clone(state))).collect();
+        let states: Vec<_> =
+            self.states.read().iter().map(|(id, kept)| (id.clone(), Arc::clone(&kept.state))).collect();
         for (id, state) in states {
             collect_tenant(families, &id, &state.metrics);
             self.collect_state(families, &id, &state);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::telemetry::Metrics;
+
+    #[test]
+    fn a_cluster_that_is_made_again_begins_with_nothing_of_its_predecessor() {
+        let tenants = Tenants::new(GatewayConfig::default());
+        let id = TenantId::parse("team-a", "dev").expect("valid");
+        let of = |uid: &str, generation| tenants.state(&id, uid, generation);
+        let first = of("1", 3);
+        first.metrics.misdirected.fetch_add(1, Ordering::Relaxed);
+        assert!(Arc::ptr_eq(&first, &of("1", 5)), "another generation of the same cluster");
+        let second = of("2", 7);
+        assert!(!Arc::ptr_eq(&first, &second) && second.metrics.misdirected.load(Ordering::Relaxed) == 0);
+        assert!(!Arc::ptr_eq(&of("1", 5), &first), "a late request of the first one counts for nobody");
+        assert!(Arc::ptr_eq(&second, &of("2", 7)), "and does not take the name back");
+        let metrics = Metrics::default();
+        metrics.register(Arc::clone(&tenants) as Arc<dyn Source>);
+        let text = metrics.render().expect("renders");
+        assert_eq!(text.matches("portico_gateway_requests_in_flight{").count(), 1, "{text}");
     }
 }
