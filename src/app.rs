@@ -5,6 +5,7 @@
 //! streams finish → stop.
 
 mod leader;
+mod planes;
 mod process;
 mod shared_certificate;
 pub mod sidecar;
@@ -15,30 +16,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt;
-use http::HeaderMap;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::leader::Standing;
-use crate::admin::{self, Readiness};
+use self::planes::Planes;
+use crate::admin;
 use crate::config::{Config, MetricsAccess};
 use crate::gateway;
-use crate::kubernetes;
-use crate::kubernetes::ApiClient;
 use crate::kubernetes::election::{self, Candidate, Lock};
-use crate::kubernetes::rights::Access;
 use crate::names::reserved::Reserved;
-use crate::runtime::clock::Clock;
 use crate::runtime::drain::{self, Drain, DrainTrigger};
 use crate::runtime::task::Task;
-use crate::runtime::telemetry::{self, Metrics, Source};
-use crate::runtime::watched::{IfDown, Watched};
-use crate::syncer::catalog::Catalog;
-use crate::syncer::kinds::{self, Switches};
-use crate::syncer::{OwnPlace, Stats};
-use crate::tenant::{self, Registry};
-use crate::tls::SharedCertificate;
-use crate::upstream::Pool;
-use crate::{dns, operator, syncer};
+use crate::runtime::watched::IfDown;
+use crate::syncer::kinds::Switches;
+use crate::tenant;
+use crate::{operator, syncer};
 
 /// A part of Portico that a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -74,35 +66,17 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("the async runtime cannot start")
 }
 
-/// What all planes share.
+/// What this form adds to the planes.
 struct Common {
+    planes: Planes,
     config: Arc<Config>,
-    clock: Clock,
-    host: ApiClient,
-    registry: Arc<Registry>,
-    metrics: Metrics,
-    readiness: Readiness,
-    shared: SharedCertificate,
     identity: String,
-    watched: Watched,
 }
 
 async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
-    telemetry::init(&config.log)?;
-    let clock = Clock::system();
-    let pool = Arc::new(Pool::new(kubernetes::host::target(&config.host)?, clock.clone()));
-    let common = Common {
-        host: ApiClient::new(pool, HeaderMap::new()),
-        registry: Arc::new(Registry::default()),
-        metrics: Metrics::default(),
-        readiness: Readiness::default(),
-        shared: SharedCertificate::default(),
-        identity: process::identity(&clock),
-        watched: Watched::new(clock.clone()),
-        config: Arc::new(config),
-        clock,
-    };
-    show(&common.watched, &common.readiness, &common.metrics);
+    let planes = Planes::new(&config.log, &config.host)?;
+    let identity = process::identity(&planes.clock);
+    let common = Common { planes, config: Arc::new(config), identity };
     let (delay, grace) = (common.config.gateway.drain_delay.0, common.config.gateway.drain_timeout.0);
     let (trigger, drain) = drain::channel();
     let admin = admin::run(health_and_metrics(&common), &drain).await?;
@@ -112,14 +86,6 @@ async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
     end(trigger, delay, grace).await?;
     drop(tasks);
     Ok(())
-}
-
-/// What is watched is told to probes and to Prometheus.
-fn show(watched: &Watched, readiness: &Readiness, metrics: &Metrics) {
-    metrics.register(Arc::new(watched.clone()));
-    let (needed, others) = (watched.clone(), watched.clone());
-    readiness.check("tasks", move || needed.problem());
-    readiness.note(move || others.notes());
 }
 
 /// Leaves, then drains. A second signal cuts the delay short.
@@ -154,15 +120,15 @@ async fn start(common: &Common, roles: &[Role], drain: Drain) -> anyhow::Result<
 
 fn tenants(common: &Common, drain: &Drain) -> Task {
     let parts = tenant::source::Parts {
-        host: Arc::new(common.host.layered()),
-        registry: Arc::clone(&common.registry),
+        host: Arc::new(common.planes.host.layered()),
+        registry: Arc::clone(&common.planes.registry),
         reserved: Arc::new(Reserved::new(&common.config)),
-        clock: common.clock.clone(),
+        clock: common.planes.clock.clone(),
     };
-    let awaited = common.readiness.await_for("tenants", "the VirtualClusters are not listed yet");
+    let awaited = common.planes.readiness.await_for("tenants", "the VirtualClusters are not listed yet");
     let awaited = Arc::new(parking_lot::Mutex::new(Some(awaited)));
     let during = drain.clone();
-    common.watched.keep("tenants", IfDown::NotReady, drain, move || {
+    common.planes.watched.keep("tenants", IfDown::NotReady, drain, move || {
         let (parts, drain, awaited) = (parts.clone(), during.clone(), Arc::clone(&awaited));
         async move { tenant::source::run(&parts, drain, || drop(awaited.lock().take())).await }
     })
@@ -173,78 +139,43 @@ fn health_and_metrics(common: &Common) -> admin::Parts {
     let access = match config.metrics_access {
         MetricsAccess::Open => admin::Access::Open,
         MetricsAccess::TokenReview => {
-            admin::Access::Reviewed { host: common.host.layered(), certificate: common.shared.clone() }
+            admin::Access::Reviewed { host: common.planes.host.layered(), certificate: common.planes.shared.clone() }
         }
     };
-    admin::Parts {
-        probes: config.listen,
-        metrics_listen: config.metrics_listen,
-        access,
-        readiness: common.readiness.clone(),
-        metrics: common.metrics.clone(),
-        watched: common.watched.clone(),
-    }
+    common.planes.admin(config.listen, config.metrics_listen, access)
 }
 
 /// The gateway and the metrics serve with it.
 fn certificate(common: &Common, drain: &Drain) -> Task {
-    let (host, shared, clock) = (common.host.layered(), common.shared.clone(), common.clock.clone());
+    let (host, shared, clock) =
+        (common.planes.host.layered(), common.planes.shared.clone(), common.planes.clock.clone());
     let (namespace, during) = (common.config.host.system_namespace.clone(), drain.clone());
-    common.watched.keep("shared certificate", IfDown::Noted, drain, move || {
+    common.planes.watched.keep("shared certificate", IfDown::Noted, drain, move || {
         let drain = during.clone();
         shared_certificate::follow(host.clone(), namespace.clone(), shared.clone(), clock.clone(), drain).map(Ok)
     })
 }
 
 async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
-    let known = common.shared.clone();
-    common.readiness.check("shared certificate", move || {
+    let known = common.planes.shared.clone();
+    common.planes.readiness.check("shared certificate", move || {
         known.load().is_none().then(|| "the operator has not made it yet".to_owned())
     });
-    let parts = gateway::Parts {
-        config: common.config.gateway.clone(),
-        registry: Arc::clone(&common.registry),
-        shared: common.shared.clone(),
-        host: common.host.clone(),
-        metrics: common.metrics.clone(),
-        clock: common.clock.clone(),
-        watched: common.watched.clone(),
-    };
-    let bound = gateway::run(parts, drain).await?;
+    let bound = gateway::run(common.planes.gateway(common.config.gateway.clone()), drain).await?;
     tracing::info!(address = %bound.address, "gateway listens");
-    let dns = dns::Parts {
-        config: common.config.dns.clone(),
-        registry: Arc::clone(&common.registry),
-        clock: common.clock.clone(),
-        address: bound.address.ip(),
-        watched: common.watched.clone(),
-    };
+    let dns = common.planes.dns(common.config.dns.clone(), bound.address.ip(), drain).await?;
     let mut tasks = bound.listeners();
-    tasks.push(dns::run(dns, drain).await?);
+    tasks.push(dns);
     Ok(tasks)
 }
 
 fn syncer(common: &Common, drain: &Drain) -> Task {
-    let catalog = Catalog::new(kinds::all(&Switches::default()));
-    let stats = Arc::new(Stats::new(&catalog));
-    common.metrics.register(Arc::clone(&stats) as Arc<dyn Source>);
-    let parts = syncer::Parts {
-        config: common.config.syncer.clone(),
-        catalog,
-        registry: Arc::clone(&common.registry),
-        host: Arc::new(common.host.clone()),
-        backends: syncer::connected(),
-        clock: common.clock.clone(),
-        stats,
-        access: Access::granted(),
-        own_place: OwnPlace::default(),
-        adopts: false,
-    };
+    let parts = common.planes.syncer(common.config.syncer.clone(), &Switches::default());
     elected(common, "syncer", drain, move |drain| syncer::run(parts.clone(), drain).map(Ok))
 }
 
 fn operator(common: &Common, drain: &Drain) -> Task {
-    let (config, host, clock) = (Arc::clone(&common.config), common.host.layered(), common.clock.clone());
+    let (config, host, clock) = (Arc::clone(&common.config), common.planes.host.layered(), common.planes.clock.clone());
     elected(common, "operator", drain, move |drain| {
         let parts = operator::Parts {
             config: Arc::clone(&config),
@@ -269,9 +200,9 @@ where
         once: String::new(),
         timing: election::Timing::default(),
     };
-    let lock = Lock::lease(Arc::new(common.host.layered()));
-    let standing = Standing { lock, candidate, clock: common.clock.clone(), before: || std::future::ready(()) };
-    leader::stand(&common.watched, name, standing, drain, work)
+    let lock = Lock::lease(Arc::new(common.planes.host.layered()));
+    let standing = Standing { lock, candidate, clock: common.planes.clock.clone(), before: || std::future::ready(()) };
+    leader::stand(&common.planes.watched, name, standing, drain, work)
 }
 
 fn read(options: &Options) -> anyhow::Result<Config> {

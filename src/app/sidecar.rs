@@ -7,35 +7,27 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt;
-use http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::leader::{self, Standing};
-use super::{end, process, runtime, show, stopped};
-use crate::admin::{self, Readiness};
+use super::planes::Planes;
+use super::{end, process, runtime, stopped};
+use crate::admin;
 use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, Span, SyncerConfig};
-use crate::dns;
 use crate::gateway;
-use crate::kubernetes;
-use crate::kubernetes::ApiClient;
 use crate::kubernetes::election::{Candidate, Lock, Owners, Timing};
 use crate::kubernetes::rights::{Access, Question, Rules};
 use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::{self, Drain};
 use crate::runtime::task::Task;
-use crate::runtime::telemetry::{self, Metrics, Source};
-use crate::runtime::watched::{IfDown, Watched};
+use crate::runtime::watched::IfDown;
 use crate::sidecar::{self, OwnPod, Settings, State};
-use crate::syncer::catalog::Catalog;
-use crate::syncer::kinds::{self, Switches};
-use crate::syncer::stats::Stats;
+use crate::syncer::kinds::Switches;
 use crate::syncer::{self, OwnPlace};
 use crate::tenant::Registry;
-use crate::tls::SharedCertificate;
 use crate::translate::identity;
-use crate::upstream::Pool;
 
 /// With the drain less than the ten seconds that the original manifest gives a pod to end.
 const DELAY: Duration = Duration::from_secs(2);
@@ -76,69 +68,41 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     runtime()?.block_on(serve(options))
 }
 
+/// What this form adds to the planes.
 struct Common {
+    planes: Planes,
     options: Options,
     settings: Settings,
-    clock: Clock,
-    host: ApiClient,
-    registry: Arc<Registry>,
-    metrics: Metrics,
     own_pod: Option<OwnPod>,
     access: Access,
     state: State,
-    watched: Watched,
 }
 
 async fn serve(options: Options) -> anyhow::Result<()> {
-    telemetry::init(&options.log)?;
-    let clock = Clock::system();
+    let host = HostConfig { kubeconfig: options.host_kubeconfig.clone(), ..HostConfig::default() };
+    let planes = Planes::new(&options.log, &host)?;
     let settings = settings(&options)?;
-    let host_config = HostConfig { kubeconfig: options.host_kubeconfig.clone(), ..HostConfig::default() };
-    let pool = Arc::new(Pool::new(kubernetes::host::target(&host_config)?, clock.clone()));
-    let host = ApiClient::new(pool, HeaderMap::new());
-    let (readiness, metrics, watched) = (Readiness::default(), Metrics::default(), Watched::new(clock.clone()));
-    show(&watched, &readiness, &metrics);
     let (trigger, drain) = drain::channel();
-    let admin_parts = admin::Parts {
-        probes: options.admin,
-        metrics_listen: options.metrics,
-        access: admin::Access::Open,
-        readiness: readiness.clone(),
-        metrics: metrics.clone(),
-        watched: watched.clone(),
-    };
-    let admin = admin::run(admin_parts, &drain).await?;
+    let admin = admin::run(planes.admin(options.admin, options.metrics, admin::Access::Open), &drain).await?;
     if !admin.metrics.ip().is_loopback() {
         tracing::warn!(address = %admin.metrics, "whoever reaches this address may read the metrics");
     }
-    let awaited = readiness.await_for("host", "the host API server did not answer yet");
+    let awaited = planes.readiness.await_for("host", "the host API server did not answer yet");
     let question = Question {
-        host: host.layered(),
+        host: planes.host.layered(),
         namespace: settings.id.namespace().to_string(),
         cluster: sidecar::cluster_resources(),
     };
     let asked = tokio::select! {
-        asked = ask_host(&question, &settings, &clock) => asked,
+        asked = ask_host(&question, &settings, &planes.clock) => asked,
         stopped = stopped() => return stopped,
     };
     let (rules, own_pod, version) = asked;
     drop(awaited);
     let (sender, rules) = watch::channel(Arc::new(rules));
     let access = Access::followed(rules);
-    let state = State::default();
-    let common = Common {
-        options,
-        settings,
-        clock,
-        host,
-        registry: Arc::new(Registry::default()),
-        metrics,
-        own_pod,
-        access,
-        state,
-        watched,
-    };
-    tell(&readiness, &common);
+    let common = Common { planes, options, settings, own_pod, access, state: State::default() };
+    tell(&common);
     let mut tasks = rights(&common, question, sender, &drain);
     tasks.push(tenant(&common, &drain));
     tasks.extend(gateway(&common, &drain).await?);
@@ -183,7 +147,8 @@ async fn ask_host(question: &Question, settings: &Settings, clock: &Clock) -> (R
     }
 }
 
-fn tell(readiness: &Readiness, common: &Common) {
+fn tell(common: &Common) {
+    let readiness = &common.planes.readiness;
     let state = common.state.clone();
     readiness.check("tenant", move || state.problem());
     let access = common.access.clone();
@@ -200,13 +165,13 @@ fn tell(readiness: &Readiness, common: &Common) {
 
 /// What may be done on the host, asked again and again.
 fn rights(common: &Common, question: Question, known: watch::Sender<Arc<Rules>>, drain: &Drain) -> Vec<Task> {
-    let (clock, during) = (common.clock.clone(), drain.clone());
+    let (clock, during) = (common.planes.clock.clone(), drain.clone());
     let follow = move || question.clone().follow(known.clone(), clock.clone(), during.clone()).map(Ok);
     let (access, during) = (common.access.clone(), drain.clone());
     let log = move || log_rights(access.clone(), during.clone()).map(Ok);
     vec![
-        common.watched.keep("rights", IfDown::Noted, drain, follow),
-        common.watched.keep("rights log", IfDown::Noted, drain, log),
+        common.planes.watched.keep("rights", IfDown::Noted, drain, follow),
+        common.planes.watched.keep("rights log", IfDown::Noted, drain, log),
     ]
 }
 
@@ -234,15 +199,18 @@ async fn log_rights(access: Access, mut drain: Drain) {
 fn tenant(common: &Common, drain: &Drain) -> Task {
     let parts = sidecar::Parts {
         settings: common.settings.clone(),
-        host: common.host.layered(),
-        registry: Arc::clone(&common.registry),
+        host: common.planes.host.layered(),
+        registry: Arc::clone(&common.planes.registry),
         access: common.access.clone(),
         pod: process::pod_name(),
         state: common.state.clone(),
-        clock: common.clock.clone(),
+        clock: common.planes.clock.clone(),
     };
     let during = drain.clone();
-    common.watched.keep("sidecar", IfDown::NotReady, drain, move || sidecar::run(parts.clone(), during.clone()).map(Ok))
+    common
+        .planes
+        .watched
+        .keep("sidecar", IfDown::NotReady, drain, move || sidecar::run(parts.clone(), during.clone()).map(Ok))
 }
 
 /// The tenant's own port only: whatever address or name leads here means this tenant.
@@ -254,25 +222,9 @@ async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
         drain_timeout: Span(DRAIN),
         ..GatewayConfig::default()
     };
-    let parts = gateway::Parts {
-        config,
-        registry: Arc::clone(&common.registry),
-        shared: SharedCertificate::default(),
-        host: common.host.clone(),
-        metrics: common.metrics.clone(),
-        clock: common.clock.clone(),
-        watched: common.watched.clone(),
-    };
-    let bound = gateway::run_tenant_ports(parts, drain);
-    let dns = dns::Parts {
-        config: DnsConfig::default(),
-        registry: Arc::clone(&common.registry),
-        clock: common.clock.clone(),
-        address,
-        watched: common.watched.clone(),
-    };
+    let bound = gateway::run_tenant_ports(common.planes.gateway(config), drain);
     let mut tasks = bound.listeners();
-    tasks.push(dns::run(dns, drain).await?);
+    tasks.push(common.planes.dns(DnsConfig::default(), address, drain).await?);
     Ok(tasks)
 }
 
@@ -283,34 +235,28 @@ fn lock_name(settings: &Settings) -> String {
 }
 
 fn syncer(common: &Common, version: String, drain: &Drain) -> Task {
-    let catalog = Catalog::new(kinds::all(&Switches { disabled: common.options.disabled.clone() }));
-    let stats = Arc::new(Stats::new(&catalog));
-    common.metrics.register(Arc::clone(&stats) as Arc<dyn Source>);
     let own = common.own_pod.clone().unwrap_or_default();
+    let switches = Switches { disabled: common.options.disabled.clone() };
     let parts = syncer::Parts {
-        config: common.options.syncer.clone(),
-        catalog,
-        registry: Arc::clone(&common.registry),
-        host: Arc::new(common.host.clone()),
-        backends: syncer::connected(),
-        clock: common.clock.clone(),
-        stats,
         access: common.access.clone(),
         own_place: OwnPlace { node: own.node, node_ip: own.node_ip, version },
         adopts: true,
+        ..common.planes.syncer(common.options.syncer.clone(), &switches)
     };
     let candidate = Candidate {
         lease: lock_name(&common.settings),
         namespace: common.settings.namespace.clone(),
-        identity: process::identity(&common.clock),
+        identity: process::identity(&common.planes.clock),
         once: process::pod_name().unwrap_or_default(),
         timing: common.options.timing,
     };
-    let lock = Lock::config_map(Arc::new(common.host.layered()), owners(Arc::clone(&common.registry)));
-    let registry = Arc::clone(&common.registry);
+    let lock = Lock::config_map(Arc::new(common.planes.host.layered()), owners(Arc::clone(&common.planes.registry)));
+    let registry = Arc::clone(&common.planes.registry);
     let before = move || served(Arc::clone(&registry));
-    let standing = Standing { lock, candidate, clock: common.clock.clone(), before };
-    leader::stand(&common.watched, "syncer", standing, drain, move |drain| syncer::run(parts.clone(), drain).map(Ok))
+    let standing = Standing { lock, candidate, clock: common.planes.clock.clone(), before };
+    leader::stand(&common.planes.watched, "syncer", standing, drain, move |drain| {
+        syncer::run(parts.clone(), drain).map(Ok)
+    })
 }
 
 /// Waits for the tenant.

@@ -29,7 +29,7 @@ use kubeconfig::Access;
 pub(super) struct Args {
     /// Virtual cluster.
     name: String,
-    /// URL of the gateway, such as https://203.0.113.7:443 or https://portico.example.com/clusters/NS/NAME.
+    /// URL of the gateway, such as `https://203.0.113.7:443` or `https://portico.example.com/clusters/NS/NAME`.
     #[arg(long, value_name = "URL", value_parser = https_url)]
     server: Option<String>,
     /// Where to write.

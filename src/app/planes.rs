@@ -1,0 +1,114 @@
+//! What both forms of the process are built from: one client of the host, one registry, one eye on all tasks; and the parts
+//! of each plane that are made of these. What differs between the forms, they say themselves.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use crate::admin::{self, Readiness};
+use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, SyncerConfig};
+use crate::kubernetes::rights::Access;
+use crate::kubernetes::{self, ApiClient};
+use crate::runtime::clock::Clock;
+use crate::runtime::drain::Drain;
+use crate::runtime::task::Task;
+use crate::runtime::telemetry::{self, Metrics, Source};
+use crate::runtime::watched::Watched;
+use crate::syncer::catalog::Catalog;
+use crate::syncer::kinds::{self, Switches};
+use crate::syncer::{self, OwnPlace, Stats};
+use crate::tenant::Registry;
+use crate::tls::SharedCertificate;
+use crate::upstream::Pool;
+use crate::{dns, gateway};
+
+/// What all planes of a process share.
+pub(super) struct Planes {
+    pub(super) clock: Clock,
+    pub(super) host: ApiClient,
+    pub(super) registry: Arc<Registry>,
+    pub(super) metrics: Metrics,
+    pub(super) readiness: Readiness,
+    pub(super) shared: SharedCertificate,
+    pub(super) watched: Watched,
+}
+
+impl Planes {
+    /// Logging begins; what is watched is told to probes and to Prometheus.
+    pub(super) fn new(log: &LogConfig, host: &HostConfig) -> anyhow::Result<Self> {
+        telemetry::init(log)?;
+        let clock = Clock::system();
+        let pool = Arc::new(Pool::new(kubernetes::host::target(host)?, clock.clone()));
+        let planes = Self {
+            host: ApiClient::new(pool, HeaderMap::new()),
+            registry: Arc::default(),
+            metrics: Metrics::default(),
+            readiness: Readiness::default(),
+            shared: SharedCertificate::default(),
+            watched: Watched::new(clock.clone()),
+            clock,
+        };
+        planes.metrics.register(Arc::new(planes.watched.clone()));
+        let (needed, others) = (planes.watched.clone(), planes.watched.clone());
+        planes.readiness.check("tasks", move || needed.problem());
+        planes.readiness.note(move || others.notes());
+        Ok(planes)
+    }
+
+    /// Health and metrics.
+    pub(super) fn admin(&self, probes: SocketAddr, metrics_listen: SocketAddr, access: admin::Access) -> admin::Parts {
+        admin::Parts {
+            probes,
+            metrics_listen,
+            access,
+            readiness: self.readiness.clone(),
+            metrics: self.metrics.clone(),
+            watched: self.watched.clone(),
+        }
+    }
+
+    /// The gateway.
+    pub(super) fn gateway(&self, config: GatewayConfig) -> gateway::Parts {
+        gateway::Parts {
+            config,
+            registry: Arc::clone(&self.registry),
+            shared: self.shared.clone(),
+            host: self.host.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            watched: self.watched.clone(),
+        }
+    }
+
+    /// Starts the tenants' DNS, on the address where the gateway listens.
+    pub(super) async fn dns(&self, config: DnsConfig, address: IpAddr, drain: &Drain) -> anyhow::Result<Task> {
+        let parts = dns::Parts {
+            config,
+            registry: Arc::clone(&self.registry),
+            clock: self.clock.clone(),
+            address,
+            watched: self.watched.clone(),
+        };
+        Ok(dns::run(parts, drain).await?)
+    }
+
+    /// The syncer of a process that may do all on the host and runs anywhere; its numbers are shown from now on.
+    pub(super) fn syncer(&self, config: SyncerConfig, switches: &Switches) -> syncer::Parts {
+        let catalog = Catalog::new(kinds::all(switches));
+        let stats = Arc::new(Stats::new(&catalog));
+        self.metrics.register(Arc::clone(&stats) as Arc<dyn Source>);
+        syncer::Parts {
+            config,
+            catalog,
+            registry: Arc::clone(&self.registry),
+            host: Arc::new(self.host.clone()),
+            backends: syncer::connected(),
+            clock: self.clock.clone(),
+            stats,
+            access: Access::granted(),
+            own_place: OwnPlace::default(),
+            adopts: false,
+        }
+    }
+}
