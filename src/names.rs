@@ -8,6 +8,7 @@ pub mod reserved;
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// Why a name was refused.
@@ -202,7 +203,7 @@ pub fn legacy_shortened(text: &str) -> Option<String> {
     if text.len() <= Limit::Label.bytes() {
         return Some(text.to_owned());
     }
-    let digest: String = Sha256::digest(text.as_bytes()).iter().take(5).map(|b| format!("{b:02x}")).collect();
+    let digest = HEXLOWER.encode(&Sha256::digest(text)[..5]);
     Some(format!("{}-{digest}", text.get(..52)?).replace(".-", "-"))
 }
 
@@ -240,8 +241,7 @@ fn hash(parts: &[&str]) -> String {
         sha.update((part.len() as u64).to_be_bytes());
         sha.update(part.as_bytes());
     }
-    let digest = sha.finalize();
-    digest.iter().take(HASH_HEX / 2).map(|b| format!("{b:02x}")).collect()
+    HEXLOWER.encode(&sha.finalize()[..HASH_HEX / 2])
 }
 
 /// Occurrences of the separator, overlapping ones counted (`-x-x-` holds two).

@@ -1,11 +1,11 @@
 //! Makes host objects what they should be, writes only differences, and never takes over what is not ours.
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::Resource;
 use crate::operator::host::{Host, name_of, uid_of};
+use crate::translate::diff::{covers, fingerprint};
 
 /// Annotation: digest of what was applied, so that a field which is no longer wanted is noticed too.
 const APPLIED: &str = "portico.dev/applied";
@@ -52,10 +52,10 @@ pub(crate) async fn ensure_over(
     mark: Mark<'_>,
     existing: Option<Value>,
 ) -> Result<Value> {
-    let desired = stamped(desired)?;
+    let desired = stamped(desired);
     if let Some(existing) = existing {
         check_ours(resource, &existing, mark)?;
-        if is_within(&desired, &existing) {
+        if covers(&existing, &desired) {
             return Ok(existing);
         }
         return host.apply(resource, namespace, &desired).await;
@@ -94,43 +94,14 @@ fn owned_by_a_namesake(existing: &Value) -> bool {
         .is_some_and(|owners| owners.iter().any(|owner| owner["kind"] == "VirtualCluster"))
 }
 
-fn stamped(mut desired: Value) -> Result<Value> {
-    let bytes = serde_json::to_vec(&desired)
-        .map_err(|e| Error::own(Kind::Internal, "an object cannot be serialized").because(e))?;
-    let digest: String = Sha256::digest(&bytes).iter().take(10).map(|b| format!("{b:02x}")).collect();
+fn stamped(mut desired: Value) -> Value {
+    let digest = fingerprint(&desired);
     let annotations = &mut desired["metadata"]["annotations"];
     if annotations.is_null() {
         *annotations = json!({});
     }
     annotations[APPLIED] = Value::String(digest);
-    Ok(desired)
-}
-
-/// Whether everything that `desired` says is so in `actual`, which may say more (defaults of the server). Lists must
-/// have the same length, element by element.
-fn is_within(desired: &Value, actual: &Value) -> bool {
-    match (desired, actual) {
-        (Value::Object(desired), Value::Object(actual)) => desired.iter().all(|(key, value)| match actual.get(key) {
-            Some(other) => is_within(value, other),
-            None => is_empty(value),
-        }),
-        (Value::Array(desired), Value::Array(actual)) => {
-            desired.len() == actual.len() && desired.iter().zip(actual).all(|(one, two)| is_within(one, two))
-        }
-        _ => desired == actual,
-    }
-}
-
-/// Empty values are left out by the server when it writes an object.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(map) => map.values().all(is_empty) && map.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::String(text) => text.is_empty(),
-        Value::Bool(flag) => !flag,
-        Value::Number(number) => number.as_i64() == Some(0),
-    }
+    desired
 }
 
 #[cfg(test)]
@@ -141,11 +112,11 @@ mod tests {
     fn server_defaults_are_no_difference_but_changes_are() {
         let desired = json!({"spec": {"ports": [{"port": 443}], "type": "ClusterIP", "hostNetwork": false}});
         let actual = json!({"spec": {"ports": [{"port": 443, "protocol": "TCP"}], "type": "ClusterIP", "x": 1}});
-        assert!(is_within(&desired, &actual));
+        assert!(covers(&actual, &desired));
         let changed = json!({"spec": {"ports": [{"port": 444}], "type": "ClusterIP"}});
-        assert!(!is_within(&desired, &changed));
+        assert!(!covers(&changed, &desired));
         let longer = json!({"spec": {"ports": [{"port": 443}, {"port": 1}], "type": "ClusterIP"}});
-        assert!(!is_within(&desired, &longer));
+        assert!(!covers(&longer, &desired));
     }
 
     #[test]

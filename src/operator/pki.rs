@@ -1,6 +1,7 @@
 //! Phase 5: the tenant's PKI Secret. CAs and the service-account key are made once and never changed silently; leaves
 //! are renewed in time and when their names change.
 
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -196,7 +197,7 @@ fn token(data: &mut Data, fresh: bool) -> Result<()> {
     }
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|e| Error::own(Kind::Internal, "no randomness").because(e))?;
-    data.insert(pki::K3S_TOKEN.to_owned(), bytes.iter().map(|b| format!("{b:02x}")).collect());
+    data.insert(pki::K3S_TOKEN.to_owned(), HEXLOWER.encode(&bytes));
     Ok(())
 }
 
@@ -234,7 +235,7 @@ pub(crate) fn digest(data: &Data) -> String {
         sha.update((value.len() as u64).to_be_bytes());
         sha.update(value);
     }
-    sha.finalize().iter().take(10).map(|b| format!("{b:02x}")).collect()
+    HEXLOWER.encode(&sha.finalize()[..10])
 }
 
 fn kubernetes_names(domain: &str) -> Vec<String> {

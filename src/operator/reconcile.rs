@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
 use rustls::pki_types::ServerName;
 use serde_json::json;
 
@@ -17,6 +16,7 @@ use crate::operator::secret::{self, Data};
 use crate::operator::{
     assign_port, cidr, control_plane, kubeconfig, listener, pki, rights, rollout, status, storage, system_services,
 };
+use crate::tenant::Assertion;
 use crate::tls;
 use crate::upstream::{Credential, Target};
 
@@ -158,12 +158,8 @@ async fn version(
         return Ok(());
     }
     // Without an identity our control planes answer only probes; external ones take the kubeconfig's credential.
-    let mut identity = HeaderMap::new();
-    if cluster.spec.distro.is_ours() {
-        identity.insert("x-remote-user", HeaderValue::from_static("system:portico"));
-        identity.insert("x-remote-group", HeaderValue::from_static("system:masters"));
-    }
-    match context.backends.version(target, identity).await {
+    let assertion = if cluster.spec.distro.is_ours() { Assertion::FrontProxy } else { Assertion::Impersonate };
+    match context.backends.version(target, assertion.own_identity()).await {
         Ok(version) => {
             next.version = version;
             Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use super::files::Material;
@@ -43,7 +43,7 @@ impl Inputs<'_> {
             sha.update(part.len().to_be_bytes());
             sha.update(part.as_bytes());
         }
-        sha.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        HEXLOWER.encode(&sha.finalize())
     }
 
     /// `same` is a tenant whose connections go on being used.
@@ -93,12 +93,7 @@ impl Inputs<'_> {
 
 fn connections(material: &Material, clock: &Clock) -> (Backend, ApiClient) {
     let pool = Arc::new(Pool::new(material.target.clone(), clock.clone()));
-    let mut identity = HeaderMap::new();
-    if material.is_front_proxy {
-        identity.insert("x-remote-user", HeaderValue::from_static("system:portico"));
-        identity.insert("x-remote-group", HeaderValue::from_static("system:masters"));
-    }
     let assertion = if material.is_front_proxy { Assertion::FrontProxy } else { Assertion::Impersonate };
-    let api = ApiClient::new(Arc::clone(&pool), identity);
+    let api = ApiClient::new(Arc::clone(&pool), assertion.own_identity());
     (Backend { pool, assertion }, api)
 }

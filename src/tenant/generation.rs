@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::{HeaderMap, HeaderValue};
+
 use super::life::Life;
 use crate::crd::{OnLoss, PodSecurity};
 use crate::kubernetes::ApiClient;
@@ -98,4 +100,16 @@ pub enum Assertion {
     FrontProxy,
     /// `Impersonate-*` with the admin credential: external backends whose front-proxy CA is not ours.
     Impersonate,
+}
+
+impl Assertion {
+    /// As whom we ask for ourselves: the credential of a kubeconfig says it, a front proxy must.
+    pub fn own_identity(self) -> HeaderMap {
+        let mut identity = HeaderMap::new();
+        if self == Self::FrontProxy {
+            identity.insert("x-remote-user", HeaderValue::from_static("system:portico"));
+            identity.insert("x-remote-group", HeaderValue::from_static("system:masters"));
+        }
+        identity
+    }
 }

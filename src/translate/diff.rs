@@ -1,5 +1,6 @@
 //! Comparing an intent with what is there.
 
+use data_encoding::HEXLOWER;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -54,8 +55,7 @@ pub fn replacing(new: &Value, old: Option<&Value>) -> Value {
 
 /// 80 bits of SHA-256 over the canonical text (serde_json's maps are sorted) in hex.
 pub fn fingerprint(value: &Value) -> String {
-    let digest = Sha256::digest(value.to_string().as_bytes());
-    digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(&Sha256::digest(value.to_string())[..10])
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A client certificate's subject, read as kube-apiserver reads it.
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -43,11 +44,7 @@ fn read(der: &[u8]) -> Result<Option<Identity>> {
         return Ok(None);
     }
     groups.retain(|group| !group.is_empty());
-    let digest = Sha256::digest(der).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
+    let digest = HEXLOWER.encode(&Sha256::digest(der));
     let extra = vec![("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={digest}")])];
     Ok(Some(Identity { user, groups, uid, extra }))
 }

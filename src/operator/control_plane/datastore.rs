@@ -1,6 +1,7 @@
 //! A database outside of the pod: what its Secret must hold, and how the control plane gets it. The address holds a
 //! password, so it reaches the container by reference only: no object of ours and no command line carries it.
 
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -77,7 +78,7 @@ fn digest(pki: &Data, data: &Data, address: &str) -> String {
     for (file, _) in FILES {
         add(data.get(file));
     }
-    sha.finalize().iter().take(10).map(|b| format!("{b:02x}")).collect()
+    HEXLOWER.encode(&sha.finalize()[..10])
 }
 
 impl Datastore {

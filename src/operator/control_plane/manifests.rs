@@ -1,8 +1,8 @@
 //! Pure: the host objects of a control plane. Selectors use only [`keys::CONTROL_PLANE`], which no tenant object can
 //! carry, so no tenant pod can put itself behind them.
 
+use crate::translate::diff::fingerprint;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::crd::{Distro, StorageKind};
 use crate::names::keys;
@@ -111,7 +111,7 @@ fn rendering(template: &Value) -> String {
     if let Some(annotations) = template["metadata"]["annotations"].as_object_mut() {
         annotations.retain(|key, _| ![PKI_DIGEST, DATASTORE_DIGEST].contains(&key.as_str()));
     }
-    Sha256::digest(template.to_string()).iter().take(10).map(|b| format!("{b:02x}")).collect()
+    fingerprint(&template)
 }
 
 fn claim_template(plan: &Plan<'_>) -> Value {

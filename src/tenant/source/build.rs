@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue};
+use data_encoding::HEXLOWER;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -91,7 +91,7 @@ impl Fingerprint {
 fn digest(value: &Value) -> Result<String> {
     let bytes = serde_json::to_vec(value)
         .map_err(|e| Error::own(Kind::Internal, "a VirtualCluster cannot be serialized").because(e))?;
-    Ok(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
+    Ok(HEXLOWER.encode(&Sha256::digest(&bytes)))
 }
 
 /// Everything one generation of a tenant is made of.
@@ -144,15 +144,12 @@ impl Inputs<'_> {
         if let Some(kubeconfig) = &self.kubeconfig {
             let target = kubernetes::target_from_kubeconfig(kubeconfig, Side::Backend)?;
             let pool = Arc::new(Pool::new(target, parts.clock.clone()));
-            let api = ApiClient::new(Arc::clone(&pool), HeaderMap::new());
+            let api = ApiClient::new(Arc::clone(&pool), Assertion::Impersonate.own_identity());
             return Ok((Backend { pool, assertion: Assertion::Impersonate }, api));
         }
         let target = self.front_proxy_target(server_ca)?;
         let pool = Arc::new(Pool::new(target, parts.clock.clone()));
-        let mut identity = HeaderMap::new();
-        identity.insert("x-remote-user", HeaderValue::from_static("system:portico"));
-        identity.insert("x-remote-group", HeaderValue::from_static("system:masters"));
-        let api = ApiClient::new(Arc::clone(&pool), identity);
+        let api = ApiClient::new(Arc::clone(&pool), Assertion::FrontProxy.own_identity());
         Ok((Backend { pool, assertion: Assertion::FrontProxy }, api))
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -40,7 +41,7 @@ pub fn keep_current(wanted: &mut Map<String, Value>, pod: &Value, host: &Value, 
 
 /// The key under which vcluster put a tenant's label on the host.
 pub(super) fn label_key(key: &str, view: &View) -> Option<String> {
-    let digest: String = Sha256::digest(key.as_bytes()).iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+    let digest = HEXLOWER.encode(&Sha256::digest(key)[..5]);
     names::legacy_shortened(&format!("vcluster.loft.sh/label-{}-x-{digest}", view.cluster()))
 }
 
