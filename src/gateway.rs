@@ -70,7 +70,7 @@ pub struct Parts {
     pub host: ApiClient,
     /// Where the gateway's metrics are shown.
     pub metrics: Metrics,
-    /// Time.
+    /// The clock of the process; tests bring their own.
     pub clock: Clock,
     /// Who keeps the listeners running.
     pub watched: Watched,

@@ -80,7 +80,7 @@ pub struct Parts {
     pub host: SharedCluster,
     /// What the control planes answer.
     pub backends: Arc<dyn Backends>,
-    /// Time.
+    /// The clock of the process; tests bring their own.
     pub clock: Clock,
 }
 

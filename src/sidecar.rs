@@ -56,7 +56,7 @@ pub struct Parts {
     pub pod: Option<String>,
     /// What is shown to people.
     pub state: State,
-    /// Time.
+    /// The clock of the process; tests bring their own.
     pub clock: Clock,
 }
 

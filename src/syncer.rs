@@ -73,7 +73,7 @@ pub fn connected() -> Backends {
 pub struct Parts {
     /// Its configuration.
     pub config: SyncerConfig,
-    /// Kinds.
+    /// The kinds that are synced, by index.
     pub catalog: Catalog,
     /// Tenants, followed as they come and go.
     pub registry: Arc<Registry>,
@@ -81,7 +81,7 @@ pub struct Parts {
     pub host: SharedCluster,
     /// The tenants' API servers.
     pub backends: Backends,
-    /// Time.
+    /// The clock of the process; tests bring their own.
     pub clock: Clock,
     /// Counters, kept over runs.
     pub stats: Arc<Stats>,

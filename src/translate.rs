@@ -32,7 +32,7 @@ pub use aliases::Aliases;
 /// What the pure functions may know of a tenant.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// Which.
+    /// Host namespace and name of the virtual cluster.
     pub id: TenantId,
     /// Tells this cluster from an earlier one of the same name.
     pub uid: String,

@@ -64,7 +64,7 @@ impl Sockets {
         Ok(Self { udp, tcp })
     }
 
-    /// Where.
+    /// The address on which it listens.
     pub(crate) fn address(&self) -> Result<SocketAddr> {
         self.udp.local_addr().map_err(|e| Error::own(Kind::Internal, "a socket without an address").because(e))
     }

@@ -52,7 +52,7 @@ impl Context {
         &self.connection.gateway.host
     }
 
-    /// Time.
+    /// The clock of the process.
     pub fn clock(&self) -> &Clock {
         &self.connection.gateway.clock
     }

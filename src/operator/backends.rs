@@ -23,7 +23,7 @@ pub trait Backends: Send + Sync {
 /// Asks real ones.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// Time.
+    /// The clock of the process; tests bring their own.
     pub clock: Clock,
 }
 

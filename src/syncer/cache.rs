@@ -253,7 +253,7 @@ impl SharedState {
         shared
     }
 
-    /// Now.
+    /// The state at this moment.
     pub fn get(&self) -> SourceState {
         match self.0.load(Ordering::Acquire) {
             1 => SourceState::Synced,

@@ -36,11 +36,11 @@ use crate::syncer::{adopt, dns_service, drift, kubernetes_service, loss, mass_de
 pub struct Settings {
     /// Limits and intervals.
     pub config: SyncerConfig,
-    /// Kinds.
+    /// The kinds that are synced, by index.
     pub catalog: Catalog,
     /// The host.
     pub host: SharedCluster,
-    /// Time.
+    /// The clock of the process; tests bring their own.
     pub clock: Clock,
     /// Counters.
     pub stats: Arc<Stats>,

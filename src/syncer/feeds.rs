@@ -17,9 +17,9 @@ use crate::syncer::world::World;
 pub struct VirtualFeed {
     /// Where it becomes work.
     pub world: Arc<World>,
-    /// Whose.
+    /// The tenant whose objects come.
     pub tenant: Arc<TenantState>,
-    /// Which.
+    /// Index of the kind.
     pub kind: u16,
 }
 
@@ -72,7 +72,7 @@ impl Feed for VirtualFeed {
 pub struct HostFeed {
     /// Where it becomes work.
     pub world: Arc<World>,
-    /// Which.
+    /// The place, and who sees it.
     pub routes: Arc<HostRoutes>,
 }
 

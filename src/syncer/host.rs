@@ -18,7 +18,7 @@ pub struct Place {
 
 /// Objects of one place.
 pub struct HostStore {
-    /// Which.
+    /// Kind and host namespace.
     pub place: Place,
     /// By host name.
     pub objects: RwLock<Store<String>>,

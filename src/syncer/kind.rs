@@ -35,7 +35,7 @@ pub struct ObjectKey {
 pub struct Reference {
     /// Kind name as registered: `ConfigMap`, `Secret`, `PersistentVolumeClaim`.
     pub kind: &'static str,
-    /// Which.
+    /// Namespace and name in the tenant.
     pub key: ObjectKey,
 }
 
@@ -123,7 +123,7 @@ pub enum Action {
     PatchVirtual {
         /// Resource.
         resource: Resource,
-        /// Which.
+        /// Namespace and name in the tenant.
         key: ObjectKey,
         /// `""` or `status`.
         subresource: &'static str,
@@ -154,7 +154,7 @@ pub enum Action {
     DeleteVirtual {
         /// Resource.
         resource: Resource,
-        /// Which.
+        /// Namespace and name in the tenant.
         key: ObjectKey,
         /// Precondition.
         uid: String,
@@ -213,7 +213,7 @@ pub struct Involved {
     pub api_version: String,
     /// Kind.
     pub kind: String,
-    /// Which.
+    /// Namespace and name in the tenant.
     pub key: ObjectKey,
     /// uid.
     pub uid: String,

@@ -177,7 +177,7 @@ impl Queue {
 }
 
 impl Work {
-    /// Whose.
+    /// The tenant whose object it is.
     pub fn tenant(&self) -> TenantNumber {
         self.tenant
     }

@@ -47,7 +47,7 @@ pub struct Member {
 pub struct TenantState {
     /// In this process.
     pub number: TenantNumber,
-    /// Which.
+    /// Host namespace and name of the virtual cluster.
     pub id: TenantId,
     bound: RwLock<Arc<Member>>,
     /// Wakes sources when the client was swapped.

@@ -17,9 +17,9 @@ use crate::translate::summary::{NamespaceSummary, ServiceSummary, Summary};
 
 /// One tenant's caches. Bodies of kinds that are fetched on demand are not in them.
 pub struct Caches<'a> {
-    /// Kinds.
+    /// The kinds that are synced, by index.
     pub catalog: &'a Catalog,
-    /// Whose.
+    /// The tenant whose objects are looked up.
     pub tenant: &'a TenantState,
     /// What may be done on the host.
     pub access: &'a Access,

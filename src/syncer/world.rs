@@ -30,11 +30,11 @@ use crate::translate::service;
 pub struct World {
     /// Limits and intervals.
     pub config: SyncerConfig,
-    /// Kinds.
+    /// The kinds that are synced, by index.
     pub catalog: Catalog,
     /// The host.
     pub host: SharedCluster,
-    /// Time.
+    /// The clock of the process; tests bring their own.
     pub clock: Clock,
     /// Counters.
     pub stats: Arc<Stats>,

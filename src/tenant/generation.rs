@@ -20,7 +20,7 @@ use crate::upstream::Pool;
 /// One virtual cluster in one generation: everything a request or the syncer needs, immutable.
 #[derive(Debug)]
 pub struct Tenant {
-    /// Which.
+    /// Host namespace and name of the virtual cluster.
     pub id: TenantId,
     /// Tells it from an earlier one of the same name: uid of the VirtualCluster, or of what stands for it.
     pub uid: String,

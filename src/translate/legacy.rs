@@ -46,7 +46,7 @@ pub struct Around<'a> {
 pub enum Verdict {
     /// It stands for this virtual object: a merge patch makes it Portico's.
     Adopt {
-        /// Which.
+        /// Namespace and name in the tenant.
         key: Key,
         /// For the host object.
         patch: Value,

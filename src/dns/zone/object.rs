@@ -59,7 +59,7 @@ pub(crate) struct Slice {
 /// One address of an EndpointSlice.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Endpoint {
-    /// Where.
+    /// The address that an answer gives.
     pub(crate) address: IpAddr,
     /// `hostname` of the pod, when it has a subdomain too.
     pub(crate) hostname: Option<Box<str>>,

@@ -16,6 +16,6 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// Names and ports that are no tenant's, and the domain of the default names.
     pub reserved: Arc<Reserved>,
-    /// Time.
+    /// The clock of the process; tests bring their own.
     pub clock: Clock,
 }
