@@ -29,8 +29,7 @@ use crate::runtime::drain::{self, Drain, DrainTrigger};
 use crate::runtime::task::Task;
 use crate::runtime::watched::IfDown;
 use crate::syncer::kinds::Switches;
-use crate::tenant;
-use crate::{operator, syncer};
+use crate::{operator, syncer, tenant};
 
 /// A part of Portico that a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -20,6 +20,7 @@ const WHOLE_SHARE: usize = 80;
 
 /// So long after its versions went back every object that a tenant misses is suspect.
 const REWOUND: Duration = Duration::from_secs(900);
+
 /// What is known of a tenant's deletions, by kind.
 pub struct Deletions {
     pub(super) kinds: Vec<Mutex<Standing>>,

@@ -56,7 +56,7 @@ pub struct Running {
     own_place: OwnPlace,
     /// What stands in for places that may not be read.
     synthetic: Mutex<BTreeMap<Place, Arc<Synthetic>>>,
-    last_number: AtomicU64,
+    next_number: AtomicU64,
     /// The host's client is never swapped; sources want a receiver all the same.
     host_swapped: watch::Sender<u64>,
     workers: Vec<Task>,
@@ -76,8 +76,7 @@ impl Running {
         let queue = Queue::new(clock.clone(), config.workers_per_tenant);
         let (tenants, places) = (RwLock::default(), RwLock::default());
         let world = Arc::new(World { config, catalog, host, clock, stats, access, queue, tenants, places });
-        let live: Weak<World> = Arc::downgrade(&world);
-        world.stats.attach(live as Weak<dyn Live>);
+        world.stats.attach(Arc::downgrade(&world) as Weak<dyn Live>);
         let workers =
             (0..world.config.workers.max(1)).map(|_| begun_anew("sync-worker", &world, worker::run)).collect();
         let drift = begun_anew("sync-drift", &world, drift::run);
@@ -86,7 +85,7 @@ impl Running {
             world,
             own_place,
             synthetic: Mutex::default(),
-            last_number: AtomicU64::new(1),
+            next_number: AtomicU64::new(1),
             host_swapped: watch::Sender::new(0),
             workers,
             _drift: drift,
@@ -131,7 +130,7 @@ impl Running {
     }
 
     fn add(&self, member: Member) {
-        let number: TenantNumber = self.last_number.fetch_add(1, Ordering::Relaxed);
+        let number: TenantNumber = self.next_number.fetch_add(1, Ordering::Relaxed);
         let world = &self.world;
         let places = world.catalog.iter().map(|(kind, syncer)| {
             let namespace = match syncer.host_scope() {

@@ -13,7 +13,7 @@ pub struct Incoming {
     pub key: ObjectKey,
     /// What is stored.
     pub entry: Entry,
-    /// Projected object; None when the feed does not need it beyond the entry.
+    /// The projected object.
     pub value: Value,
 }
 

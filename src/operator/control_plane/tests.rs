@@ -256,3 +256,26 @@ fn the_owner_reads_why_the_pod_does_not_start() {
     assert_eq!(explain(&[ready]).0, "Updating");
     assert_eq!(explain(&[]).0, "NoPod");
 }
+
+/// An API server may leave a zero out, and what is left out differs from an intent that names it: it would be written again
+/// in every round.
+#[test]
+fn no_zero_is_asked_for() {
+    fn has_zero(value: &Value) -> bool {
+        match value {
+            Value::Number(number) => number.as_f64() == Some(0.0),
+            Value::Array(items) => items.iter().any(has_zero),
+            Value::Object(map) => map.values().any(has_zero),
+            _ => false,
+        }
+    }
+    assert!(has_zero(&json!({"a": [{"b": 0}]})), "the test sees one");
+    for distro in [Distro::K8s, Distro::K3s] {
+        let cluster = cluster(distro);
+        for object in
+            [stateful_set(&plan(&cluster)), service(&cluster), headless_service(&cluster), service_account(&cluster)]
+        {
+            assert!(!has_zero(&object), "{object}");
+        }
+    }
+}

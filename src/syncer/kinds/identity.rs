@@ -9,10 +9,7 @@ use crate::kubernetes::Resource;
 use crate::names::Limit;
 use crate::translate::{identity, json};
 
-/// Key of an object by its own metadata.
-pub(super) fn key_of(object: &Value) -> ObjectKey {
-    ObjectKey { namespace: json::namespace(object).to_owned(), name: json::name(object).to_owned() }
-}
+pub(super) use super::super::incoming::key_of;
 
 /// Kind annotation of a resource.
 pub(super) fn kind_annotation(resource: &Resource) -> String {
