@@ -1,6 +1,9 @@
 //! The binary as a person meets it: grammar, exit codes, one line what and one line hint. No cluster is needed.
 #![allow(clippy::expect_used)]
 
+#[path = "../support/port.rs"]
+mod port;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -27,7 +30,7 @@ fn stderr(output: &Output) -> String {
 
 /// A kubeconfig of a server where nobody listens.
 fn dead_cluster(dir: &Path) -> std::path::PathBuf {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let port = port::free([127, 0, 0, 1]);
     let path = dir.join("kubeconfig");
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\n\

@@ -4,7 +4,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,17 +86,6 @@ async fn api_with(found: Value, slices: Vec<Value>, streaming: bool) -> (FakeApi
     })
     .await;
     (api, watches)
-}
-
-/// A port whose successor is free for UDP and TCP.
-fn free_port() -> u16 {
-    loop {
-        let listener = TcpListener::bind((LOCAL, 0)).expect("port");
-        let port = listener.local_addr().expect("address").port();
-        if std::net::UdpSocket::bind((LOCAL, port)).is_ok() {
-            return port - 1;
-        }
-    }
 }
 
 fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> {
@@ -183,7 +172,7 @@ async fn until(port: u16, name: &str, wanted: impl Fn(Option<&Message>) -> bool)
 async fn tenants_come_change_and_go_each_with_its_own_names() {
     let (ours, our_watches) = api(service("ours", "10.96.1.1"), true).await;
     let (theirs, _their_watches) = api(service("theirs", "10.96.2.2"), false).await;
-    let (our_port, their_port) = (free_port(), free_port());
+    let (our_port, their_port) = (support::port::free(LOCAL), support::port::free(LOCAL));
     let registry = Arc::new(Registry::default());
     let (trigger, running) = start(&registry).await;
     registry.put(&tenant("ours", &ours, 1, our_port));
@@ -224,7 +213,7 @@ async fn tenants_come_change_and_go_each_with_its_own_names() {
 async fn a_backend_that_does_not_answer_delays_nobody_else() {
     let (alive, _watches) = api(service("web", "10.96.1.1"), true).await;
     let hanging = FakeApi::start(|_| async { Answer::Hang }).await;
-    let (alive_port, hanging_port) = (free_port(), free_port());
+    let (alive_port, hanging_port) = (support::port::free(LOCAL), support::port::free(LOCAL));
     let registry = Arc::new(Registry::default());
     let (_trigger, _running) = start(&registry).await;
     registry.put(&tenant("hanging", &hanging, 1, hanging_port));
@@ -248,7 +237,7 @@ async fn one_tenants_slice_of_many_endpoints_and_ports_costs_no_more_than_an_ans
             "labels": {"kubernetes.io/service-name": "many"}}, "endpoints": endpoints, "ports": ports});
     let (hostile, _hostile_watches) = api_with(headless, vec![slice], true).await;
     let (other, _other_watches) = api(service("web", "10.96.1.1"), true).await;
-    let (hostile_port, other_port) = (free_port(), free_port());
+    let (hostile_port, other_port) = (support::port::free(LOCAL), support::port::free(LOCAL));
     let registry = Arc::new(Registry::default());
     let (_trigger, _running) = start(&registry).await;
     registry.put(&tenant("hostile", &hostile, 1, hostile_port));
@@ -295,7 +284,7 @@ async fn a_list_is_read_page_by_page() {
         Answer::json(200, &json!({"metadata": {"resourceVersion": "7", "continue": token}, "items": items}))
     })
     .await;
-    let port = free_port();
+    let port = support::port::free(LOCAL);
     let registry = Arc::new(Registry::default());
     let (_trigger, _running) = start(&registry).await;
     registry.put(&tenant("paged", &api, 1, port));

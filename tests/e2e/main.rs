@@ -8,6 +8,8 @@
 
 #[path = "../support/load.rs"]
 mod load;
+#[path = "../support/port.rs"]
+mod port;
 
 mod adoption;
 mod clients;

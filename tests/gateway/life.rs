@@ -71,10 +71,9 @@ async fn a_watch_ends_when_its_user_is_no_longer_vouched_for() {
 #[tokio::test]
 async fn a_backend_that_is_down_is_503_for_its_tenant_only() {
     let world = World::start().await;
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("port").local_addr().expect("address");
     let mut tenant = world.a.tenant(2, &world.a.client_ca, &world.clock);
     let mut target = world.a.api.target(portico::error::Side::Backend);
-    target.port = gone.port();
+    target.port = crate::support::port::free([127, 0, 0, 1]);
     tenant.backend.pool = Arc::new(portico::upstream::Pool::new(target, world.clock.clone()));
     world.registry.put(&Arc::new(tenant));
     for is_http2 in [false, true] {

@@ -27,11 +27,12 @@ use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::support::fake::{Answer, FakeApi, Seen, Setup};
 use crate::support::pki::{Pair, Pki};
+use crate::support::port;
 
 /// Fails a test that waits for something that does not come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,11 +75,10 @@ impl Cluster {
                 async move { answer }
             })
             .await;
-        let free = TcpListener::bind("127.0.0.1:0").await.expect("port");
         Self {
             name,
             host: format!("{name}.example.com"),
-            port: free.local_addr().expect("address").port(),
+            port: port::free([127, 0, 0, 1]),
             api,
             server_ca: Pki::new("server CA"),
             client_ca: Pki::new("client CA"),
@@ -165,7 +165,8 @@ impl World {
         };
         let bound = gateway::run(parts, &drain).await.expect("gateway");
         let mut ports = bound.ports();
-        ports.wait_for(|open| open.contains(&a.port) && open.contains(&b.port)).await.expect("tenant ports");
+        let both = ports.wait_for(|open| open.contains(&a.port) && open.contains(&b.port));
+        tokio::time::timeout(PATIENCE, both).await.expect("tenant ports in time").expect("tenant ports");
         Self { address: bound.address, registry, metrics, shared_ca, a, b, drain: Some(trigger), clock, bound }
     }
 
@@ -240,7 +241,7 @@ impl Dial {
     }
 
     pub async fn tls(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
-        self.try_tls(protocol).await.expect("handshake")
+        tokio::time::timeout(PATIENCE, self.try_tls(protocol)).await.expect("handshake in time").expect("handshake")
     }
 
     pub async fn try_tls(&self, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {

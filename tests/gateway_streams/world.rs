@@ -20,11 +20,12 @@ use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::fake::{Answer, FakeApi, Objects, Seen};
 use crate::support::pki::Pki;
+use crate::support::port;
 
 /// Fails a test that waits for something that does not come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -127,7 +128,8 @@ impl World {
         let config = client_config(cluster.server_ca.ca_pem().as_bytes(), identity).expect("tls");
         let stream = TcpStream::connect(self.address).await.expect("connect");
         let name = rustls::pki_types::ServerName::try_from(cluster.domain()).expect("name");
-        Wire(tokio_rustls::TlsConnector::from(config).connect(name, stream).await.expect("handshake"))
+        let handshake = tokio_rustls::TlsConnector::from(config).connect(name, stream);
+        Wire(tokio::time::timeout(PATIENCE, handshake).await.expect("handshake in time").expect("handshake"))
     }
 
     /// Connects, sends one request, reads its head.
@@ -161,8 +163,7 @@ impl Cluster {
             async move { answer }
         })
         .await;
-        let free = TcpListener::bind("127.0.0.1:0").await.expect("port");
-        let port = free.local_addr().expect("address").port();
+        let port = port::free([127, 0, 0, 1]);
         Self { name, api, objects, server_ca: Pki::new("server CA"), client_ca: Pki::new("client CA"), port }
     }
 

@@ -1,6 +1,6 @@
 //! Databases with TLS on the node's address, each a process of its own with a folder of its own.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +10,7 @@ use portico::tls::certificates::{Leaf, Pair, Usage, new_ca, new_leaf};
 use tempfile::TempDir;
 
 use crate::harness::{eventually_is, host, node, target, work};
+use crate::port;
 
 pub(crate) const PASSWORD: &str = "a-password-for-one-test";
 
@@ -63,8 +64,7 @@ impl Drop for Server {
 }
 
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((node(), 0)).expect("the node's address is one of this machine");
-    listener.local_addr().expect("an address").port()
+    port::free(node().parse::<IpAddr>().expect("the node has an address"))
 }
 
 /// A folder that belongs to one system user, with a CA and a certificate for the node's address.
