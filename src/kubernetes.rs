@@ -14,6 +14,7 @@ pub mod layered;
 pub mod resource;
 pub mod resources;
 pub mod rights;
+pub mod seats;
 pub mod secret;
 pub mod service_range;
 #[cfg(test)]

@@ -23,8 +23,10 @@ pub struct Task<T = ()> {
 impl<T> Task<T> {
     /// Waits for the end. `None` when the task panicked (logged) or was aborted.
     pub async fn join(mut self) -> Option<T> {
-        let handle = self.handle.take()?;
-        match handle.await {
+        // Not taken out before it ended: whoever stops waiting here gives the task up, as by dropping it.
+        let outcome = self.handle.as_mut()?.await;
+        self.handle = None;
+        match outcome {
             Ok(value) => Some(value),
             Err(error) => {
                 if error.is_panic() {

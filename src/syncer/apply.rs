@@ -70,6 +70,7 @@ impl<'a> Execution<'a> {
             return Err(Stop::Closed);
         }
         self.check_right(&action)?;
+        let is_virtual = asks_tenant(&action);
         match action {
             Action::ApplyHost { resource, object } => self.apply_host(&resource, object).await?,
             Action::CreateHost { resource, object } => self.create_host(&resource, &object).await?,
@@ -121,6 +122,9 @@ impl<'a> Execution<'a> {
             }
         }
         self.world.stats.count_write(self.item.kind);
+        if is_virtual {
+            self.world.answered(self.tenant);
+        }
         Ok(())
     }
 
@@ -347,7 +351,18 @@ impl<'a> Execution<'a> {
     }
 }
 
-/// Tells the tenant's users; best effort, since the next try says it again.
+fn asks_tenant(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::PatchVirtual { .. }
+            | Action::ApplyVirtual { .. }
+            | Action::CreateVirtual { .. }
+            | Action::DeleteVirtual { .. }
+            | Action::BindVirtual { .. }
+    )
+}
+
+/// Tells the tenant's users; best effort, since a later try says it again.
 pub async fn explain(
     world: &World,
     tenant: &TenantState,
@@ -364,7 +379,7 @@ pub async fn explain(
     let namespace = key_of(&event).namespace;
     if let Err(error) = tenant.bound().api.create(&EVENTS, Some(&namespace), ("", ""), &event).await {
         tracing::debug!(tenant = %tenant.id, %error, "an Event could not be written");
-        tenant.explained.forget(involved, reason, message);
+        tenant.explained.failed(involved, reason, message, world.clock.instant());
     }
 }
 

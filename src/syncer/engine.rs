@@ -16,6 +16,7 @@ use crate::config::SyncerConfig;
 use crate::kubernetes::ListOptions;
 use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::rights::Access;
+use crate::kubernetes::seats::Seats;
 use crate::names::{TenantId, keys};
 use crate::runtime::clock::Clock;
 use crate::runtime::task::{self, Task};
@@ -59,7 +60,8 @@ pub struct Running {
     next_number: AtomicU64,
     /// The host's client is never swapped; sources want a receiver all the same.
     host_swapped: watch::Sender<u64>,
-    workers: Vec<Task>,
+    /// Until it is stopped.
+    work: Option<Task>,
     _drift: Task,
     _rights: Task,
 }
@@ -70,15 +72,15 @@ const AGAIN: Duration = Duration::from_secs(1);
 const RELIST_INTERVALS: u32 = 6;
 
 impl Running {
-    /// Starts workers; there are no tenants yet.
+    /// Starts; there are no tenants yet.
     pub fn start(settings: Settings) -> Self {
         let Settings { config, catalog, host, clock, stats, access, own_place } = settings;
         let queue = Queue::new(clock.clone(), config.workers_per_tenant);
+        let host = Arc::new(Seats::new(host, config.workers)) as SharedCluster;
         let (tenants, places) = (RwLock::default(), RwLock::default());
         let world = Arc::new(World { config, catalog, host, clock, stats, access, queue, tenants, places });
         world.stats.attach(Arc::downgrade(&world) as Weak<dyn Live>);
-        let workers =
-            (0..world.config.workers.max(1)).map(|_| begun_anew("sync-worker", &world, worker::run)).collect();
+        let work = begun_anew("sync-work", &world, worker::run);
         let drift = begun_anew("sync-drift", &world, drift::run);
         let rights = begun_anew("sync-rights", &world, follow_rights);
         Self {
@@ -87,7 +89,7 @@ impl Running {
             synthetic: Mutex::default(),
             next_number: AtomicU64::new(1),
             host_swapped: watch::Sender::new(0),
-            workers,
+            work: Some(work),
             _drift: drift,
             _rights: rights,
         }
@@ -124,8 +126,8 @@ impl Running {
     /// Finishes the writes that run, begins no other, and stops.
     pub async fn stop(mut self) {
         self.world.queue.close();
-        for worker in self.workers.drain(..) {
-            worker.join().await;
+        if let Some(work) = self.work.take() {
+            work.join().await;
         }
     }
 

@@ -14,38 +14,42 @@ use tokio::time::Instant;
 use crate::syncer::kind::{Involved, ObjectKey, TenantView};
 
 const QUIET: Duration = Duration::from_secs(600);
+/// What could not be said is tried again after so long, however often there is reason to.
+const RETRY: Duration = Duration::from_secs(60);
 const MOST: usize = 1024;
 
-/// What was said already.
+/// What was said already, and from when on it may be said again.
 #[derive(Debug, Default)]
 pub struct Explained(Mutex<HashMap<u64, Instant>>);
 
 impl Explained {
     /// Whether it is time to say this (again); remembers that it was said.
     pub fn is_due(&self, involved: &Involved, reason: &str, message: &str, now: Instant) -> bool {
-        let mut hasher = DefaultHasher::new();
-        (&involved.uid, &involved.kind, &involved.key, reason, message).hash(&mut hasher);
-        let id = hasher.finish();
+        let id = id(involved, reason, message);
         let mut said = self.0.lock();
-        if said.get(&id).is_some_and(|at| now < *at + QUIET) {
+        if said.get(&id).is_some_and(|due| now < *due) {
             return false;
         }
         if said.len() >= MOST {
-            said.retain(|_, at| now < *at + QUIET);
+            said.retain(|_, due| now < *due);
             if said.len() >= MOST {
                 return false;
             }
         }
-        said.insert(id, now);
+        said.insert(id, now + QUIET);
         true
     }
 
     /// It could not be said after all.
-    pub fn forget(&self, involved: &Involved, reason: &str, message: &str) {
-        let mut hasher = DefaultHasher::new();
-        (&involved.uid, &involved.kind, &involved.key, reason, message).hash(&mut hasher);
-        self.0.lock().remove(&hasher.finish());
+    pub fn failed(&self, involved: &Involved, reason: &str, message: &str, now: Instant) {
+        self.0.lock().insert(id(involved, reason, message), now + RETRY);
     }
+}
+
+fn id(involved: &Involved, reason: &str, message: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&involved.uid, &involved.kind, &involved.key, reason, message).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The Event object; namespace as the API server wants it.
@@ -131,6 +135,12 @@ mod tests {
         assert!(!explained.is_due(&involved("a"), "SyncDenied", "no", now + QUIET / 2));
         assert!(explained.is_due(&involved("b"), "SyncDenied", "no", now));
         assert!(explained.is_due(&involved("a"), "SyncDenied", "no", now + QUIET));
+        explained.failed(&involved("b"), "SyncDenied", "no", now);
+        assert!(
+            !explained.is_due(&involved("b"), "SyncDenied", "no", now),
+            "not at once: it takes a place for a while"
+        );
+        assert!(explained.is_due(&involved("b"), "SyncDenied", "no", now + RETRY));
         for n in 0..5000 {
             explained.is_due(&involved(&n.to_string()), "SyncDenied", "no", now);
         }

@@ -84,6 +84,15 @@ impl Queue {
         }
     }
 
+    /// Gives one object of this tenant out at a time, or its whole share again.
+    pub fn narrow_tenant(&self, tenant: TenantNumber, is_narrow: bool) {
+        let mut inner = self.inner.lock();
+        inner.narrow(tenant, is_narrow, self.per_tenant);
+        inner.debug_check(self.per_tenant);
+        drop(inner);
+        self.ready.notify_one();
+    }
+
     /// Gives nothing out for a while: the host asked for it or is away.
     pub fn pause_all(&self, pause: Duration) {
         let until = self.clock.instant() + pause;

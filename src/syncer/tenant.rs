@@ -187,11 +187,9 @@ impl TenantState {
         self.failures.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Its API server answered.
-    pub fn count_success(&self) {
-        if self.failures.load(Ordering::Acquire) > 0 {
-            self.failures.store(0, Ordering::Release);
-        }
+    /// Its API server answered. Whether it did not the last time.
+    pub fn count_success(&self) -> bool {
+        self.failures.load(Ordering::Acquire) > 0 && self.failures.swap(0, Ordering::AcqRel) > 0
     }
 
     /// A virtual object was applied; store and references change together.

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::SemaphorePermit;
 
 use crate::error::{Error, Kind, Result, Side};
+use crate::runtime::task;
 use crate::syncer::apply::Execution;
 use crate::syncer::attempt::{Pair, Stop};
 use crate::syncer::cache::{SourceState, text};
@@ -35,30 +37,42 @@ const HEAVY_RETRY: Duration = Duration::from_millis(200);
 const LAST_TRY: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// Works until the queue is closed.
+/// Works until the queue is closed, then finishes what it began. Each object has a task of its own, so that waiting for one
+/// tenant's API server takes nothing from another: they are bounded by each tenant's share of the queue, and what all of
+/// them ask of the host by its [`Seats`](crate::kubernetes::seats::Seats).
 pub async fn run(world: Arc<World>) {
-    while let Some(work) = world.queue.next().await {
-        let Some(tenant) = world.tenant(work.tenant()) else {
-            work.done(None);
-            continue;
-        };
-        let step = AssertUnwindSafe(one(&world, &tenant, &work)).catch_unwind();
-        let outcome = tokio::select! {
+    let mut running = FuturesUnordered::new();
+    loop {
+        tokio::select! {
             biased;
-            () = tenant.closed.cancelled() => Ok(Next::Done(None)),
-            outcome = step => outcome,
-        };
-        let next = outcome.unwrap_or_else(|_| {
-            let item = work.item();
-            tracing::error!(tenant = %tenant.id, kind = world.catalog.kind(item.kind).resource().kind,
-                object = ?item.key, "the work on an object panicked; please report this");
-            world.stats.count_error(item.kind);
-            Next::Retry(REFUSED_RETRY)
-        });
-        match next {
-            Next::Done(again) => work.done(again),
-            Next::Retry(wait) => work.retry(wait),
+            Some(_) = running.next() => {}
+            work = world.queue.next() => match work {
+                Some(work) => running.push(task::spawn("sync-object", object(Arc::clone(&world), work)).join()),
+                None => break,
+            },
         }
+    }
+    while running.next().await.is_some() {}
+}
+
+async fn object(world: Arc<World>, work: Work) {
+    let Some(tenant) = world.tenant(work.tenant()) else { return work.done(None) };
+    let step = AssertUnwindSafe(one(&world, &tenant, &work)).catch_unwind();
+    let outcome = tokio::select! {
+        biased;
+        () = tenant.closed.cancelled() => Ok(Next::Done(None)),
+        outcome = step => outcome,
+    };
+    let next = outcome.unwrap_or_else(|_| {
+        let item = work.item();
+        tracing::error!(tenant = %tenant.id, kind = world.catalog.kind(item.kind).resource().kind,
+            object = ?item.key, "the work on an object panicked; please report this");
+        world.stats.count_error(item.kind);
+        Next::Retry(REFUSED_RETRY)
+    });
+    match next {
+        Next::Done(again) => work.done(again),
+        Next::Retry(wait) => work.retry(wait),
     }
 }
 
@@ -74,7 +88,6 @@ enum Next {
 async fn one(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work) -> Next {
     match process(world, tenant, work.item()).await {
         Ok(again) => {
-            tenant.count_success();
             world.stats.count_done(work.item().kind, work.since().elapsed());
             Next::Done(again)
         }
@@ -169,6 +182,7 @@ async fn load(world: &World, tenant: &TenantState, member: &Member, item: &Item)
             let resource = syncer.resource();
             let namespace = resource.namespaced.then_some(item.key.namespace.as_str());
             let body = member.api.get(&resource, namespace, &item.key.name).await?;
+            world.answered(tenant);
             virtual_object = body.map(|body| syncer.project(body, Direction::Down));
         } else if host.is_none() {
             return Ok(None);
@@ -222,7 +236,9 @@ async fn confirm_gone_on_host(world: &World, tenant: &TenantState, member: &Memb
 async fn confirm_gone(world: &World, tenant: &TenantState, member: &Member, item: &Item) -> Result<(), Stop> {
     let resource = world.catalog.kind(item.kind).resource();
     let namespace = resource.namespaced.then_some(item.key.namespace.as_str());
-    match member.api.get(&resource, namespace, &item.key.name).await? {
+    let found = member.api.get(&resource, namespace, &item.key.name).await?;
+    world.answered(tenant);
+    match found {
         None => Ok(()),
         Some(object) => {
             world.learn_virtual(tenant, &resource, object);
@@ -274,6 +290,8 @@ async fn conclude(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work, st
         ) => {
             let failures = tenant.count_failure();
             let pause = Duration::from_millis(250).saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
+            // One object at a time finds out whether it is back.
+            world.queue.narrow_tenant(tenant.number, true);
             world.queue.pause_tenant(tenant.number, world.clock.jitter(pause));
             Next::Retry(Duration::ZERO)
         }

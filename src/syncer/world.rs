@@ -64,6 +64,13 @@ impl World {
         self.queue.push(tenant.number, item, Urgency::Fresh);
     }
 
+    /// A tenant's API server did what it was asked: it has its whole share again.
+    pub fn answered(&self, tenant: &TenantState) {
+        if tenant.count_success() {
+            self.queue.narrow_tenant(tenant.number, false);
+        }
+    }
+
     /// Who sees the host objects of a kind where this tenant's are.
     fn routes_of(&self, tenant: &TenantState, kind: u16) -> Option<Arc<HostRoutes>> {
         let host = tenant.kind(kind).host.as_ref()?;

@@ -14,7 +14,7 @@ use portico::syncer::{Catalog, Member, OwnPlace, Running, Settings, Stats};
 use portico::translate::bounds;
 use serde_json::{Value, json};
 
-use super::server::{Faults, Server};
+use super::server::{Faults, Link, Server};
 use super::{DRIFT, run_paused, run_seeds, wrong_service};
 
 const NAMESPACES: usize = 300;
@@ -86,29 +86,43 @@ fn tenants(host: &Server, faults: &Arc<Faults>) -> [Tenant; 2] {
     [hostile, quiet]
 }
 
-async fn simulate(seed: u64) {
-    let faults = Faults::new(seed);
-    let host = Server::new("host", Side::Host, Arc::clone(&faults));
-    let [hostile, quiet] = tenants(&host, &faults);
+fn start(host: &Server, config: SyncerConfig, seed: u64) -> Running {
     let disabled =
         ["PersistentVolume", "Node", "StorageClass", "PriorityClass", "RuntimeClass", "IngressClass", "Event"];
     let catalog = Catalog::new(kinds::all(&Switches { disabled: disabled.map(str::to_owned).into() }));
-    let running = Running::start(Settings {
-        config: SyncerConfig { drift_interval: Span(DRIFT), ..SyncerConfig::default() },
+    Running::start(Settings {
+        config,
         catalog: catalog.clone(),
         host: Arc::new(host.clone()),
         clock: Clock::seeded("2026-01-01T00:00:00Z".parse().unwrap(), seed),
         stats: Arc::new(Stats::new(&catalog)),
         access: portico::kubernetes::rights::Access::granted(),
         own_place: OwnPlace::default(),
-    });
-    let member = |tenant: &Tenant| Member {
+    })
+}
+
+fn member(tenant: &Tenant) -> Member {
+    Member {
         view: tenant.view.clone(),
         api: Arc::new(tenant.server.clone()),
         fingerprint: String::new(),
         adopts: false,
         on_loss: portico::crd::OnLoss::Hold,
-    };
+    }
+}
+
+/// A tenant's objects on the host.
+fn copies(host: &Server, plural: &'static str, tenant: &Tenant) -> Vec<Value> {
+    let mut all = host.objects(plural);
+    all.retain(|o| o["metadata"]["labels"][keys::CLUSTER] == tenant.view.cluster().as_str());
+    all
+}
+
+async fn simulate(seed: u64) {
+    let faults = Faults::new(seed);
+    let host = Server::new("host", Side::Host, Arc::clone(&faults));
+    let [hostile, quiet] = tenants(&host, &faults);
+    let running = start(&host, SyncerConfig { drift_interval: Span(DRIFT), ..SyncerConfig::default() }, seed);
     running.set_members(vec![member(&hostile), member(&quiet)]);
     for n in 0..10 {
         let spec =
@@ -127,11 +141,7 @@ async fn simulate(seed: u64) {
 }
 
 fn check(seed: u64, host: &Server, hostile: &Tenant, quiet: &Tenant) {
-    let of = |plural, tenant: &Tenant| -> Vec<Value> {
-        let mut all = host.objects(plural);
-        all.retain(|o| o["metadata"]["labels"][keys::CLUSTER] == tenant.view.cluster().as_str());
-        all
-    };
+    let of = |plural, tenant| copies(host, plural, tenant);
     let name =
         |object: &Value| object["metadata"]["annotations"]["portico.dev/object-name"].as_str().unwrap().to_owned();
     let names = |plural, tenant| of(plural, tenant).iter().map(name).collect::<Vec<_>>();
@@ -156,4 +166,60 @@ fn check(seed: u64, host: &Server, hostile: &Tenant, quiet: &Tenant) {
 #[test]
 fn what_a_hostile_tenant_multiplies_is_refused_and_its_neighbour_goes_on() {
     run_seeds("hostile", 2, |seed| run_paused(async { Box::pin(simulate(seed)).await }));
+}
+
+/// API servers that accept and never answer, of as many tenants as it takes to hold every worker there ever was.
+async fn silent_backends() {
+    let faults = Faults::none();
+    let host = Server::new("host", Side::Host, Arc::clone(&faults));
+    let tenant = |n: usize| {
+        let server = Server::new(&format!("t{n}"), Side::Backend, Arc::clone(&faults));
+        wrong_service(&server);
+        let name = format!("t{n}");
+        let ip = format!("10.96.0.{}", n + 10).parse().unwrap();
+        Tenant {
+            view: super::kinds::view("team-a", &name, &super::virtual_cluster(&host, "team-a", &name), ip),
+            server,
+        }
+    };
+    let tenants: Vec<Tenant> = (0..4).map(tenant).collect();
+    let running = start(&host, SyncerConfig { workers: 4, workers_per_tenant: 2, ..SyncerConfig::default() }, 0);
+    running.set_members(tenants.iter().map(member).collect());
+    let (quiet, silent) = tenants.split_last().unwrap();
+    for tenant in silent {
+        for n in 0..10 {
+            tenant.server.put("pods", pod(&format!("web-{n}"), json!({})));
+        }
+    }
+    tokio::time::sleep(DRIFT).await;
+    assert_eq!(host.objects("pods").len(), 30);
+    for tenant in silent {
+        tenant.server.link(Link::Silent);
+    }
+    for pod in host.objects("pods") {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        host.change("pods", "team-a", name, |pod| pod["status"] = json!({"phase": "Running"}));
+    }
+    // While they hang, and long after that.
+    for n in 0..20 {
+        tokio::time::sleep(Duration::from_secs(n)).await;
+        quiet.server.put("pods", pod(&format!("mine-{n}"), json!({})));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(copies(&host, "pods", quiet).len() as u64, n + 1, "a pod waits for other tenants' API servers");
+    }
+    for tenant in silent {
+        tenant.server.link(Link::Up);
+    }
+    // The longest pause and the longest backoff of an object.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    for tenant in silent {
+        let all = tenant.server.objects("pods");
+        assert!(all.iter().all(|pod| pod["status"]["phase"] == "Running"), "{all:?}");
+    }
+    running.stop().await;
+}
+
+#[test]
+fn silent_api_servers_hold_up_nobody_else() {
+    run_paused(async { Box::pin(silent_backends()).await });
 }

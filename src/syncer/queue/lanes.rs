@@ -54,6 +54,8 @@ pub(super) struct Lane {
     pub(super) background: VecDeque<Arc<Item>>,
     pub(super) items: HashMap<Arc<Item>, State>,
     pub(super) active: usize,
+    /// One at a time: its API server does not answer.
+    pub(super) is_narrow: bool,
     pub(super) in_ring: bool,
     pub(super) paused_until: Option<Instant>,
     /// A timer will put the paused lane back into the ring.
@@ -151,10 +153,17 @@ impl Inner {
     pub(super) fn enter_ring(&mut self, tenant: TenantNumber, per_tenant: usize) {
         let Some(lane) = self.lanes.get_mut(&tenant) else { return };
         let waiting = !lane.fresh.is_empty() || !lane.background.is_empty();
-        if waiting && !lane.in_ring && !lane.wake_set && lane.active < per_tenant {
+        if waiting && !lane.in_ring && !lane.wake_set && lane.active < lane.share(per_tenant) {
             lane.in_ring = true;
             self.ring.push_back(tenant);
         }
+    }
+
+    pub(super) fn narrow(&mut self, tenant: TenantNumber, is_narrow: bool, per_tenant: usize) {
+        if let Some(lane) = self.lanes.get_mut(&tenant) {
+            lane.is_narrow = is_narrow;
+        }
+        self.enter_ring(tenant, per_tenant);
     }
 
     pub(super) fn delay(&mut self, tenant: TenantNumber, item: &Arc<Item>, at: Instant) {
@@ -198,6 +207,9 @@ impl Inner {
         while let Some(tenant) = self.ring.pop_front() {
             let Some(lane) = self.lanes.get_mut(&tenant) else { continue };
             lane.in_ring = false;
+            if lane.active >= lane.share(per_tenant) {
+                continue;
+            }
             if let Some(until) = lane.paused_until {
                 if until > now {
                     lane.wake_set = true;
@@ -285,12 +297,19 @@ impl Inner {
             }
             let waiting = lane.items.values().any(|s| matches!(s.phase, Phase::Queued(_)));
             let woken = self.timers.values().any(|w| matches!(w, Wake::Tenant(t) if t == tenant));
-            assert!(!waiting || lane.in_ring || lane.active >= per_tenant || woken, "tenant {tenant} is stuck");
+            assert!(
+                !waiting || lane.in_ring || lane.active >= lane.share(per_tenant) || woken,
+                "tenant {tenant} is stuck"
+            );
         }
     }
 }
 
 impl Lane {
+    fn share(&self, per_tenant: usize) -> usize {
+        if self.is_narrow { 1 } else { per_tenant }
+    }
+
     /// The next item that really waits: an item may stand in the background line and have been hurried since.
     pub(super) fn take(&mut self) -> Option<Arc<Item>> {
         while let Some(item) = self.fresh.pop_front() {

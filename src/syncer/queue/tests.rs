@@ -76,6 +76,25 @@ async fn a_paused_tenant_waits_and_the_other_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_narrow_tenant_has_one_at_a_time_until_it_is_widened() {
+    let queue = queue(3);
+    for name in ["a", "b", "c", "d"] {
+        queue.push(0, item(name), Urgency::Fresh);
+    }
+    let mut held = vec![queue.next().await.expect("work"), queue.next().await.expect("work")];
+    queue.narrow_tenant(0, true);
+    let nothing = || async { tokio::time::timeout(Duration::from_secs(1), queue.next()).await.is_err() };
+    assert!(nothing().await);
+    held.pop().expect("held").done(None);
+    assert!(nothing().await, "one is still out");
+    held.pop().expect("held").done(None);
+    held.push(queue.next().await.expect("work"));
+    assert!(nothing().await, "one at a time");
+    queue.narrow_tenant(0, false);
+    held.push(queue.next().await.expect("its share again"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removed_tenant_leaves_nothing_behind() {
     let queue = queue(2);
     for name in ["a", "b", "c"] {
