@@ -3,6 +3,9 @@
 //! `docs/config.md` is generated from these types' doc comments; `config/gateway.yaml` is the annotated default.
 
 pub mod docs;
+mod gateway;
+mod operator;
+mod quantity;
 mod span;
 
 use std::net::SocketAddr;
@@ -12,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 
+pub use gateway::GatewayConfig;
+pub use operator::{OperatorConfig, RolloutConfig};
+pub use quantity::Quantity;
 pub use span::Span;
-
-/// No pod is given longer to end.
-const LONGEST_DRAIN: Duration = Duration::from_secs(3600);
 
 /// Everything `portico serve` reads at start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -35,71 +38,6 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Logging.
     pub log: LogConfig,
-}
-
-/// Gateway.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct GatewayConfig {
-    /// The shared TLS listener: tenant by SNI or path.
-    #[schemars(with = "String")]
-    pub listen: SocketAddr,
-    /// Base URL under which users reach the shared listener, for instance `https://portico.example.com`. Kubeconfigs
-    /// use it with the path of the tenant. Empty: `portico connect` forwards a port by itself.
-    #[serde(rename = "publicURL")]
-    pub public_url: String,
-    /// Domain below which every tenant has the SNI name `{name}.{namespace}.{baseDomain}`, and no tenant another one.
-    pub base_domain: String,
-    /// Further names and IPs in the shared listener's certificate. No tenant can have these names.
-    #[serde(rename = "extraSANs")]
-    pub extra_sans: Vec<String>,
-    /// Deadline of a TLS handshake. Both halves together.
-    pub handshake_timeout: Span,
-    /// Longest time for the answer to an ordinary request; the API server's own limit is 60 s.
-    pub request_timeout: Span,
-    /// How long a replica that got SIGTERM goes on taking connections, while the host takes it out of its Services. Clients
-    /// are sent away meanwhile: `Connection: close`, GOAWAY.
-    pub drain_delay: Span,
-    /// How long running requests and streams may go on after that. The pod's grace period must be longer than both.
-    pub drain_timeout: Span,
-    /// Connections that may be open at once, all tenants.
-    pub max_connections: usize,
-    /// Requests in flight per tenant, watches and streams not counted.
-    pub max_requests_per_tenant: usize,
-    /// Watches and streams per tenant.
-    pub max_long_running_per_tenant: usize,
-    /// Requests at once of callers whom nobody knows yet (a token that the virtual cluster has not accepted within the
-    /// last seconds), all tenants; one source address has half of it at most. As many again of anonymous callers.
-    pub max_unknown: usize,
-    /// The same per tenant; one source address has half of it at most.
-    pub max_unknown_per_tenant: usize,
-    /// Largest request body in bytes; the API server takes 3 MiB.
-    pub max_body: usize,
-    /// Bytes that bodies may take which are read as a whole (Services at their creation, mostly), all tenants. One tenant
-    /// has a quarter of it at most, which must hold a body of `maxBody`.
-    pub max_buffered_bytes: usize,
-}
-
-impl Default for GatewayConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 8443)),
-            public_url: String::new(),
-            base_domain: "portico.local".to_owned(),
-            extra_sans: Vec::new(),
-            handshake_timeout: Span(Duration::from_secs(10)),
-            request_timeout: Span(Duration::from_secs(65)),
-            drain_delay: Span(Duration::from_secs(5)),
-            drain_timeout: Span(Duration::from_secs(25)),
-            max_connections: 20_000,
-            max_requests_per_tenant: 400,
-            max_long_running_per_tenant: 4_000,
-            max_unknown: 128,
-            max_unknown_per_tenant: 32,
-            max_body: 3 * 1024 * 1024 + 64 * 1024,
-            max_buffered_bytes: 128 * 1024 * 1024,
-        }
-    }
 }
 
 /// Host cluster.
@@ -128,9 +66,10 @@ impl Default for HostConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct SyncerConfig {
-    /// Objects worked on at once, all tenants.
+    /// Calls to the host's API server at once, all tenants; lists and watches not counted.
     pub workers: usize,
-    /// Objects worked on at once for one tenant.
+    /// Objects worked on at once for one tenant. Tenants do not take these from each other: who waits for his own API
+    /// server delays nobody, and one whose server does not answer has one at a time until it does.
     pub workers_per_tenant: usize,
     /// Images replaced on the way to the host: exact match of the tenant's image.
     pub translate_images: std::collections::BTreeMap<String, String>,
@@ -158,60 +97,6 @@ impl Default for SyncerConfig {
             mass_deletion_number: 10,
             mass_deletion_share: 30,
             abandoned_claims: Span(Duration::from_secs(7 * 24 * 3600)),
-        }
-    }
-}
-
-/// Operator.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct OperatorConfig {
-    /// Control-plane image of `distro: k8s` when a VirtualCluster names none.
-    pub control_plane_image: String,
-    /// k3s' image without a tag, for `distro: k3s`: the tag is the VirtualCluster's `version`.
-    pub k3s_image: String,
-    /// First port of the range from which tenants get two each (API, DNS).
-    pub first_port: u16,
-    /// Last port of that range.
-    pub last_port: u16,
-    /// Service CIDR of the host; empty means: asked of the host API server.
-    #[serde(rename = "serviceCIDR")]
-    pub service_cidr: String,
-    /// How a new image or flag reaches the control planes that run.
-    pub rollout: RolloutConfig,
-}
-
-/// Waves of updates. They hold only what Portico itself renders anew for an unchanged VirtualCluster, after an upgrade or
-/// a changed `controlPlaneImage`; what a cluster's owner changes comes at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct RolloutConfig {
-    /// No control plane is given a new image or flag. A single one is by the annotation `portico.dev/rollout: now` on
-    /// its VirtualCluster.
-    pub paused: bool,
-    /// Share of all control planes, in percent, that may be away for it at once; rounded down, but at least one.
-    pub max_unavailable_percent: u8,
-    /// The most at once, however many there are.
-    pub max_unavailable: usize,
-    /// One that is not ready again after this stops the rollout for all others.
-    pub timeout: Span,
-}
-
-impl Default for RolloutConfig {
-    fn default() -> Self {
-        Self { paused: false, max_unavailable_percent: 10, max_unavailable: 5, timeout: Span(Duration::from_secs(600)) }
-    }
-}
-
-impl Default for OperatorConfig {
-    fn default() -> Self {
-        Self {
-            control_plane_image: "docker.io/portico/control-plane:dev".to_owned(),
-            k3s_image: "docker.io/rancher/k3s".to_owned(),
-            first_port: 20_000,
-            last_port: 23_999,
-            service_cidr: String::new(),
-            rollout: RolloutConfig::default(),
         }
     }
 }
@@ -299,26 +184,8 @@ impl Config {
 
     fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::client(Kind::Invalid, message));
-        if self.operator.first_port < 1024 || self.operator.last_port <= self.operator.first_port {
-            return refuse("operator.firstPort must be at least 1024 and below operator.lastPort".to_owned());
-        }
-        let k3s = self.operator.k3s_image.rsplit('/').next().unwrap_or_default();
-        if k3s.is_empty() || k3s.contains([':', '@']) {
-            return refuse("operator.k3sImage must be an image without tag or digest".to_owned());
-        }
-        let rollout = &self.operator.rollout;
-        if !(1..=100).contains(&rollout.max_unavailable_percent) || rollout.max_unavailable == 0 {
-            return refuse(
-                "operator.rollout.maxUnavailablePercent must be 1 to 100, and maxUnavailable at least 1; paused: true stops \
-                 a rollout"
-                    .to_owned(),
-            );
-        }
-        if rollout.timeout.0 < Duration::from_secs(10) {
-            return refuse(
-                "operator.rollout.timeout must be at least 10s: a control plane needs that to start".to_owned(),
-            );
-        }
+        self.gateway.check()?;
+        self.operator.check()?;
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
             return refuse("syncer.workers and syncer.workersPerTenant must be at least 1".to_owned());
         }
@@ -329,22 +196,6 @@ impl Config {
             if upstream.parse::<SocketAddr>().is_err() {
                 return refuse(format!("dns.upstream: {upstream:?} is not ip:port"));
             }
-        }
-        if self.gateway.drain_delay.0 > LONGEST_DRAIN || self.gateway.drain_timeout.0 > LONGEST_DRAIN {
-            return refuse("gateway.drainDelay and gateway.drainTimeout must be at most 1h".to_owned());
-        }
-        if self.gateway.drain_timeout.0 < Duration::from_secs(1) {
-            return refuse("gateway.drainTimeout must be at least 1s, or every request is cut at SIGTERM".to_owned());
-        }
-        if !self.gateway.public_url.is_empty() && !self.gateway.public_url.starts_with("https://") {
-            return refuse("gateway.publicURL must begin with https://".to_owned());
-        }
-        let gateway = &self.gateway;
-        if gateway.max_unknown < 2 || gateway.max_unknown_per_tenant < 2 {
-            return refuse("gateway.maxUnknown and gateway.maxUnknownPerTenant must be at least 2".to_owned());
-        }
-        if gateway.max_buffered_bytes / 4 < gateway.max_body {
-            return refuse("gateway.maxBufferedBytes must be at least four times gateway.maxBody".to_owned());
         }
         Ok(())
     }
@@ -364,7 +215,11 @@ mod tests {
         assert!(Config::parse("gateway: {drainDelay: 0s}").is_ok());
         assert!(Config::parse("operator: {k3sImage: 'registry:5000/rancher/k3s:v1'}").is_err());
         assert!(Config::parse("operator: {k3sImage: 'registry:5000/rancher/k3s'}").is_ok());
-        assert!(Config::parse("gateway: {maxUnknownPerTenant: 1}").is_err());
+        for zero in
+            ["maxUnknownPerTenant: 1", "maxRequestsPerTenant: 0", "maxHandshakes: 1", "maxUnknownConnections: 0"]
+        {
+            assert!(Config::parse(&format!("gateway: {{{zero}}}")).is_err(), "{zero}");
+        }
         assert!(Config::parse("gateway: {maxBufferedBytes: 8000000}").is_err());
         for rollout in ["maxUnavailablePercent: 0", "maxUnavailablePercent: 101", "maxUnavailable: 0", "timeout: 1s"] {
             assert!(Config::parse(&format!("operator: {{rollout: {{{rollout}}}}}")).is_err(), "{rollout}");

@@ -3,6 +3,7 @@
 //! Pure data; what becomes of it is the operator's and the registry's business.
 
 pub mod docs;
+mod limits;
 pub mod pki;
 mod rules;
 mod status;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use rules::RULES;
 
+pub use limits::{GrantedLimits, Limits};
 pub use status::{
     BackendStatus, Condition, HoldStatus, RolloutPhase, RolloutStatus, StorageKind, StorageStatus, StoreStatus,
     VirtualClusterStatus,
@@ -95,6 +97,8 @@ pub struct VirtualClusterSpec {
     pub auth: Auth,
     /// What the tenant may make run on the host.
     pub policy: Policy,
+    /// What it may use of the gateway.
+    pub limits: Limits,
     /// Only for `distro: external`.
     pub backend: Option<ExternalBackend>,
     /// CPU and memory of the control plane.
@@ -113,6 +117,7 @@ impl Default for VirtualClusterSpec {
             expose: Expose::default(),
             auth: Auth::default(),
             policy: Policy::default(),
+            limits: Limits::default(),
             backend: None,
             resources: Resources::default(),
         }
@@ -298,9 +303,10 @@ impl Default for SecretKey {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
-    /// What the scheduler reserves.
+    /// What the scheduler reserves; no more than the limits.
     pub requests: std::collections::BTreeMap<String, String>,
-    /// What the kubelet enforces.
+    /// What the kubelet enforces; without one the configuration's `operator.controlPlaneLimits`, and never more than its
+    /// `operator.maxControlPlaneLimits`.
     pub limits: std::collections::BTreeMap<String, String>,
 }
 

@@ -20,6 +20,7 @@ mod accept;
 mod authenticate;
 mod bind;
 mod connection;
+mod connections;
 mod ending;
 mod forward;
 mod handshake;
@@ -27,6 +28,7 @@ mod intercept;
 mod known;
 mod limits;
 mod places;
+mod proxied;
 mod request;
 mod review;
 mod serve;
@@ -40,7 +42,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
@@ -102,12 +104,12 @@ pub fn run_tenant_ports(parts: Parts, drain: &Drain) -> Bound {
 }
 
 fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain: &Drain) -> Bound {
-    let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(parts.config.clone()));
+    let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config));
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
     let gateway = Arc::new(Gateway {
         names: SharedNames::new(&parts.config),
-        connections: Arc::new(Semaphore::new(parts.config.max_connections.min(Semaphore::MAX_PERMITS))),
+        connections: kept.connections.clone(),
         config: parts.config,
         registry: parts.registry,
         shared: parts.shared,

@@ -164,6 +164,8 @@ pub(crate) fn portico(folder: &Path, port: u16, backend: u16) {
         let config = GatewayConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             max_requests_per_tenant: 4_000,
+            max_requests_per_second_per_tenant: 1_000_000,
+            max_request_burst_per_tenant: 1_000_000,
             ..GatewayConfig::default()
         };
         let parts = gateway::Parts {
@@ -217,6 +219,7 @@ fn tenant(folder: &Path, port: u16, backend: u16) -> Tenant {
         dns_service_ip: nowhere,
         cluster_domain: "cluster.local".to_owned(),
         pod_security: PodSecurity::Baseline,
+        limits: portico::crd::Limits::default(),
         store: None,
         on_loss: portico::crd::OnLoss::default(),
         fingerprint: String::new(),

@@ -8,7 +8,7 @@ use super::cluster;
 use super::failure::{Failure, Outcome};
 use super::host::HostArgs;
 use super::output::{self, Format};
-use crate::crd::VirtualCluster;
+use crate::crd::{GrantedLimits, Limits, VirtualCluster};
 
 /// Arguments of `portico list`.
 #[derive(Debug, clap::Args)]
@@ -122,6 +122,9 @@ fn words(cluster: &VirtualCluster) -> String {
         let _ = writeln!(out, "{:<14}{value}", format!("{label}:"));
     }
     list_of(&mut out, "Endpoints", &status.endpoints);
+    if let Some(granted) = &status.limits {
+        list_of(&mut out, "Limits", &limits(&spec.limits, granted));
+    }
     let conditions: Vec<String> = status
         .conditions
         .iter()
@@ -129,6 +132,21 @@ fn words(cluster: &VirtualCluster) -> String {
         .collect();
     list_of(&mut out, "Conditions", &conditions);
     out
+}
+
+/// What is in force, and what was asked for where that is more.
+fn limits(asked: &Limits, granted: &GrantedLimits) -> Vec<String> {
+    let line = |what: &str, asked: Option<u32>, granted: u32| match asked {
+        Some(asked) if asked > granted => format!("{what:<20}{granted} (of {asked}: the configuration allows no more)"),
+        _ => format!("{what:<20}{granted}"),
+    };
+    vec![
+        line("Connections", asked.connections, granted.connections),
+        line("Requests/s", asked.requests_per_second, granted.requests_per_second),
+        line("Burst", asked.request_burst, granted.request_burst),
+        line("Requests in flight", asked.requests_in_flight, granted.requests_in_flight),
+        line("Watches, streams", asked.long_running, granted.long_running),
+    ]
 }
 
 fn list_of(out: &mut String, label: &str, values: &[String]) {

@@ -11,7 +11,7 @@ const HEAD: &str = "# Configuration
 `portico serve --config FILE` reads one YAML document. Every key may be left out; its default is given here. A key that
 is not listed is refused, and the whole document with it.
 
-This page is generated from the types in `src/config.rs`: change the comments there, then run
+This page is generated from the types in `src/config.rs` and beside it: change the comments there, then run
 `make generated`.
 ";
 

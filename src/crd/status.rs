@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limits::GrantedLimits;
+
 /// What Portico has made of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -57,6 +59,9 @@ pub struct VirtualClusterStatus {
     /// Which store the tenant has. Nothing is synced before this is known, and nothing of another store is believed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreStatus>,
+    /// What it may use of the gateway: `spec.limits`, within what the configuration allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<GrantedLimits>,
     /// Why nothing is synced, while that is so. Written by the syncer alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldStatus>,

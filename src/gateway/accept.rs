@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 
-use super::metrics::HandshakeFailure;
+use super::proxied;
 use super::serve::{self, Socket};
 use super::shared::Gateway;
 use crate::runtime::drain::Drain;
@@ -150,12 +150,16 @@ async fn accept(gateway: Arc<Gateway>, listener: &TcpListener, port: Option<u16>
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&gateway.connections).try_acquire_owned() else {
-            gateway.metrics.handshake_failed(HandshakeFailure::TooManyConnections);
-            continue;
-        };
+        let pass =
+            match gateway.connections.enter(Some(peer.ip()).filter(|ip| !proxied::is_relay(&gateway.config, *ip))) {
+                Ok(pass) => pass,
+                Err(why) => {
+                    gateway.metrics.handshake_failed(why);
+                    continue;
+                }
+            };
         gateway.metrics.accepted.fetch_add(1, Ordering::Relaxed);
-        let socket = Socket { stream, peer, port, permit };
+        let socket = Socket { stream, peer, port, pass };
         let serving = serve::connection(Arc::clone(&gateway), socket, drain.clone());
         task::spawn("gateway connection", serving).owned_by_drain(&drain);
     }

@@ -1,7 +1,7 @@
 //! One accepted connection: what its requests and the streams that outlive them have in common, and when it should take
 //! no request more.
 //!
-//! Promises: it is counted and holds its permit from the handshake to the end of the last thing that uses it, an upgraded
+//! Promises: it is counted and holds its place from the handshake to the end of the last thing that uses it, an upgraded
 //! stream as much as a request. Must not know requests.
 
 use std::net::SocketAddr;
@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::authenticate::Certificates;
+use super::connections::Pass;
 use super::shared::Gateway;
 use crate::names::TenantId;
 use crate::runtime::drain::Drain;
@@ -39,7 +38,8 @@ pub(super) struct Connection {
     /// Requests that have come, and those of them whose account is open.
     begun: AtomicU64,
     open: AtomicU64,
-    _permit: OwnedSemaphorePermit,
+    /// Its place among all connections.
+    pub(super) pass: Pass,
 }
 
 /// What the handshake decided; the tenant itself is looked up anew for every request.
@@ -70,12 +70,12 @@ impl Connection {
         (binding, life): (Binding, Option<Follower>),
         certificates: Certificates,
         is_http2: bool,
-        (peer, permit): (SocketAddr, OwnedSemaphorePermit),
+        (peer, pass): (SocketAddr, Pass),
         drain: Drain,
     ) -> Arc<Self> {
         gateway.metrics.connections.fetch_add(1, Ordering::Relaxed);
         let (begun, open) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { gateway, binding, life, certificates, is_http2, peer, drain, begun, open, _permit: permit })
+        Arc::new(Self { gateway, binding, life, certificates, is_http2, peer, drain, begun, open, pass })
     }
 
     /// Notes that a request has come.

@@ -27,9 +27,13 @@ use crate::tenant::Tenant;
 /// One request's way in, and what its answer makes of it.
 #[derive(Debug)]
 pub struct Entry {
+    connection: Arc<Connection>,
+    tenant: Arc<Tenant>,
     state: Arc<TenantState>,
     record: Arc<Record>,
     clock: Clock,
+    /// Of a certificate.
+    user: Option<String>,
     long_running: bool,
     token: Option<TokenDigest>,
     known: AtomicBool,
@@ -39,22 +43,26 @@ pub struct Entry {
 
 /// Lets a request in, or says 429. What it takes is on `record`, until the answer's last byte.
 pub(super) async fn enter(
-    connection: &Connection,
-    tenant: &Tenant,
+    connection: &Arc<Connection>,
+    tenant: &Arc<Tenant>,
     state: Arc<TenantState>,
     caller: &Caller,
     long_running: bool,
     record: &Arc<Record>,
 ) -> Result<Entry> {
     let gateway = &connection.gateway;
-    let token = match &caller.who {
-        Who::Token(value) => Some(gateway.token_key.digest(tenant, value)),
-        Who::Certificate(_) | Who::Anonymous => None,
+    let (token, user) = match &caller.who {
+        Who::Token(value) => (Some(gateway.token_key.digest(tenant, value)), None),
+        Who::Certificate(identity) => (None, Some(identity.user.clone())),
+        Who::Anonymous => (None, None),
     };
     let entry = Entry {
+        connection: Arc::clone(connection),
+        tenant: Arc::clone(tenant),
         state,
         record: Arc::clone(record),
         clock: gateway.clock.clone(),
+        user,
         long_running,
         token,
         known: AtomicBool::new(false),
@@ -154,8 +162,22 @@ impl Entry {
     }
 
     fn take_seat(&self) -> Result<()> {
-        let seat = self.state.limits.admit(self.long_running).inspect_err(|_| {
-            self.state.metrics.limited.fetch_add(1, Ordering::Relaxed);
+        let granted = self.tenant.limits.granted(&self.connection.gateway.config);
+        if !self.connection.pass.known(&self.tenant.id, granted.connections) {
+            self.state.metrics.refused_connection();
+            let message = "this cluster has too many connections, please try again later or use those that you have";
+            return Err(Error::client(Kind::TooManyRequests, message));
+        }
+        // One who shows several tokens is several users here.
+        let user = match (&self.user, &self.token) {
+            (Some(user), _) => user.as_bytes(),
+            (None, Some(token)) => token.as_bytes(),
+            (None, None) => b"",
+        };
+        let admitted = self.state.limits.admit(&granted, user, self.long_running, self.clock.instant());
+        let seat = admitted.map_err(|why| {
+            self.state.metrics.refused(why);
+            why.error()
         })?;
         self.record.hold(Hold::Seat(seat));
         self.known.store(true, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::Binding;
+use super::connections::Pass;
 use super::metrics::HandshakeFailure;
 use super::shared::Gateway;
 use crate::names::reserved::normal;
@@ -32,12 +33,24 @@ struct Chosen {
 }
 
 /// Reads the ClientHello, chooses the certificate and finishes; both halves within one deadline.
-pub(super) async fn shake(gateway: &Gateway, stream: TcpStream, port: Option<u16>) -> Result<Shaken, HandshakeFailure> {
+pub(super) async fn shake(
+    gateway: &Gateway,
+    stream: TcpStream,
+    port: Option<u16>,
+    pass: &Pass,
+) -> Result<Shaken, HandshakeFailure> {
     let deadline = gateway.config.handshake_timeout.0;
-    tokio::time::timeout(deadline, both_halves(gateway, stream, port)).await.unwrap_or(Err(HandshakeFailure::Timeout))
+    tokio::time::timeout(deadline, both_halves(gateway, stream, port, pass))
+        .await
+        .unwrap_or(Err(HandshakeFailure::Timeout))
 }
 
-async fn both_halves(gateway: &Gateway, stream: TcpStream, port: Option<u16>) -> Result<Shaken, HandshakeFailure> {
+async fn both_halves(
+    gateway: &Gateway,
+    stream: TcpStream,
+    port: Option<u16>,
+    pass: &Pass,
+) -> Result<Shaken, HandshakeFailure> {
     let protocol = |error: std::io::Error| {
         tracing::debug!(%error, "TLS handshake failed");
         HandshakeFailure::Protocol
@@ -47,6 +60,7 @@ async fn both_halves(gateway: &Gateway, stream: TcpStream, port: Option<u16>) ->
         let snapshot = gateway.registry.load();
         choose(gateway, &snapshot, port, hello.client_hello().server_name()).ok_or(HandshakeFailure::NoCertificate)?
     };
+    binding.tenant().map_or(Ok(()), |tenant| pass.bind(tenant))?;
     let stream = hello.into_stream(Arc::clone(tls.config())).await.map_err(protocol)?;
     let session = stream.get_ref().1;
     let is_http2 = session.alpn_protocol() == Some(b"h2");

@@ -66,6 +66,12 @@ impl TokenKey {
     }
 }
 
+impl TokenDigest {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl Accepted {
     pub(super) fn standing(&self, token: &TokenDigest, now: Instant) -> Standing {
         let mut periods = self.0.lock();

@@ -1,40 +1,231 @@
-//! How much one tenant may do at once: ordinary requests and long-running ones apart, as in the API server.
+//! How much one tenant may do at once and in a second: ordinary requests and long-running ones apart, as in the API server,
+//! and none of its users everything.
+//!
+//! Promises: a user is refused before the last seat is taken, so that another one finds something left; who holds nothing
+//! takes no memory. Must not know requests, or how a caller became known.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use crate::config::GatewayConfig;
-use crate::error::{Error, Kind, Result};
+use crate::crd::GrantedLimits;
+use crate::error::status::Status;
+use crate::error::{Error, Side};
 
-/// Seats of one tenant, kept over its generations.
-#[derive(Debug)]
+/// A user may hold so many times what is free: alone three quarters of all seats, as one of two three sevenths. The
+/// dynamic threshold of shared packet buffers (Choudhury and Hahne, 1998).
+const OF_THE_FREE: usize = 3;
+
+/// What one tenant does now, kept over its generations.
+#[derive(Debug, Default)]
 pub(super) struct Limits {
-    short: Arc<Semaphore>,
-    long: Arc<Semaphore>,
-    sizes: (usize, usize),
+    requests: Arc<Seats>,
+    long_running: Arc<Seats>,
+    pace: Pace,
 }
 
-impl Limits {
-    pub(super) fn new(config: &GatewayConfig) -> Self {
-        let bounded = |count: usize| count.min(Semaphore::MAX_PERMITS);
-        let sizes = (bounded(config.max_requests_per_tenant), bounded(config.max_long_running_per_tenant));
-        Self { short: Arc::new(Semaphore::new(sizes.0)), long: Arc::new(Semaphore::new(sizes.1)), sizes }
-    }
+/// One seat, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Arc<Seats>,
+    user: Arc<[u8]>,
+}
 
+/// Why a request got none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// All seats for ordinary requests, or for watches and streams, are taken.
+    Tenant { long_running: bool },
+    /// This user has as many as he may have beside others.
+    User { long_running: bool },
+    /// There are too many in a second: the next one may come after so long.
+    Pace(Duration),
+}
+
+#[derive(Debug, Default)]
+struct Seats(Mutex<Taken>);
+
+/// Counts hold no zeros.
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_user: HashMap<Arc<[u8]>, usize>,
+}
+
+/// When the next request would come if they came evenly (the theoretical arrival time of ATM's generic cell rate algorithm).
+#[derive(Debug, Default)]
+struct Pace(Mutex<Option<Instant>>);
+
+impl Limits {
     /// Seats taken now: ordinary requests, long-running ones.
     pub(super) fn in_use(&self) -> (usize, usize) {
-        (self.sizes.0 - self.short.available_permits(), self.sizes.1 - self.long.available_permits())
+        (self.requests.0.lock().all, self.long_running.0.lock().all)
     }
 
-    /// A seat until the answer's last byte, or 429: waiting here would only hide the overload from the client.
-    pub(super) fn admit(&self, long_running: bool) -> Result<OwnedSemaphorePermit> {
-        let (seats, what) = if long_running { (&self.long, "watches and streams") } else { (&self.short, "requests") };
-        Arc::clone(seats).try_acquire_owned().map_err(|_| {
-            Error::client(
-                Kind::TooManyRequests,
-                format!("this cluster has too many {what} in flight, please try again later"),
-            )
-        })
+    /// A seat until the answer's last byte. Waiting for one would only hide the overload from the client.
+    pub(super) fn admit(
+        &self,
+        granted: &GrantedLimits,
+        user: &[u8],
+        long_running: bool,
+        now: Instant,
+    ) -> Result<Seat, Refusal> {
+        let (seats, size) = if long_running {
+            (&self.long_running, granted.long_running)
+        } else {
+            (&self.requests, granted.requests_in_flight)
+        };
+        let seat = seats.take(size as usize, user).map_err(|is_user| match is_user {
+            true => Refusal::User { long_running },
+            false => Refusal::Tenant { long_running },
+        })?;
+        self.pace.pass(granted.requests_per_second, granted.request_burst, now).map_err(Refusal::Pace)?;
+        Ok(seat)
+    }
+}
+
+impl Refusal {
+    /// All that [`Refusal::reason`] says.
+    pub(super) const REASONS: [&'static str; 5] =
+        ["requests_in_flight", "long_running", "user_requests_in_flight", "user_long_running", "requests_per_second"];
+
+    /// For metrics.
+    pub(super) fn reason(self) -> usize {
+        match self {
+            Self::Tenant { long_running } => usize::from(long_running),
+            Self::User { long_running } => 2 + usize::from(long_running),
+            Self::Pace(_) => 4,
+        }
+    }
+
+    /// 429 with the time after which to come again.
+    pub(super) fn error(self) -> Error {
+        let what = |long_running| if long_running { "watches and streams" } else { "requests" };
+        let (message, wait) = match self {
+            Self::Tenant { long_running } => {
+                (format!("this cluster has too many {} in flight, please try again later", what(long_running)), 1)
+            }
+            Self::User { long_running } => {
+                let what = what(long_running);
+                (
+                    format!(
+                        "you have too many {what} in flight beside the other users of this cluster, please try again later"
+                    ),
+                    1,
+                )
+            }
+            Self::Pace(wait) => (
+                "this cluster is asked more often than it may be, please try again later".to_owned(),
+                u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 60),
+            ),
+        };
+        Error::from_status(Side::Client, Status::failure(429, "TooManyRequests", message).retry_after(wait))
+    }
+}
+
+impl Seats {
+    /// `Err` says whether it is for the user's share.
+    fn take(self: &Arc<Self>, size: usize, user: &[u8]) -> Result<Seat, bool> {
+        let mut taken = self.0.lock();
+        let free = size.saturating_sub(taken.all);
+        if free == 0 {
+            return Err(false);
+        }
+        let user = match taken.by_user.get_key_value(user) {
+            Some((_, own)) if *own >= free.saturating_mul(OF_THE_FREE) => return Err(true),
+            Some((user, _)) => Arc::clone(user),
+            None => user.into(),
+        };
+        taken.all += 1;
+        *taken.by_user.entry(Arc::clone(&user)).or_default() += 1;
+        Ok(Seat { seats: Arc::clone(self), user })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.0.lock();
+        taken.all = taken.all.saturating_sub(1);
+        if let Some(own) = taken.by_user.get_mut(&self.user) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                taken.by_user.remove(&self.user);
+            }
+        }
+    }
+}
+
+impl Pace {
+    fn pass(&self, per_second: u32, burst: u32, now: Instant) -> Result<(), Duration> {
+        let interval = Duration::from_secs(1) / per_second.max(1);
+        let mut due = self.0.lock();
+        let next = due.map_or(now, |due| due.max(now));
+        let early = (next - now).saturating_sub(interval.saturating_mul(burst.saturating_sub(1)));
+        if !early.is_zero() {
+            return Err(early);
+        }
+        *due = Some(next + interval);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted(requests_in_flight: u32, requests_per_second: u32, request_burst: u32) -> GrantedLimits {
+        GrantedLimits { connections: 1, requests_per_second, request_burst, requests_in_flight, long_running: 4 }
+    }
+
+    fn fill(limits: &Limits, granted: &GrantedLimits, user: &[u8]) -> (Vec<Seat>, Refusal) {
+        let mut seats = Vec::new();
+        loop {
+            match limits.admit(granted, user, false, Instant::now()) {
+                Ok(seat) => seats.push(seat),
+                Err(refusal) => return (seats, refusal),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_user_takes_all_and_who_comes_next_finds_something_left() {
+        let (limits, granted) = (Limits::default(), granted(400, 1_000_000, 1_000_000));
+        let (first, refusal) = fill(&limits, &granted, b"first");
+        assert_eq!((first.len(), refusal), (300, Refusal::User { long_running: false }));
+        let (second, _) = fill(&limits, &granted, b"second");
+        assert_eq!(second.len(), 75, "three quarters of what is left");
+        let others: Vec<_> = (0_u8..20).map(|n| fill(&limits, &granted, &[n]).0).collect();
+        assert!(others[..3].iter().all(|seats| !seats.is_empty()));
+        assert_eq!(limits.in_use().0, 400, "none is kept free for nobody");
+        assert_eq!(fill(&limits, &granted, b"late").1, Refusal::Tenant { long_running: false });
+        drop((first, second, others));
+        assert_eq!(limits.in_use(), (0, 0));
+        assert!(limits.requests.0.lock().by_user.is_empty(), "who holds nothing takes no memory");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_running_ones_have_seats_of_their_own_and_one_seat_is_enough_for_one() {
+        let (limits, granted) = (Limits::default(), granted(1, 100, 100));
+        let seat = limits.admit(&granted, b"a", false, Instant::now()).expect("a seat");
+        assert!(limits.admit(&granted, b"a", false, Instant::now()).is_err());
+        assert!(limits.admit(&granted, b"a", true, Instant::now()).is_ok());
+        drop(seat);
+        assert!(limits.admit(&granted, b"b", false, Instant::now()).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_passes_and_then_so_many_a_second() {
+        let (limits, granted) = (Limits::default(), granted(100, 10, 20));
+        let passes = || limits.admit(&granted, b"a", false, Instant::now()).is_ok();
+        assert_eq!((0..50).filter(|_| passes()).count(), 20);
+        let refusal = limits.admit(&granted, b"a", false, Instant::now()).expect_err("too many");
+        assert_eq!((refusal.error().retry_after(), limits.in_use()), (Some(1), (0, 0)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((0..50).filter(|_| passes()).count(), 10);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!((0..50).filter(|_| passes()).count(), 20, "and no more is saved");
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::limits::Refusal;
 use crate::names::TenantId;
 use crate::runtime::telemetry::{Families, HistogramSample, Source};
 
@@ -49,9 +50,25 @@ pub(super) enum HandshakeFailure {
     Protocol,
     NoCertificate,
     TooManyConnections,
+    TooManyOfSource,
+    TooManyOfTenant,
+    TooManyHandshakes,
 }
 
-const HANDSHAKE_FAILURES: [&str; 4] = ["timeout", "protocol", "no-certificate", "too-many-connections"];
+const HANDSHAKE_FAILURES: [&str; 7] = [
+    "timeout",
+    "protocol",
+    "no-certificate",
+    "too-many-connections",
+    "too-many-of-source",
+    "too-many-of-tenant",
+    "too-many-handshakes",
+];
+/// Of one tenant: those of [`Refusal`], and its connections.
+const LIMITS: [&str; Refusal::REASONS.len() + 1] = {
+    let [a, b, c, d, e] = Refusal::REASONS;
+    [a, b, c, d, e, "connections"]
+};
 const CODES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Milliseconds; Kubernetes' own request buckets, thinned out.
 const BOUNDS: [u64; 10] = [5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
@@ -71,7 +88,7 @@ pub struct TenantMetrics {
     received: AtomicU64,
     sent: AtomicU64,
     pub(super) misdirected: AtomicU64,
-    pub(super) limited: AtomicU64,
+    limited: [AtomicU64; LIMITS.len()],
     /// Requests of unknown callers for whom there was no place.
     pub(super) unknown_refused: AtomicU64,
 }
@@ -87,6 +104,20 @@ pub(super) struct GatewayMetrics {
 }
 
 impl TenantMetrics {
+    pub(super) fn refused(&self, why: Refusal) {
+        self.count_limit(why.reason());
+    }
+
+    pub(super) fn refused_connection(&self) {
+        self.count_limit(LIMITS.len() - 1);
+    }
+
+    fn count_limit(&self, at: usize) {
+        if let Some(counter) = self.limited.get(at) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn finished(&self, class: VerbClass, code: u16, took: Duration, received: u64, sent: u64) {
         let at = class as usize;
         let code = usize::from(code / 100).min(CODES.len() - 1);
@@ -186,6 +217,8 @@ pub(super) fn collect_tenant(families: &mut Families, id: &TenantId, metrics: &T
     families.counter("portico_gateway_sent_bytes_total", "Bytes of response bodies.", &tenant, load(&metrics.sent));
     let misdirected = load(&metrics.misdirected);
     families.counter("portico_gateway_misdirected_total", "Requests for another cluster (421).", &tenant, misdirected);
-    let limited = load(&metrics.limited);
-    families.counter("portico_gateway_limited_total", "Requests refused by a limit (429).", &tenant, limited);
+    for (limit, counter) in LIMITS.iter().zip(&metrics.limited) {
+        let labels = with(&[("limit", limit)]);
+        families.counter("portico_gateway_limited_total", "Requests refused by a limit (429).", &labels, load(counter));
+    }
 }

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::flag::Flag;
+use super::limits::Seat;
 use super::metrics::{TenantMetrics, VerbClass};
 use super::places::Place;
 use crate::error::Kind;
@@ -26,7 +26,7 @@ const LONGEST_PATH: usize = 512;
 #[derive(Debug)]
 pub(super) enum Hold {
     /// A seat of its tenant.
-    Seat(#[expect(dead_code, reason = "released by its drop")] OwnedSemaphorePermit),
+    Seat(#[expect(dead_code, reason = "released by its drop")] Seat),
     /// A place among the callers whom nobody knows yet.
     Place(#[expect(dead_code, reason = "released by its drop")] Place),
 }

@@ -13,13 +13,14 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 
 use super::authenticate::Certificates;
 use super::connection::{Connection, too_late_to_begin};
+use super::connections::Pass;
+use super::metrics::HandshakeFailure;
 use super::shared::Gateway;
-use super::{handshake, request};
+use super::{handshake, proxied, request};
 use crate::error::BoxError;
 use crate::runtime::drain::Drain;
 
@@ -47,26 +48,31 @@ pub(super) struct Socket {
     pub(super) peer: SocketAddr,
     /// The tenant's port that it came to.
     pub(super) port: Option<u16>,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) pass: Pass,
 }
 
 /// Serves one accepted socket to its end.
 pub(super) async fn connection(gateway: Arc<Gateway>, socket: Socket, mut drain: Drain) {
-    let Socket { stream, peer, port, permit } = socket;
+    let Socket { mut stream, peer, port, pass } = socket;
+    let peer = match origin(&gateway, &mut stream, peer, &pass).await {
+        Ok(peer) => peer,
+        Err(why) => return gateway.metrics.handshake_failed(why),
+    };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let shaken = tokio::select! {
-        shaken = handshake::shake(&gateway, stream, port) => shaken,
+        shaken = handshake::shake(&gateway, stream, port, &pass) => shaken,
         () = too_late_to_begin(&mut drain) => return,
     };
     let shaken = match shaken {
         Ok(shaken) => shaken,
         Err(why) => return gateway.metrics.handshake_failed(why),
     };
+    pass.shaken();
     let (certificates, is_http2) = (Certificates::new(shaken.chain), shaken.is_http2);
     let bound = (shaken.binding, shaken.life);
-    let connection = Connection::new(gateway, bound, certificates, is_http2, (peer, permit), drain);
+    let connection = Connection::new(gateway, bound, certificates, is_http2, (peer, pass), drain);
     let outcome = if is_http2 {
         Box::pin(serve_http2(connection, shaken.stream)).await
     } else {
@@ -75,6 +81,27 @@ pub(super) async fn connection(gateway: Arc<Gateway>, socket: Socket, mut drain:
     if let Err(error) = outcome {
         tracing::debug!(%peer, error, "connection ended");
     }
+}
+
+/// Where it is from: what a load balancer says, else the peer.
+async fn origin(
+    gateway: &Gateway,
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    pass: &Pass,
+) -> Result<SocketAddr, HandshakeFailure> {
+    if !proxied::is_relay(&gateway.config, peer.ip()) {
+        return Ok(peer);
+    }
+    let header = tokio::time::timeout(gateway.config.handshake_timeout.0, proxied::source(stream)).await;
+    let header = header.map_err(|_| HandshakeFailure::Timeout)?;
+    let source = header.map_err(|error| {
+        tracing::debug!(%peer, %error, "no PROXY header");
+        HandshakeFailure::Protocol
+    })?;
+    let peer = source.unwrap_or(peer);
+    pass.is_from(peer.ip())?;
+    Ok(peer)
 }
 
 async fn serve_http2(connection: Arc<Connection>, stream: TlsStream<TcpStream>) -> Result<(), BoxError> {

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
+use super::connections::Connections;
 use super::known::TokenKey;
 use super::metrics::GatewayMetrics;
 use super::tenants::Tenants;
@@ -30,8 +29,7 @@ pub(super) struct Gateway {
     pub(super) token_key: TokenKey,
     pub(super) metrics: Arc<GatewayMetrics>,
     pub(super) tenants: Arc<Tenants>,
-    /// A permit for each connection that may be open.
-    pub(super) connections: Arc<Semaphore>,
+    pub(super) connections: Connections,
 }
 
 /// Names of the shared listener: no tenant's, and reachable under any binding.

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::RwLock;
 
 use super::buffer::{Budget, Share};
+use super::connections::Connections;
 use super::known::Accepted;
 use super::limits::Limits;
 use super::metrics::{TenantMetrics, collect_tenant};
@@ -46,10 +47,10 @@ struct Kept {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Tenants {
-    config: GatewayConfig,
     states: RwLock<HashMap<TenantId, Kept>>,
     budget: Arc<Budget>,
     stream_budget: Arc<Budget>,
+    pub(super) connections: Connections,
     /// For callers with a token that their backend has not accepted yet.
     pub(super) unknown: Places,
     /// For callers without any credentials: they shall not keep the others out.
@@ -57,14 +58,14 @@ pub(super) struct Tenants {
 }
 
 impl Tenants {
-    pub(super) fn new(config: GatewayConfig) -> Arc<Self> {
+    pub(super) fn new(config: &GatewayConfig) -> Arc<Self> {
         let places = || Places::new(config.max_unknown, config.max_unknown_per_tenant);
         Arc::new(Self {
             budget: Arc::new(Budget::new(config.max_buffered_bytes)),
             stream_budget: Arc::new(Budget::new(STREAM_BUFFERS)),
+            connections: Connections::new(config),
             unknown: places(),
             anonymous: places(),
-            config,
             states: RwLock::default(),
         })
     }
@@ -83,7 +84,7 @@ impl Tenants {
         }
         let state = Arc::new(TenantState {
             metrics: Arc::default(),
-            limits: Limits::new(&self.config),
+            limits: Limits::default(),
             accepted: Accepted::default(),
             buffers: Share::of(Arc::clone(&self.budget)),
             stream_buffers: Share::of(Arc::clone(&self.stream_budget)),
@@ -125,6 +126,15 @@ impl Tenants {
             &tenant,
             state.buffers.refused(),
         );
+        let (known, unknown) = self.connections.of(id);
+        for (caller, number) in [("known", known), ("unknown", unknown)] {
+            families.gauge(
+                "portico_gateway_tenant_connections",
+                "Open connections on which somebody asked whom the cluster knows, and others that are bound to it.",
+                &[tenant.as_slice(), &[("caller", caller)]].concat(),
+                number as f64,
+            );
+        }
         let (short, long) = state.limits.in_use();
         let (short, long) = (short as f64, long as f64);
         families.gauge("portico_gateway_requests_in_flight", "Ordinary requests that run now.", &tenant, short);
@@ -150,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_cluster_that_is_made_again_begins_with_nothing_of_its_predecessor() {
-        let tenants = Tenants::new(GatewayConfig::default());
+        let tenants = Tenants::new(&GatewayConfig::default());
         let id = TenantId::parse("team-a", "dev").expect("valid");
         let of = |uid: &str, generation| tenants.state(&id, uid, generation);
         let first = of("1", 3);

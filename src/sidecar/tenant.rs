@@ -84,6 +84,7 @@ impl Inputs<'_> {
             dns_service_ip: around.address,
             cluster_domain: settings.flags.cluster_domain.clone(),
             pod_security: settings.flags.pod_security,
+            limits: crate::crd::Limits::default(),
             store: around.store.clone(),
             on_loss: OnLoss::Hold,
             fingerprint,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 
 use super::life::Life;
-use crate::crd::{OnLoss, PodSecurity};
+use crate::crd::{Limits, OnLoss, PodSecurity};
 use crate::kubernetes::ApiClient;
 use crate::names::TenantId;
 use crate::tls::{ClientTrust, ServerTls};
@@ -57,6 +57,8 @@ pub struct Tenant {
     pub cluster_domain: String,
     /// What its pods may be on the host.
     pub pod_security: PodSecurity,
+    /// What it asks to be limited to at the gateway.
+    pub limits: Limits,
     /// uid of the store that this tenant is known to have; absent until it is recorded.
     pub store: Option<String>,
     /// What becomes of its host objects when its API server comes back with another store.

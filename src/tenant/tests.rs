@@ -54,6 +54,7 @@ fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
         dns_service_ip: IpAddr::from([10, 96, 0, 3]),
         cluster_domain: "cluster.local".to_owned(),
         pod_security: PodSecurity::Baseline,
+        limits: crate::crd::Limits::default(),
         store: None,
         on_loss: crate::crd::OnLoss::default(),
         fingerprint: String::new(),

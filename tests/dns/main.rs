@@ -110,6 +110,7 @@ fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> 
         dns_service_ip: Ipv4Addr::new(10, 96, 0, 2).into(),
         cluster_domain: "cluster.local".to_owned(),
         pod_security: PodSecurity::Baseline,
+        limits: portico::crd::Limits::default(),
         store: None,
         on_loss: portico::crd::OnLoss::default(),
         fingerprint: format!("{name}-{generation}"),

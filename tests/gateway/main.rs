@@ -14,6 +14,7 @@ mod framing;
 mod identity;
 mod leaving;
 mod life;
+mod limits;
 mod routing;
 mod silence;
 mod swap;

@@ -27,6 +27,7 @@ use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
@@ -118,6 +119,7 @@ impl Cluster {
             dns_service_ip: IpAddr::from([10, 96, 0, 3]),
             cluster_domain: "cluster.local".to_owned(),
             pod_security: PodSecurity::Baseline,
+            limits: portico::crd::Limits::default(),
             store: None,
             on_loss: portico::crd::OnLoss::default(),
             fingerprint: String::new(),
@@ -213,13 +215,22 @@ pub struct Dial {
     host: String,
     user: Option<Pair>,
     from: IpAddr,
+    before: Vec<u8>,
 }
 
 impl Dial {
     pub fn to(address: SocketAddr, ca: &Pki) -> Self {
         let name = ServerName::from(address.ip());
         let from = IpAddr::from([127, 0, 0, 1]);
-        Self { address, roots: ca.ca_pem().to_owned(), name, host: address.to_string(), user: None, from }
+        Self {
+            address,
+            roots: ca.ca_pem().to_owned(),
+            name,
+            host: address.to_string(),
+            user: None,
+            from,
+            before: Vec::new(),
+        }
     }
 
     /// Sets SNI, verified name and Host.
@@ -240,6 +251,12 @@ impl Dial {
         self
     }
 
+    /// What is sent before the handshake.
+    pub fn begin_with(mut self, bytes: Vec<u8>) -> Self {
+        self.before = bytes;
+        self
+    }
+
     pub async fn tls(&self, protocol: &[u8]) -> TlsStream<TcpStream> {
         tokio::time::timeout(PATIENCE, self.try_tls(protocol)).await.expect("handshake in time").expect("handshake")
     }
@@ -251,7 +268,8 @@ impl Dial {
         config.alpn_protocols = vec![protocol.to_vec()];
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(self.from, 0))?;
-        let stream = socket.connect(self.address).await?;
+        let mut stream = socket.connect(self.address).await?;
+        stream.write_all(&self.before).await?;
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(self.name.clone(), stream).await
     }
 

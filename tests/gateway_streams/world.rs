@@ -218,6 +218,7 @@ impl Cluster {
             dns_service_ip: IpAddr::from([10, 96, 0, 3]),
             cluster_domain: "cluster.local".to_owned(),
             pod_security: PodSecurity::Baseline,
+            limits: portico::crd::Limits::default(),
             store: None,
             on_loss: portico::crd::OnLoss::default(),
             fingerprint: String::new(),

@@ -134,6 +134,7 @@ impl Inputs<'_> {
             dns_service_ip: address(&status.dns_service_ip)?,
             cluster_domain: self.cluster.spec.network.cluster_domain.clone(),
             pod_security: self.cluster.spec.policy.pod_security,
+            limits: self.cluster.spec.limits,
             store: status.store.as_ref().map(|store| store.uid.clone()).filter(|uid| !uid.is_empty()),
             on_loss: self.cluster.spec.storage.on_loss,
             fingerprint: self.fingerprint.whole(),
