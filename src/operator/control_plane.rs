@@ -129,6 +129,7 @@ pub(crate) async fn ensure(
         pki_digest: &pki_digest,
         datastore,
         storage: with.storage,
+        config: &context.config.operator,
     };
     let desired = manifests::stateful_set(&plan);
     let set = match existing {

@@ -143,6 +143,7 @@ fn arguments(plan: &Plan<'_>) -> Vec<String> {
 fn environment(plan: &Plan<'_>) -> Vec<Value> {
     let token = json!({"secretKeyRef": {"name": plan.cluster.pki_secret(), "key": pki::K3S_TOKEN}});
     let mut all = vec![json!({"name": "K3S_TOKEN", "valueFrom": token})];
+    all.extend(plan::heap_limit(plan));
     all.extend(plan.datastore.iter().flat_map(|datastore| datastore.environment(PREFIX)));
     all
 }

@@ -46,6 +46,7 @@ fn container(plan: &Plan<'_>) -> Value {
         format!("--cluster-domain={}", plan.cluster.spec.network.cluster_domain),
     ];
     let mut environment = vec![json!({"name": "GOGC", "value": "50"})];
+    environment.extend(plan::heap_limit(plan));
     let mut mounts = vec![
         json!({"name": "data", "mountPath": "/data"}),
         json!({"name": "pki", "mountPath": "/pki", "readOnly": true}),

@@ -8,7 +8,7 @@ use crate::crd::{Distro, StorageKind};
 use crate::names::keys;
 use crate::operator::cluster::Cluster;
 use crate::operator::control_plane::datastore::Datastore;
-use crate::operator::control_plane::plan::{PORT, Plan};
+use crate::operator::control_plane::plan::{self, PORT, Plan};
 use crate::operator::control_plane::{k3s, k8s};
 use crate::operator::rollout;
 
@@ -138,7 +138,7 @@ fn pod_spec(plan: &Plan<'_>) -> Value {
         Distro::K8s | Distro::External => k8s::parts(plan),
     };
     if plan.storage.kind != StorageKind::Volume {
-        parts.volumes.push(json!({"name": CLAIM, "emptyDir": {}}));
+        parts.volumes.push(json!({"name": CLAIM, "emptyDir": plan::folder(plan)}));
     }
     parts.volumes.extend(plan.datastore.as_ref().and_then(Datastore::volume));
     let mut spec = json!({

@@ -1,7 +1,10 @@
 //! What is rendered for a control plane, and what the distributions have in common. Pure.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
+use crate::config::{OperatorConfig, Quantity};
 use crate::crd::StorageStatus;
 use crate::operator::cluster::Cluster;
 use crate::operator::control_plane::datastore::Datastore;
@@ -20,6 +23,8 @@ pub(super) struct Plan<'a> {
     pub datastore: Option<Datastore>,
     /// Where the data is.
     pub storage: &'a StorageStatus,
+    /// Limits.
+    pub config: &'a OperatorConfig,
 }
 
 /// What a distribution puts into the pod.
@@ -47,19 +52,45 @@ pub(super) fn probe(path: &str, period: u32, failures: u32) -> Value {
     })
 }
 
-/// The user's resources, or the default where the user says nothing; a limit below a default request is the user's to
-/// solve by naming a request.
+/// Go's collector keeps below this share of the memory limit: what is not its heap needs some too.
+const HEAP_PERCENT: u64 = 85;
+
+/// What the container may take of its node: what the user says, within what the configuration allows, or its default.
+pub(super) fn limits(plan: &Plan<'_>) -> BTreeMap<String, Quantity> {
+    let mut limits = plan.config.control_plane_limits.clone();
+    for (resource, text) in &plan.cluster.spec.resources.limits {
+        // What cannot be read is no way around a limit.
+        let Ok(asked) = Quantity::parse(text) else { continue };
+        let most = plan.config.max_control_plane_limits.get(resource).filter(|most| **most < asked);
+        limits.insert(resource.clone(), most.cloned().unwrap_or(asked));
+    }
+    limits
+}
+
+/// The user's requests, or the default where the user says nothing, below the limits.
 pub(super) fn resources(plan: &Plan<'_>, defaults: &[(&str, &str)]) -> Value {
-    let given = &plan.cluster.spec.resources;
-    let mut requests = json!(given.requests);
-    for (resource, quantity) in defaults {
-        if !given.requests.contains_key(*resource) {
-            requests[*resource] = (*quantity).into();
+    let limits = limits(plan);
+    let mut requests: BTreeMap<&str, &str> = defaults.iter().copied().collect();
+    requests.extend(plan.cluster.spec.resources.requests.iter().map(|(r, text)| (r.as_str(), text.as_str())));
+    for (resource, text) in &mut requests {
+        let limit = limits.get(*resource);
+        if let Some(limit) = limit.filter(|limit| Quantity::parse(text).is_ok_and(|asked| asked > **limit)) {
+            *text = limit.as_str();
         }
     }
-    let mut all = json!({"requests": requests});
-    if !given.limits.is_empty() {
-        all["limits"] = json!(given.limits);
+    json!({"requests": requests, "limits": limits})
+}
+
+/// Tells Go's runtime of the memory limit, so that it collects instead of being killed.
+pub(super) fn heap_limit(plan: &Plan<'_>) -> Option<Value> {
+    let bytes = limits(plan).get("memory")?.units() / 100 * HEAP_PERCENT;
+    Some(json!({"name": "GOMEMLIMIT", "value": bytes.to_string()}))
+}
+
+/// A folder of the pod that is no larger than what the pod may take.
+pub(super) fn folder(plan: &Plan<'_>) -> Value {
+    match limits(plan).get("ephemeral-storage") {
+        Some(limit) => json!({"sizeLimit": limit}),
+        None => json!({}),
     }
-    all
 }

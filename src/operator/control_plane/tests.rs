@@ -1,17 +1,22 @@
 //! What is rendered, against files that a person has looked at and against what k3s understands.
 
+use std::sync::LazyLock;
+
 use serde_json::json;
 
 use super::datastore::Datastore;
 use super::manifests::{headless_service, service, service_account, stateful_set};
 use super::plan::Plan;
 use super::*;
+use crate::config::OperatorConfig;
 use crate::crd::{StorageKind, VirtualClusterSpec, VirtualClusterStatus, pki};
 use crate::names::TenantId;
 
 /// Data in the pod.
 static IN_THE_POD: StorageStatus =
     StorageStatus { kind: StorageKind::Pod, size: String::new(), class: String::new(), reason: String::new() };
+
+static CONFIG: LazyLock<OperatorConfig> = LazyLock::new(OperatorConfig::default);
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/operator/control_plane/golden");
 
@@ -31,6 +36,7 @@ fn plan(cluster: &Cluster) -> Plan<'_> {
         pki_digest: "abc",
         datastore: None,
         storage: &IN_THE_POD,
+        config: &CONFIG,
     }
 }
 
@@ -80,6 +86,34 @@ fn with_a_claim_and_resources() {
     cluster.spec.resources.requests = [("memory".to_owned(), "1Gi".to_owned())].into();
     cluster.spec.resources.limits = [("memory".to_owned(), "2Gi".to_owned())].into();
     golden("claim.yaml", &[stateful_set(&Plan { storage: &volume("fast"), ..plan(&cluster) })]);
+}
+
+/// Whoever may only edit a VirtualCluster can take less of the node, never more, whatever he writes.
+#[test]
+fn limits_are_within_what_the_configuration_allows() {
+    let of = |limits: &[(&str, &str)], requests: &[(&str, &str)]| {
+        let mut cluster = cluster(Distro::K8s);
+        let map = |of: &[(&str, &str)]| of.iter().map(|(r, q)| ((*r).to_owned(), (*q).to_owned())).collect();
+        cluster.spec.resources.limits = map(limits);
+        cluster.spec.resources.requests = map(requests);
+        let set = stateful_set(&plan(&cluster));
+        let container = &set["spec"]["template"]["spec"]["containers"][0];
+        let resources = container["resources"].clone();
+        let memory = container["env"].as_array().expect("env").iter().find(|e| e["name"] == "GOMEMLIMIT").cloned();
+        (resources["limits"].clone(), resources["requests"].clone(), memory.expect("GOMEMLIMIT")["value"].clone())
+    };
+    let (limits, requests, heap) = of(&[], &[]);
+    assert_eq!(limits, json!({"cpu": "2", "memory": "2Gi", "ephemeral-storage": "4Gi"}));
+    assert_eq!((requests, heap), (json!({"cpu": "50m", "memory": "256Mi"}), json!("1825361060")));
+    let (limits, requests, _) = of(&[("memory", "128Mi"), ("cpu", "1000")], &[("cpu", "12")]);
+    assert_eq!(limits, json!({"cpu": "8", "memory": "128Mi", "ephemeral-storage": "4Gi"}));
+    assert_eq!(requests, json!({"cpu": "8", "memory": "128Mi"}), "no pod asks for more than its limit");
+    let (limits, ..) = of(&[("memory", "999999999999999999999Ei"), ("cpu", "0x10")], &[]);
+    assert_eq!(
+        (&limits["memory"], &limits["cpu"]),
+        (&json!("2Gi"), &json!("2")),
+        "what cannot be read is no way around"
+    );
 }
 
 #[test]
