@@ -1,6 +1,7 @@
 //! Wiring: reads the configuration, builds the planes for the chosen roles, and owns start and shutdown.
 //!
-//! Every replica serves as gateway and DNS; Leases choose which one runs the syncer and which the operator. Shutdown
+//! Every replica that has these roles serves as gateway and DNS; Leases choose which one runs the syncer and which the
+//! operator. Shutdown
 //! (docs/operations/upgrade.md): unready, Leases given back, all served → take nothing new, end watches, let requests and
 //! streams finish → stop.
 
@@ -34,8 +35,10 @@ use crate::{operator, syncer, tenant};
 /// A part of Portico that a process can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
-    /// TLS gateway and tenant DNS.
+    /// TLS gateway.
     Gateway,
+    /// Tenant DNS.
+    Dns,
     /// Syncer, under a Lease.
     Syncer,
     /// Operator, under a Lease.
@@ -108,6 +111,10 @@ async fn start(common: &Common, roles: &[Role], drain: Drain) -> anyhow::Result<
     if roles.contains(&Role::Gateway) {
         tasks.extend(gateway(common, &drain).await?);
     }
+    if roles.contains(&Role::Dns) {
+        let address = common.config.gateway.listen.ip();
+        tasks.push(common.planes.dns(common.config.dns.clone(), address, &drain).await?);
+    }
     if roles.contains(&Role::Syncer) {
         tasks.push(syncer(common, &drain));
     }
@@ -162,10 +169,7 @@ async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
     });
     let bound = gateway::run(common.planes.gateway(common.config.gateway.clone()), drain).await?;
     tracing::info!(address = %bound.address, "gateway listens");
-    let dns = common.planes.dns(common.config.dns.clone(), bound.address.ip(), drain).await?;
-    let mut tasks = bound.listeners();
-    tasks.push(dns);
-    Ok(tasks)
+    Ok(bound.listeners())
 }
 
 fn syncer(common: &Common, drain: &Drain) -> Task {

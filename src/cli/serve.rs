@@ -12,8 +12,8 @@ pub(super) struct Args {
     /// Configuration file; without it all defaults hold (`portico config` prints them).
     #[arg(long, env = "PORTICO_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What this process runs.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "gateway,syncer,operator")]
+    /// What this process runs, in any mix: the planes share nothing but the host cluster.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "gateway,dns,syncer,operator")]
     roles: Vec<app::Role>,
 }
 

@@ -11,6 +11,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 portico.dev/component: portico
 {{- end }}
 
+{{/* "true" or nothing. */}}
+{{- define "portico.isSplit" -}}
+{{- if eq .Values.topology "split" -}}
+true
+{{- else if ne .Values.topology "combined" -}}
+{{- fail (printf "topology must be combined or split, not %q" .Values.topology) -}}
+{{- end -}}
+{{- end }}
+
 {{- define "portico.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
