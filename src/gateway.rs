@@ -45,6 +45,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::known::TokenKey;
+use self::limits::Pace;
 use self::metrics::GatewayMetrics;
 use self::shared::{Gateway, SharedNames};
 use self::tenants::Tenants;
@@ -110,6 +111,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
     let gateway = Arc::new(Gateway {
         names: SharedNames::new(&parts.config),
         connections: kept.connections.clone(),
+        unknown_lines: Pace::default(),
         config: parts.config,
         registry: parts.registry,
         shared: parts.shared,

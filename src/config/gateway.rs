@@ -66,6 +66,9 @@ pub struct GatewayConfig {
     pub max_unknown: usize,
     /// The same per tenant; one source address has half of it at most.
     pub max_unknown_per_tenant: usize,
+    /// Access-log lines a second, in the long run, about requests of callers who are not known; five times as many at one
+    /// moment. The others are counted (`portico_gateway_unlogged_requests_total`).
+    pub max_unknown_log_lines_per_second: usize,
     /// Largest request body in bytes; the API server takes 3 MiB.
     pub max_body: usize,
     /// Bytes that bodies may take which are read as a whole (Services at their creation, mostly), all tenants. One tenant
@@ -95,6 +98,7 @@ impl Default for GatewayConfig {
             max_long_running_per_tenant: 4_000,
             max_unknown: 128,
             max_unknown_per_tenant: 32,
+            max_unknown_log_lines_per_second: 200,
             max_body: 3 * 1024 * 1024 + 64 * 1024,
             max_buffered_bytes: 128 * 1024 * 1024,
         }
@@ -125,6 +129,9 @@ impl GatewayConfig {
         ];
         if per_tenant.contains(&0) {
             return refuse("what gateway.max…PerTenant allows must be at least 1");
+        }
+        if self.max_unknown_log_lines_per_second == 0 {
+            return refuse("gateway.maxUnknownLogLinesPerSecond must be at least 1");
         }
         if self.max_unknown_connections < 2 || self.max_handshakes < 2 {
             return refuse("gateway.maxUnknownConnections and gateway.maxHandshakes must be at least 2");

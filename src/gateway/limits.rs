@@ -57,7 +57,7 @@ struct Taken {
 
 /// When the next request would come if they came evenly (the theoretical arrival time of ATM's generic cell rate algorithm).
 #[derive(Debug, Default)]
-struct Pace(Mutex<Option<Instant>>);
+pub(super) struct Pace(Mutex<Option<Instant>>);
 
 impl Limits {
     /// Seats taken now: ordinary requests, long-running ones.
@@ -159,7 +159,8 @@ impl Drop for Seat {
 }
 
 impl Pace {
-    fn pass(&self, per_second: u32, burst: u32, now: Instant) -> Result<(), Duration> {
+    /// So many a second in the long run, and so many at one moment; `Err` says how much too early it is.
+    pub(super) fn pass(&self, per_second: u32, burst: u32, now: Instant) -> Result<(), Duration> {
         let interval = Duration::from_secs(1) / per_second.max(1);
         let mut due = self.0.lock();
         let next = due.map_or(now, |due| due.max(now));

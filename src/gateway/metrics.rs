@@ -101,6 +101,8 @@ pub(super) struct GatewayMetrics {
     pub(super) accepted: AtomicU64,
     /// Requests that named no tenant that is bound here.
     pub(super) unbound: AtomicU64,
+    /// Requests of unknown callers that left no log line.
+    pub(super) unlogged: AtomicU64,
 }
 
 impl TenantMetrics {
@@ -178,6 +180,12 @@ impl Source for GatewayMetrics {
             "Requests that named no virtual cluster served here.",
             &[],
             unbound,
+        );
+        families.counter(
+            "portico_gateway_unlogged_requests_total",
+            "Requests of callers who are not known that left no line in the access log, since there were too many.",
+            &[],
+            self.unlogged.load(Ordering::Relaxed),
         );
         for (reason, counter) in HANDSHAKE_FAILURES.iter().zip(&self.handshake_failures) {
             families.counter(

@@ -16,6 +16,7 @@ use super::flag::Flag;
 use super::limits::Seat;
 use super::metrics::{TenantMetrics, VerbClass};
 use super::places::Place;
+use super::shared::Gateway;
 use crate::error::Kind;
 use crate::runtime::telemetry::ACCESS;
 
@@ -55,6 +56,8 @@ struct Fields {
     code: u16,
     flag: Option<Flag>,
     hold: Option<Hold>,
+    /// It had a seat of its tenant.
+    is_known: bool,
 }
 
 impl Record {
@@ -122,8 +125,11 @@ impl Record {
 
     /// Takes `hold` instead of what was held before.
     pub(super) fn hold(&self, hold: Hold) {
+        let mut fields = self.fields.lock();
+        fields.is_known |= matches!(hold, Hold::Seat(_));
         // Dropped outside of the lock.
-        let _before = self.fields.lock().hold.replace(hold);
+        let _before = fields.hold.replace(hold);
+        drop(fields);
     }
 
     /// Gives back a place, but no seat: all of the answer is in memory, and how slowly an unknown caller reads it is
@@ -131,6 +137,16 @@ impl Record {
     pub(super) fn leave_place(&self) {
         let _place = self.fields.lock().hold.take_if(|hold| matches!(hold, Hold::Place(_)));
     }
+}
+
+/// Whoever is not known has so many lines a second together, or he fills the disks of others.
+fn may_log(gateway: &Gateway) -> bool {
+    let most = u32::try_from(gateway.config.max_unknown_log_lines_per_second).unwrap_or(u32::MAX);
+    let may = gateway.unknown_lines.pass(most, most.saturating_mul(5), gateway.clock.instant()).is_ok();
+    if !may {
+        gateway.metrics.unlogged.fetch_add(1, Ordering::Relaxed);
+    }
+    may
 }
 
 impl Drop for Record {
@@ -147,6 +163,9 @@ impl Drop for Record {
         if let Some(tenant) = &fields.tenant {
             let class = VerbClass::of(fields.verb, fields.long_running);
             tenant.finished(class, fields.code, took, received, sent);
+        }
+        if !fields.is_known && !may_log(&self.connection.gateway) {
+            return;
         }
         tracing::info!(
             target: ACCESS,

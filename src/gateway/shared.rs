@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::connections::Connections;
 use super::known::TokenKey;
+use super::limits::Pace;
 use super::metrics::GatewayMetrics;
 use super::tenants::Tenants;
 use crate::config::GatewayConfig;
@@ -30,6 +31,8 @@ pub(super) struct Gateway {
     pub(super) metrics: Arc<GatewayMetrics>,
     pub(super) tenants: Arc<Tenants>,
     pub(super) connections: Connections,
+    /// Of log lines about callers who are not known.
+    pub(super) unknown_lines: Pace,
 }
 
 /// Names of the shared listener: no tenant's, and reachable under any binding.

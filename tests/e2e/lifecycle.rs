@@ -104,6 +104,38 @@ fn several_in_one_namespace_and_nothing_left_behind() {
 }
 
 #[test]
+fn tighter_limits_come_into_force_and_wider_ones_do_not() {
+    let namespace = format!("e2e-limits-{}", run_id());
+    let tenant = &*Box::leak(Box::new(Tenant::create("modest", &namespace, &[])));
+    let _dump = Dump(vec![tenant]);
+    let limits = serde_json::json!({
+        "limits": {"requestsPerSecond": 1, "requestBurst": 2, "requestsInFlight": 1_000_000},
+        "resources": {"limits": {"memory": "900Gi", "cpu": "1"}},
+    });
+    let patch = serde_json::json!({"spec": limits}).to_string();
+    host(&["-n", &namespace, "patch", "virtualcluster", "modest", "--type=merge", "-p", &patch]).ok();
+    eventually("the limits are in force", || {
+        let words = portico(&["describe", "modest", "-n", &namespace]).ok();
+        let in_flight = "Requests in flight  400 (of 1000000: the configuration allows no more)";
+        if words.contains(in_flight) && words.contains("Requests/s          1\n") { Ok(()) } else { Err(words) }
+    });
+    let path = "jsonpath={.spec.template.spec.containers[0].resources.limits}";
+    eventually("its control plane is bounded", || {
+        let limits = host(&["-n", &namespace, "get", "statefulset", "modest", "-o", path]).json();
+        let wanted = serde_json::json!({"cpu": "1", "memory": "16Gi", "ephemeral-storage": "4Gi"});
+        if limits == wanted { Ok(()) } else { Err(limits.to_string()) }
+    });
+    // Its own callers are told, and nobody else is.
+    eventually("too many in a second", || {
+        // kubectl comes again after the time that it is told.
+        let said: String = (0..4).map(|_| tenant.kubectl(&["-v=6", "get", "--raw", "/api"]).err).collect();
+        if said.contains("429") { Ok(()) } else { Err(said) }
+    });
+    alpha().kubectl(&["get", "--raw", "/api"]).ok();
+    host(&["delete", "namespace", &namespace, "--wait=false"]).ok();
+}
+
+#[test]
 fn a_user_with_rights_in_one_namespace_is_enough() {
     let namespace = format!("e2e-user-{}", run_id());
     host(&["create", "namespace", &namespace]).ok();

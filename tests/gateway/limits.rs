@@ -161,3 +161,25 @@ async fn a_load_balancer_says_where_its_clients_are_from() {
     let mut direct = dial(7, Vec::new()).http(true).await;
     assert_eq!(text(direct.get("/api").await).await, "alpha");
 }
+
+/// Requests without credentials cost no more disk than so many lines, and are counted; those of known callers are all logged.
+#[tokio::test]
+async fn callers_who_are_not_known_leave_few_log_lines() {
+    let config = GatewayConfig { max_unknown_log_lines_per_second: 1, ..Default::default() };
+    let world = World::with(config, Clock::system()).await;
+    let unlogged = || {
+        let text = world.metrics.render().expect("metrics");
+        let value =
+            text.lines().find_map(|l| l.strip_prefix("portico_gateway_unlogged_requests_total ")).expect("a sample");
+        value.parse::<f64>().expect("a number")
+    };
+    let mut nobody = world.by_name(&world.a).http(true).await;
+    let mut jane = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    for _ in 0..30 {
+        assert_eq!(status(nobody.get("/api").await).await.0, 401);
+        assert_eq!(text(jane.get("/api").await).await, "alpha");
+    }
+    // A slow machine may have let some seconds pass.
+    let unlogged = unlogged();
+    assert!((15.0..=25.0).contains(&unlogged), "{unlogged}");
+}
