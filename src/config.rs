@@ -71,6 +71,11 @@ pub struct SyncerConfig {
     /// Objects worked on at once for one tenant. Tenants do not take these from each other: who waits for his own API
     /// server delays nobody, and one whose server does not answer has one at a time until it does.
     pub workers_per_tenant: usize,
+    /// Bytes that are kept of one tenant's objects. Of what is beyond, nothing is kept but that it is there: it is not
+    /// synced, an event says so, and what is on the host already stays as it is.
+    pub max_cached_bytes_per_tenant: usize,
+    /// The same of all tenants. When it is reached, those that keep less than their even part go on all the same.
+    pub max_cached_bytes: usize,
     /// Images replaced on the way to the host: exact match of the tenant's image.
     pub translate_images: std::collections::BTreeMap<String, String>,
     /// Only host nodes with these labels are shown to tenants and used by their pods.
@@ -91,6 +96,8 @@ impl Default for SyncerConfig {
         Self {
             workers: 32,
             workers_per_tenant: 16,
+            max_cached_bytes_per_tenant: 128 << 20,
+            max_cached_bytes: 512 << 20,
             translate_images: std::collections::BTreeMap::new(),
             node_selector: std::collections::BTreeMap::new(),
             drift_interval: Span(Duration::from_secs(300)),

@@ -18,6 +18,7 @@ use crate::tenant::{Registry, Tenant};
 pub mod adopt;
 pub mod apply;
 pub mod attempt;
+pub mod budget;
 pub mod cache;
 pub mod catalog;
 pub mod deletions;

@@ -294,7 +294,7 @@ impl<'a> Execution<'a> {
         self.member.api.create(&PODS, Some(&key.namespace), (&key.name, "binding"), &binding).await?;
         // The event that tells so is on its way; until then no plan shall bind again.
         if let Some(kind) = self.world.catalog.index_of(&PODS) {
-            self.tenant.kind(kind).objects.write().amend(key, |pod| {
+            self.tenant.amend(kind, key, |pod| {
                 if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
                     spec.insert("nodeName".to_owned(), Value::String(node.to_owned()));
                 }

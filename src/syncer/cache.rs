@@ -22,8 +22,9 @@ pub struct Entry {
     /// Of everything that plans look at, also of what is not kept.
     digest: u64,
     json: Box<[u8]>,
-    /// About the bytes that the parsed object takes.
+    /// About the bytes that the parsed object takes; of one that is cut, those that it would be kept in.
     weight: u32,
+    is_cut: bool,
     summary: Option<Summary>,
 }
 
@@ -33,6 +34,8 @@ pub struct Store<K> {
     entries: BTreeMap<K, Entry>,
     /// The newest resourceVersion that the watch is known to have delivered everything up to.
     delivered: u64,
+    /// Held by all entries.
+    bytes: usize,
 }
 
 /// Whether a source's objects are all known.
@@ -67,7 +70,7 @@ impl Entry {
         keep(projected);
         let json = serde_json::to_vec(projected).unwrap_or_default().into_boxed_slice();
         let weight = u32::try_from(weight(projected)).unwrap_or(u32::MAX);
-        Self { uid, version, digest, json, weight, summary: None }
+        Self { uid, version, digest, json, weight, is_cut: false, summary: None }
     }
 
     /// With what plans of other objects read of it.
@@ -78,6 +81,22 @@ impl Entry {
     /// What plans of other objects read of it.
     pub fn summary(&self) -> Option<&Summary> {
         self.summary.as_ref()
+    }
+
+    /// What is left of it when there is no room: that it is there, and which it is. A later state differs as ever.
+    pub fn cut(self, namespace: &str, name: &str) -> Self {
+        let mut metadata = serde_json::json!({"name": name, "uid": self.uid});
+        if !namespace.is_empty() {
+            metadata["namespace"] = namespace.into();
+        }
+        let json = serde_json::to_vec(&serde_json::json!({"metadata": metadata})).unwrap_or_default();
+        let weight = if self.is_cut { self.weight } else { u32::try_from(self.size()).unwrap_or(u32::MAX) };
+        Self { json: json.into_boxed_slice(), weight, is_cut: true, summary: None, ..self }
+    }
+
+    /// Whether there was no room for it.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// The object, with its resourceVersion.
@@ -111,7 +130,7 @@ impl Entry {
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), delivered: 0 }
+        Self { entries: BTreeMap::new(), delivered: 0, bytes: 0 }
     }
 }
 
@@ -136,6 +155,11 @@ impl<K: Ord + Clone> Store<K> {
         self.entries.len()
     }
 
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -151,9 +175,33 @@ impl<K: Ord + Clone> Store<K> {
     pub fn forget(&mut self, key: &K, uid: &str, version: u64) -> bool {
         self.delivered = self.delivered.max(version);
         match self.entries.get(key) {
-            Some(old) if &*old.uid == uid || old.version <= version => self.entries.remove(key).is_some(),
+            Some(old) if &*old.uid == uid || old.version <= version => self.remove(key),
             _ => false,
         }
+    }
+
+    fn remove(&mut self, key: &K) -> bool {
+        let gone = self.entries.remove(key);
+        self.bytes -= gone.as_ref().map_or(0, Entry::size);
+        gone.is_some()
+    }
+
+    fn insert(&mut self, key: K, entry: Entry) {
+        self.bytes += entry.size();
+        let old = self.entries.insert(key, entry);
+        self.bytes -= old.as_ref().map_or(0, Entry::size);
+    }
+
+    /// There is room for an object that was cut. False when another state of it is known by now.
+    pub fn refill(&mut self, key: K, entry: Entry) -> bool {
+        let fits = self
+            .entries
+            .get(&key)
+            .is_some_and(|old| old.is_cut && old.uid == entry.uid && old.version <= entry.version);
+        if fits {
+            self.insert(key, entry);
+        }
+        fits
     }
 
     /// A bookmark: everything up to here has been delivered.
@@ -176,11 +224,11 @@ impl<K: Ord + Clone> Store<K> {
             Some(old) if entry.version > 0 && old.version >= entry.version => false,
             Some(old) => {
                 let differs = old.differs(&entry);
-                self.entries.insert(key, entry);
+                self.insert(key, entry);
                 differs
             }
             None => {
-                self.entries.insert(key, entry);
+                self.insert(key, entry);
                 true
             }
         }
@@ -189,20 +237,22 @@ impl<K: Ord + Clone> Store<K> {
     /// A read found nothing: drops what was known before the read, if it is unchanged since.
     pub fn learn_gone(&mut self, key: &K, known: u64) -> bool {
         match self.entries.get(key) {
-            Some(old) if old.version == known => self.entries.remove(key).is_some(),
+            Some(old) if old.version == known => self.remove(key),
             _ => false,
         }
     }
 
     /// Changes a kept object ahead of the event that will tell so.
     pub fn amend(&mut self, key: &K, change: impl FnOnce(&mut Value)) {
-        if let Some(entry) = self.entries.get_mut(key) {
+        if let Some(entry) = self.entries.get_mut(key).filter(|entry| !entry.is_cut) {
+            self.bytes -= entry.size();
             let mut object: Value = serde_json::from_slice(&entry.json).unwrap_or_default();
             change(&mut object);
             entry.json = serde_json::to_vec(&object).unwrap_or_default().into_boxed_slice();
             let mut hasher = DefaultHasher::new();
             entry.json.hash(&mut hasher);
             entry.digest = hasher.finish();
+            self.bytes += entry.size();
         }
     }
 
@@ -217,6 +267,7 @@ impl<K: Ord + Clone> Store<K> {
         let reset = version < self.delivered;
         let mut changed = Vec::new();
         let mut old = std::mem::take(&mut self.entries);
+        self.bytes = 0;
         for (key, entry) in list {
             let entry = match old.remove(&key) {
                 Some(known) if !reset && known.version > version => known,
@@ -231,11 +282,11 @@ impl<K: Ord + Clone> Store<K> {
                     entry
                 }
             };
-            self.entries.insert(key, entry);
+            self.insert(key, entry);
         }
         for (key, entry) in old {
             if !reset && entry.version > version {
-                self.entries.insert(key, entry);
+                self.insert(key, entry);
             } else {
                 changed.push((key, Some(entry)));
             }
@@ -308,69 +359,4 @@ pub fn mark<'a>(object: &'a Value, map: &str, key: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn entry(uid: &str, version: u64, data: &str) -> Entry {
-        let mut object = json!({"metadata": {"uid": uid, "resourceVersion": version.to_string()}, "data": data});
-        Entry::new(&mut object, |_| {})
-    }
-
-    #[test]
-    fn late_and_repeated_events_change_nothing() {
-        let mut store = Store::default();
-        assert!(store.observe("a", entry("1", 5, "x")));
-        assert!(!store.observe("a", entry("1", 5, "x")));
-        assert!(!store.observe("a", entry("1", 4, "old")));
-        assert!(!store.observe("a", entry("1", 6, "x")), "only the version is new");
-        assert!(store.observe("a", entry("1", 7, "y")));
-        assert!(!store.forget(&"a", "0", 3), "the end of an earlier object of that name");
-        assert!(store.forget(&"a", "1", 8));
-    }
-
-    #[test]
-    fn our_own_answer_does_not_revive_what_the_watch_saw_end() {
-        let mut store = Store::default();
-        store.observe("a", entry("1", 10, "x"));
-        store.forget(&"a", "1", 12);
-        assert!(!store.learn("a", entry("1", 10, "x")));
-        assert!(store.is_empty());
-        assert!(store.learn("a", entry("2", 13, "x")));
-        assert!(!store.observe("a", entry("2", 13, "x")), "the watch brings the same: no work");
-    }
-
-    #[test]
-    fn a_list_replaces_what_it_is_newer_than() {
-        let mut store = Store::default();
-        store.observe("gone", entry("1", 5, "x"));
-        store.observe("kept", entry("2", 6, "x"));
-        store.learn("mine", entry("3", 20, "x"));
-        let changed = store.replace(vec![("kept", entry("2", 6, "x")), ("new", entry("4", 9, "x"))], 10);
-        assert_eq!(
-            changed.iter().map(|(k, old)| (*k, old.is_some())).collect::<Vec<_>>(),
-            [("new", false), ("gone", true)]
-        );
-        assert_eq!(store.iter().map(|(k, _)| *k).collect::<Vec<_>>(), ["kept", "mine", "new"]);
-    }
-
-    #[test]
-    fn a_server_that_began_anew_is_believed() {
-        let mut store = Store::default();
-        store.observe("a", entry("1", 500, "x"));
-        let changed = store.replace(vec![("b", entry("2", 3, "x"))], 4);
-        assert_eq!(changed.iter().map(|(k, _)| *k).collect::<Vec<_>>(), ["b", "a"]);
-        assert!(store.observe("a", entry("3", 5, "x")), "its versions count from the new beginning");
-    }
-
-    #[test]
-    fn what_is_not_kept_still_makes_a_difference() {
-        let strip = |v: &mut Value| {
-            v.as_object_mut().expect("object").remove("data");
-        };
-        let one = Entry::new(&mut json!({"metadata": {"uid": "1"}, "data": "a"}), strip);
-        let two = Entry::new(&mut json!({"metadata": {"uid": "1"}, "data": "b"}), strip);
-        assert!(one.differs(&two));
-        assert_eq!(one.object(), json!({"metadata": {"uid": "1"}}));
-    }
-}
+mod tests;

@@ -20,6 +20,7 @@ use crate::kubernetes::seats::Seats;
 use crate::names::{TenantId, keys};
 use crate::runtime::clock::Clock;
 use crate::runtime::task::{self, Task};
+use crate::syncer::budget::Budget;
 use crate::syncer::catalog::Catalog;
 use crate::syncer::feeds::{HostFeed, VirtualFeed};
 use crate::syncer::host::{HostStore, Place};
@@ -55,6 +56,8 @@ pub struct Settings {
 pub struct Running {
     world: Arc<World>,
     own_place: OwnPlace,
+    /// For what is kept of virtual objects.
+    budget: Arc<Budget>,
     /// What stands in for places that may not be read.
     synthetic: Mutex<BTreeMap<Place, Arc<Synthetic>>>,
     next_number: AtomicU64,
@@ -77,6 +80,7 @@ impl Running {
         let Settings { config, catalog, host, clock, stats, access, own_place } = settings;
         let queue = Queue::new(clock.clone(), config.workers_per_tenant);
         let host = Arc::new(Seats::new(host, config.workers)) as SharedCluster;
+        let budget = Budget::new(&config);
         let (tenants, places) = (RwLock::default(), RwLock::default());
         let world = Arc::new(World { config, catalog, host, clock, stats, access, queue, tenants, places });
         world.stats.attach(Arc::downgrade(&world) as Weak<dyn Live>);
@@ -86,6 +90,7 @@ impl Running {
         Self {
             world,
             own_place,
+            budget,
             synthetic: Mutex::default(),
             next_number: AtomicU64::new(1),
             host_swapped: watch::Sender::new(0),
@@ -145,7 +150,7 @@ impl Running {
         let places: Vec<Option<Arc<HostRoutes>>> = places.collect();
         tracing::info!(tenant = %member.view.id, "syncing");
         let hosts = places.iter().map(|place| place.as_ref().map(|routes| Arc::clone(&routes.store))).collect();
-        let tenant = Arc::new(TenantState::new(number, member, &world.catalog, hosts));
+        let tenant = Arc::new(TenantState::new(number, member, &world.catalog, hosts, self.budget.share()));
         world.queue.add_tenant(number);
         world.tenants.write().insert(number, Arc::clone(&tenant));
         for routes in places.iter().flatten() {

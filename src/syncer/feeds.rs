@@ -8,6 +8,7 @@ use crate::syncer::cache::SourceState;
 use crate::syncer::incoming::{Incoming, Origin, pack_host, pack_virtual};
 use crate::syncer::kind::ObjectKey;
 use crate::syncer::queue::Item;
+use crate::syncer::references;
 use crate::syncer::routes::HostRoutes;
 use crate::syncer::source::Feed;
 use crate::syncer::tenant::{TenantState, Touched};
@@ -25,12 +26,12 @@ pub struct VirtualFeed {
 
 impl Feed for VirtualFeed {
     fn pack(&self, object: Value) -> Incoming {
-        pack_virtual(self.world.catalog.kind(self.kind), object)
+        pack_virtual(&self.world.catalog, self.kind, object)
     }
 
     fn applied(&self, incoming: Incoming) {
         let item = Item { kind: self.kind, key: incoming.key.clone() };
-        let touched = self.tenant.absorb(&self.world.catalog, self.kind, incoming, Origin::Watch);
+        let touched = self.tenant.absorb(self.kind, incoming, Origin::Watch);
         self.world.touched(&self.tenant, item, touched);
     }
 
@@ -46,12 +47,16 @@ impl Feed for VirtualFeed {
 
     fn known(&self, key: &ObjectKey) -> Option<Incoming> {
         let entry = self.tenant.kind(self.kind).objects.read().get(key)?.clone();
-        let value = entry.object();
-        Some(Incoming { key: key.clone(), entry, value })
+        let references = references::found_in(&self.world.catalog, self.kind, &entry.object());
+        Some(Incoming { key: key.clone(), entry, value: Value::Null, references })
+    }
+
+    fn room(&self) -> usize {
+        self.tenant.room_for_list(self.kind)
     }
 
     fn replaced(&self, list: Vec<Incoming>, version: u64) {
-        let (changed, references) = self.tenant.replace(&self.world.catalog, self.kind, list, version);
+        let (changed, references) = self.tenant.replace(self.kind, list, version);
         for reference in references {
             self.world.push(&self.tenant, reference);
         }
@@ -97,8 +102,11 @@ impl Feed for HostFeed {
 
     fn known(&self, key: &ObjectKey) -> Option<Incoming> {
         let entry = self.routes.store.objects.read().get(&key.name)?.clone();
-        let value = entry.object();
-        Some(Incoming { key: key.clone(), entry, value })
+        Some(Incoming { key: key.clone(), entry, value: Value::Null, references: None })
+    }
+
+    fn room(&self) -> usize {
+        usize::MAX
     }
 
     fn replaced(&self, list: Vec<Incoming>, version: u64) {

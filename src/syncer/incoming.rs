@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::syncer::cache::{Entry, mark, text};
+use crate::syncer::catalog::Catalog;
 use crate::syncer::kind::{Direction, ObjectKey, ResourceSyncer};
-use crate::syncer::tokens;
+use crate::syncer::queue::Item;
+use crate::syncer::{references, tokens};
 
 /// An object on its way from the wire into a cache.
 #[derive(Debug)]
@@ -15,6 +17,17 @@ pub struct Incoming {
     pub entry: Entry,
     /// The projected object.
     pub value: Value,
+    /// What a virtual object references; None when its kind cannot tell, and of host objects.
+    pub references: Option<Vec<Item>>,
+}
+
+impl Incoming {
+    /// It is there, and nothing more of it is kept.
+    #[must_use]
+    pub fn cut(self) -> Self {
+        let entry = self.entry.cut(&self.key.namespace, &self.key.name);
+        Self { entry, value: Value::Null, references: Some(Vec::new()), ..self }
+    }
 }
 
 /// How a state became known.
@@ -27,7 +40,8 @@ pub enum Origin {
 }
 
 /// Projects a virtual object and packs it for the store.
-pub fn pack_virtual(syncer: &dyn ResourceSyncer, object: Value) -> Incoming {
+pub fn pack_virtual(catalog: &Catalog, kind: u16, object: Value) -> Incoming {
+    let syncer = catalog.kind(kind);
     let mut value = syncer.project(object, Direction::Down);
     let lean = syncer.fetch_body_on_demand();
     let summary = syncer.summary(&value);
@@ -39,7 +53,8 @@ pub fn pack_virtual(syncer: &dyn ResourceSyncer, object: Value) -> Incoming {
         }
     })
     .with_summary(summary);
-    Incoming { key: key_of(&value), entry, value }
+    let references = references::found_in(catalog, kind, &value);
+    Incoming { key: key_of(&value), entry, value, references }
 }
 
 /// Projects a host object and packs it for the store.
@@ -48,7 +63,7 @@ pub fn pack_host(syncer: &dyn ResourceSyncer, object: Value) -> Incoming {
     // Token Secrets are ours, not the kind's: their projection is theirs too, and never holds a token.
     let mut value = if is_token { tokens::project(object) } else { syncer.project(object, Direction::Up) };
     let entry = Entry::new(&mut value, |_| {});
-    Incoming { key: key_of(&value), entry, value }
+    Incoming { key: key_of(&value), entry, value, references: None }
 }
 
 /// The end of an object that its kind cannot read: all that matters then is which it was.
@@ -59,7 +74,7 @@ pub fn bare(object: &Value) -> Incoming {
         kept.iter().filter_map(|field| Some(((*field).to_owned(), metadata.get(field)?.clone()))).collect();
     let mut value = json!({"metadata": kept});
     let entry = Entry::new(&mut value, |_| {});
-    Incoming { key: key_of(&value), entry, value }
+    Incoming { key: key_of(&value), entry, value, references: None }
 }
 
 /// Namespace and name as they stand in the object.

@@ -18,6 +18,12 @@ impl Source for Stats {
                 count as f64,
             );
         }
+        for (id, bytes, cut) in &now.cached {
+            let tenant = [("namespace", id.namespace().as_str()), ("cluster", id.name().as_str())];
+            families.gauge("portico_syncer_cached_bytes", "Bytes kept of a tenant's objects", &tenant, *bytes as f64);
+            let help = "Objects that are not synced, since there is no room to keep more of that tenant";
+            families.gauge("portico_syncer_cut_objects", help, &tenant, *cut as f64);
+        }
         for kind in &now.kinds {
             let labels = [("kind", kind.kind)];
             families.counter("portico_syncer_done_total", "Objects looked at to the end", &labels, kind.done);

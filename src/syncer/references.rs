@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use serde_json::Value;
+
 use crate::syncer::catalog::Catalog;
 use crate::syncer::guard;
-use crate::syncer::incoming::Incoming;
 use crate::syncer::queue::Item;
 
 /// The index of one tenant. Small sets: an object is referenced by few others.
@@ -60,13 +61,13 @@ impl References {
 }
 
 /// What an object references; None when its kind cannot tell: what it referenced stays, or copies would be taken away.
-pub fn found_in(catalog: &Catalog, kind: u16, incoming: &Incoming) -> Option<Vec<Item>> {
+pub fn found_in(catalog: &Catalog, kind: u16, object: &Value) -> Option<Vec<Item>> {
     let syncer = catalog.kind(kind);
     let found = guard::caught(
         "finding what it references",
         syncer.resource().kind,
-        || guard::name(&incoming.value),
-        || syncer.references(&incoming.value),
+        || guard::name(object),
+        || syncer.references(object),
     );
     Some(found?.into_iter().filter_map(|reference| catalog.item(reference)).collect())
 }

@@ -115,7 +115,7 @@ impl HostRoutes {
     /// An object is now this.
     pub fn applied(&self, catalog: &Catalog, incoming: Incoming, origin: Origin) -> Affected {
         let _order = self.order.lock();
-        let Incoming { key, entry, value } = incoming;
+        let Incoming { key, entry, value, .. } = incoming;
         let differs = match origin {
             Origin::Watch => self.store.objects.write().observe(key.name.clone(), entry),
             Origin::Answer => self.store.objects.write().learn(key.name.clone(), entry),

@@ -36,6 +36,8 @@ pub trait Feed: Send + Sync + 'static {
     fn delivered(&self, version: u64);
     /// What is known of an object.
     fn known(&self, key: &ObjectKey) -> Option<Incoming>;
+    /// Bytes that a whole list may take; what is beyond is cut.
+    fn room(&self) -> usize;
     /// A whole list.
     fn replaced(&self, list: Vec<Incoming>, version: u64);
     /// Whether its objects are known.
@@ -83,6 +85,8 @@ pub struct Source {
 struct Progress {
     /// The list under way.
     list: Option<BTreeMap<ObjectKey, Listed>>,
+    /// Bytes of it.
+    listed: usize,
     /// Events up to here were delivered.
     version: u64,
     /// Which acceptance of a store is known.
@@ -191,11 +195,16 @@ impl Source {
                 let doubts = self.doubts(cluster, follower, progress).await;
                 return doubts.inspect_err(|error| follower.reject(error));
             }
-            Event::Lists => progress.list = Some(BTreeMap::new()),
+            Event::Lists => (progress.list, progress.listed) = (Some(BTreeMap::new()), 0),
             Event::Applied(bytes) => {
                 let Some(parsed) = self.parse(&bytes) else { return Ok(()) };
                 match (&mut progress.list, parsed) {
                     (Some(list), Parsed::Read(incoming)) => {
+                        let has_room = progress.listed + incoming.entry.size() <= self.feed.room();
+                        // What is listed is looked at when the list is whole: until then it takes no more than it will.
+                        let incoming =
+                            if has_room { Incoming { value: Value::Null, ..incoming } } else { incoming.cut() };
+                        progress.listed += incoming.entry.size();
                         list.insert(incoming.key.clone(), Listed::Read(incoming));
                     }
                     (Some(list), Parsed::Unreadable(object)) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::names::TenantId;
 use crate::syncer::catalog::Catalog;
 
 /// Upper bounds of the lag histogram's buckets, in milliseconds; the last bucket has none.
@@ -51,6 +52,8 @@ pub struct Snapshot {
     pub lag_sum_ms: u64,
     /// Host sources that cannot be read now: (kind, host namespace or "").
     pub off: Vec<(&'static str, String)>,
+    /// Bytes of each tenant's objects, and of how many nothing more is kept than that they are there.
+    pub cached: Vec<(TenantId, usize, usize)>,
     /// Tenants whose first lists are not complete.
     pub starting: Vec<String>,
 }

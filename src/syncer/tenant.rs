@@ -2,7 +2,8 @@
 //!
 //! Promises: dropping it frees everything; store and reference index change together. Does no IO.
 
-use std::collections::HashMap;
+mod objects;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -15,17 +16,17 @@ use crate::crd::OnLoss;
 use crate::kubernetes::api::SharedCluster;
 use crate::names::TenantId;
 use crate::runtime::task::Task;
+use crate::syncer::budget::Share;
 use crate::syncer::cache::{Entry, SourceState, Store};
 use crate::syncer::catalog::Catalog;
 use crate::syncer::deletions::Deletions;
 use crate::syncer::explain::Explained;
 use crate::syncer::guard;
 use crate::syncer::host::HostStore;
-use crate::syncer::incoming::{Incoming, Origin};
 use crate::syncer::kind::{HostScope, ObjectKey, ResourceSyncer, TenantView};
 use crate::syncer::kind_state::KindState;
 use crate::syncer::queue::{Item, TenantNumber};
-use crate::syncer::references::{self, References};
+use crate::syncer::references::References;
 use crate::syncer::store::StoreGuard;
 
 /// A tenant as the engine is told of it.
@@ -57,6 +58,8 @@ pub struct TenantState {
     references: Mutex<References>,
     /// Whether what its API server says is believed.
     pub store: Arc<StoreGuard>,
+    /// What is kept of its objects.
+    pub cached: Share,
     /// Deletions that nobody asked for.
     pub deletions: Deletions,
     /// Ends all its work.
@@ -87,7 +90,13 @@ pub struct Touched {
 
 impl TenantState {
     /// A tenant that knows nothing yet. `hosts` are its host stores by kind.
-    pub fn new(number: TenantNumber, member: Member, catalog: &Catalog, hosts: Vec<Option<Arc<HostStore>>>) -> Self {
+    pub fn new(
+        number: TenantNumber,
+        member: Member,
+        catalog: &Catalog,
+        hosts: Vec<Option<Arc<HostStore>>>,
+        cached: Share,
+    ) -> Self {
         let kinds = catalog.iter().zip(hosts).map(|((_, kind), host)| KindState::new(kind, host)).collect();
         Self {
             number,
@@ -97,6 +106,7 @@ impl TenantState {
             kinds,
             references: Mutex::default(),
             store: Arc::default(),
+            cached,
             deletions: Deletions::new(catalog.len()),
             closed: CancellationToken::new(),
             explained: Explained::default(),
@@ -156,7 +166,9 @@ impl TenantState {
         for (kind, _) in catalog.iter().filter(|(_, syncer)| syncer.watches_virtual()) {
             let state = self.kind(kind);
             state.state.set(SourceState::Starting);
-            *state.objects.write() = Store::default();
+            let mut objects = state.objects.write();
+            self.cached.moved(objects.bytes(), 0);
+            *objects = Store::default();
             state.ended.lock().clear();
         }
         *self.references.lock() = References::default();
@@ -190,98 +202,6 @@ impl TenantState {
     /// Its API server answered. Whether it did not the last time.
     pub fn count_success(&self) -> bool {
         self.failures.load(Ordering::Acquire) > 0 && self.failures.swap(0, Ordering::AcqRel) > 0
-    }
-
-    /// A virtual object was applied; store and references change together.
-    pub fn absorb(&self, catalog: &Catalog, kind: u16, incoming: Incoming, origin: Origin) -> Touched {
-        let to = references::found_in(catalog, kind, &incoming);
-        let Incoming { key, entry, .. } = incoming;
-        let mut objects = self.kind(kind).objects.write();
-        let differs = match origin {
-            Origin::Watch => objects.observe(key.clone(), entry),
-            Origin::Answer => objects.learn(key.clone(), entry),
-        };
-        if objects.get(&key).is_some() {
-            self.kind(kind).ended.lock().remove(&key);
-        }
-        let references = match to {
-            Some(to) if differs => self.references.lock().set(&Item { kind, key }, to),
-            _ => Vec::new(),
-        };
-        Touched { differs, references }
-    }
-
-    /// A virtual object ended.
-    pub fn release(&self, kind: u16, key: &ObjectKey, uid: &str, version: u64) -> Touched {
-        let state = self.kind(kind);
-        let mut objects = state.objects.write();
-        let differs = objects.forget(key, uid, version);
-        if objects.get(key).is_none() && state.index.read().name_of(key).is_some() {
-            state.ended.lock().insert(key.clone());
-        }
-        self.drop_references(kind, key, differs)
-    }
-
-    /// Whether the watch has shown the end of this virtual object, whose copy still stands.
-    pub fn saw_end(&self, kind: u16, key: &ObjectKey) -> bool {
-        self.kind(kind).ended.lock().contains(key)
-    }
-
-    /// Every copy of one kind: which virtual object, and its name on the host.
-    pub fn copies(&self, kind: u16) -> Vec<(ObjectKey, String)> {
-        self.kind(kind).index.read().iter().map(|(key, name)| (key.clone(), name.clone())).collect()
-    }
-
-    /// The virtual object that a host object of this name stands for.
-    pub fn virtual_of(&self, kind: u16, host_name: &str) -> Option<ObjectKey> {
-        self.kind(kind).index.read().key_of(host_name).cloned()
-    }
-
-    /// A read found that it is gone.
-    pub fn release_unchanged(&self, kind: u16, key: &ObjectKey, known: u64) -> Touched {
-        let mut objects = self.kind(kind).objects.write();
-        let differs = objects.learn_gone(key, known);
-        self.drop_references(kind, key, differs)
-    }
-
-    fn drop_references(&self, kind: u16, key: &ObjectKey, differs: bool) -> Touched {
-        let references =
-            if differs { self.references.lock().set(&Item { kind, key: key.clone() }, Vec::new()) } else { Vec::new() };
-        Touched { differs, references }
-    }
-
-    /// A whole list of virtual objects. Returns what changed, and what began or ceased to be referenced.
-    pub fn replace(
-        &self,
-        catalog: &Catalog,
-        kind: u16,
-        list: Vec<Incoming>,
-        version: u64,
-    ) -> (Vec<ObjectKey>, Vec<Item>) {
-        let mut to = HashMap::new();
-        let list: Vec<(ObjectKey, Entry)> = list
-            .into_iter()
-            .map(|incoming| {
-                to.insert(incoming.key.clone(), references::found_in(catalog, kind, &incoming));
-                (incoming.key, incoming.entry)
-            })
-            .collect();
-        let mut objects = self.kind(kind).objects.write();
-        if objects.is_rewound(version) {
-            tracing::warn!(tenant = %self.id, kind = self.kind(kind).plural, version,
-                "the versions of the API server went back: was it restored from a backup?");
-            self.deletions.rewound(tokio::time::Instant::now());
-        }
-        let changed = objects.replace(list, version);
-        let mut references = self.references.lock();
-        let mut touched = Vec::new();
-        for (key, _) in &changed {
-            // Gone: it references nothing any more.
-            if let Some(to) = to.remove(key).unwrap_or(Some(Vec::new())) {
-                touched.extend(references.set(&Item { kind, key: key.clone() }, to));
-            }
-        }
-        (changed.into_iter().map(|(key, _)| key).collect(), touched)
     }
 
     /// Who references a virtual object.
@@ -367,9 +287,9 @@ impl TenantState {
         keys.into_iter().collect()
     }
 
-    /// Bytes of all kept virtual objects.
-    pub fn size(&self) -> usize {
-        self.kinds.iter().map(|k| k.objects.read().iter().map(|(_, e)| e.size()).sum::<usize>()).sum()
+    /// Objects of which nothing more is kept than that they are there.
+    pub fn cut_objects(&self) -> usize {
+        self.kinds.iter().map(|k| k.objects.read().iter().filter(|(_, e)| e.is_cut()).count()).sum()
     }
 }
 

@@ -48,7 +48,7 @@ fn service(entry: &Entry) -> Option<Arc<ServiceSummary>> {
 impl Lookup for Caches<'_> {
     fn virtual_object(&self, kind: &str, key: &ObjectKey) -> Option<Value> {
         let kind = self.tenant.kind(self.catalog.index(kind)?);
-        kind.objects.read().get(key).map(Entry::object)
+        kind.objects.read().get(key).filter(|entry| !entry.is_cut()).map(Entry::object)
     }
 
     fn virtual_keys(&self, kind: &str, namespace: &str) -> Vec<ObjectKey> {

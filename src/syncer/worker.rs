@@ -18,8 +18,9 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::runtime::task;
 use crate::syncer::apply::Execution;
 use crate::syncer::attempt::{Pair, Stop};
-use crate::syncer::cache::{SourceState, text};
+use crate::syncer::cache::{Entry, SourceState, text};
 use crate::syncer::explain::in_tenant_words;
+use crate::syncer::incoming::pack_virtual;
 use crate::syncer::kind::{Action, Direction, HostScope, Involved, ObjectKey, Plan};
 use crate::syncer::mass_deletion;
 use crate::syncer::queue::{Item, Work};
@@ -106,6 +107,10 @@ async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, item: &Item) -> 
         return Ok(None);
     }
     let member = tenant.bound();
+    let cut = state.objects.read().get(&item.key).filter(|entry| entry.is_cut()).map(Entry::weight);
+    if let Some(bytes) = cut {
+        return recall(world, tenant, &member, item, bytes).await;
+    }
     let Some(_turn) = weigh(world, tenant, item).await? else { return Ok(None) };
     let Some(pair) = load(world, tenant, &member, item).await? else { return Ok(None) };
     let host_version = pair.host.as_ref().map_or(0, |host| text(host, "resourceVersion").parse().unwrap_or(0));
@@ -141,6 +146,36 @@ async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, item: &Item) -> 
     Ok(again)
 }
 
+/// An object for which there was no room: read again when there is, and said so while there is not. Its copy stays as it is.
+async fn recall(
+    world: &Arc<World>,
+    tenant: &Arc<TenantState>,
+    member: &Member,
+    item: &Item,
+    bytes: usize,
+) -> Result<Option<Duration>, Stop> {
+    if bytes <= tenant.cached.room() {
+        let resource = world.catalog.kind(item.kind).resource();
+        let namespace = resource.namespaced.then_some(item.key.namespace.as_str());
+        let found = member.api.get(&resource, namespace, &item.key.name).await?;
+        world.answered(tenant);
+        let Some(object) = found else { return Ok(None) };
+        let incoming = pack_virtual(&world.catalog, item.kind, object);
+        if incoming.entry.size() <= tenant.cached.room() {
+            let touched = tenant.refill(item.kind, incoming);
+            world.touched(tenant, item.clone(), touched);
+            return Ok(None);
+        }
+    }
+    let message = format!(
+        "not synced: this virtual cluster has more or larger objects than are kept for it ({} bytes are); delete some that \
+         you do not need",
+        tenant.cached.held()
+    );
+    explain(world, tenant, item, "SyncDenied", &message).await;
+    Ok(None)
+}
+
 /// What an object takes in memory is known before it is parsed: one that takes too much is not, of those that take much a
 /// tenant has one in work at a time. None: nothing is to be done.
 async fn weigh<'t>(
@@ -148,7 +183,7 @@ async fn weigh<'t>(
     tenant: &'t Arc<TenantState>,
     item: &Item,
 ) -> Result<Option<Option<SemaphorePermit<'t>>>, Stop> {
-    let weight = tenant.kind(item.kind).objects.read().get(&item.key).map_or(0, super::cache::Entry::weight);
+    let weight = tenant.kind(item.kind).objects.read().get(&item.key).map_or(0, Entry::weight);
     if weight > bounds::WEIGHT {
         let message = format!(
             "not synced: it has so many small fields that it takes {weight} bytes of memory, at most {} are spent on one \
@@ -172,7 +207,7 @@ async fn load(world: &World, tenant: &TenantState, member: &Member, item: &Item)
         HostScope::None => None,
         _ => tenant.host_object(item.kind, &item.key),
     };
-    let mut virtual_object = state.objects.read().get(&item.key).map(super::cache::Entry::object);
+    let mut virtual_object = state.objects.read().get(&item.key).map(Entry::object);
     if host.is_none() && !syncer.watches_virtual() {
         state.carried.lock().remove(&item.key);
         return Ok(None);

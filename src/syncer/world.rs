@@ -134,9 +134,9 @@ impl World {
         if !syncer.watches_virtual() {
             return;
         }
-        let incoming = pack_virtual(syncer, object);
+        let incoming = pack_virtual(&self.catalog, kind, object);
         let item = Item { kind, key: incoming.key.clone() };
-        let touched = tenant.absorb(&self.catalog, kind, incoming, Origin::Answer);
+        let touched = tenant.absorb(kind, incoming, Origin::Answer);
         self.touched(tenant, item, touched);
     }
 
@@ -177,6 +177,7 @@ impl Live for World {
         snapshot.queue = self.queue.depth();
         let tenants = self.tenants();
         snapshot.tenants = tenants.len();
+        snapshot.cached = tenants.iter().map(|t| (t.id.clone(), t.cached.held(), t.cut_objects())).collect();
         snapshot.starting = tenants.iter().filter(|t| !t.is_ready()).map(|t| t.id.to_string()).collect();
         for (place, routes) in self.places.read().iter() {
             if routes.store.state.get() == SourceState::Off {

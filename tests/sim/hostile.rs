@@ -87,18 +87,24 @@ fn tenants(host: &Server, faults: &Arc<Faults>) -> [Tenant; 2] {
 }
 
 fn start(host: &Server, config: SyncerConfig, seed: u64) -> Running {
+    start_counted(host, config, seed).0
+}
+
+fn start_counted(host: &Server, config: SyncerConfig, seed: u64) -> (Running, Arc<Stats>) {
     let disabled =
         ["PersistentVolume", "Node", "StorageClass", "PriorityClass", "RuntimeClass", "IngressClass", "Event"];
     let catalog = Catalog::new(kinds::all(&Switches { disabled: disabled.map(str::to_owned).into() }));
-    Running::start(Settings {
+    let stats = Arc::new(Stats::new(&catalog));
+    let running = Running::start(Settings {
         config,
-        catalog: catalog.clone(),
+        catalog,
         host: Arc::new(host.clone()),
         clock: Clock::seeded("2026-01-01T00:00:00Z".parse().unwrap(), seed),
-        stats: Arc::new(Stats::new(&catalog)),
+        stats: Arc::clone(&stats),
         access: portico::kubernetes::rights::Access::granted(),
         own_place: OwnPlace::default(),
-    })
+    });
+    (running, stats)
 }
 
 fn member(tenant: &Tenant) -> Member {
@@ -222,4 +228,67 @@ async fn silent_backends() {
 #[test]
 fn silent_api_servers_hold_up_nobody_else() {
     run_paused(async { Box::pin(silent_backends()).await });
+}
+
+/// One tenant has far more than is kept of it; another, who comes later, has what he needs.
+async fn more_than_is_kept(seed: u64) {
+    const MOST: usize = 200_000;
+    let faults = Faults::new(seed);
+    let host = Server::new("host", Side::Host, Arc::clone(&faults));
+    let tenant = |n: u8, name: &str| {
+        let server = Server::new(name, Side::Backend, Arc::clone(&faults));
+        wrong_service(&server);
+        let ip = format!("10.96.0.{}", n + 10).parse().unwrap();
+        Tenant { view: super::kinds::view("team-a", name, &super::virtual_cluster(&host, "team-a", name), ip), server }
+    };
+    let [greedy, quiet] = [tenant(0, "greedy"), tenant(1, "quiet")];
+    let large = |n: usize| {
+        let mut pod = pod(&format!("large-{n:02}"), json!({}));
+        pod["metadata"]["annotations"] = json!({"notes": "x".repeat(20_000)});
+        pod
+    };
+    for n in 0..20 {
+        greedy.server.put("pods", large(n));
+    }
+    let config = SyncerConfig {
+        drift_interval: Span(DRIFT),
+        max_cached_bytes_per_tenant: MOST,
+        max_cached_bytes: MOST + MOST / 4,
+        ..SyncerConfig::default()
+    };
+    let (running, stats) = start_counted(&host, config, seed);
+    running.set_members(vec![member(&greedy), member(&quiet)]);
+    tokio::time::sleep(DRIFT).await;
+    for n in 20..40 {
+        greedy.server.put("pods", large(n));
+        quiet.server.put("pods", pod(&format!("web-{n}"), json!({})));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    faults.stop();
+    tokio::time::sleep(DRIFT * 20).await;
+    let kept = || stats.snapshot().cached.into_iter().find(|(id, ..)| id.name().as_str() == "greedy").unwrap();
+    let (_, bytes, cut) = kept();
+    let synced = copies(&host, "pods", &greedy).len();
+    assert!(bytes <= MOST && cut > 25 && synced >= 5, "seed {seed}: {bytes} bytes, {cut} cut, {synced} synced");
+    assert_eq!((synced + cut, copies(&host, "pods", &quiet).len()), (40, 20), "seed {seed}");
+    let events = greedy.server.objects("events");
+    let told = events
+        .iter()
+        .filter(|e| e["reason"] == "SyncDenied" && e["message"].as_str().unwrap().contains("are kept for it"));
+    assert!(told.count() >= cut, "seed {seed}: nobody was told");
+    // What is deleted makes room; the rest follows without being touched.
+    for pod in greedy.server.objects("pods") {
+        let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+        if name.as_str() >= "large-05" && name.as_str() < "large-37" {
+            greedy.server.delete_gracefully("pods", "ns", &name, Some(0));
+        }
+    }
+    tokio::time::sleep(DRIFT * 20).await;
+    assert_eq!((kept().2, copies(&host, "pods", &greedy).len()), (0, 8), "seed {seed}");
+    running.stop().await;
+}
+
+#[test]
+fn a_tenant_with_more_than_is_kept_of_it_costs_the_others_nothing() {
+    run_seeds("more_than_is_kept", 5, |seed| run_paused(async { Box::pin(more_than_is_kept(seed)).await }));
 }

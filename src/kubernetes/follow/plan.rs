@@ -41,9 +41,10 @@ pub struct Bounds {
 }
 
 impl Default for Bounds {
-    /// client-go's page, with no object beyond etcd's limit; far more objects than any API server keeps.
+    /// client-go's page of ordinary objects (a page that is larger is asked for in small ones, which hold the largest that etcd
+    /// takes); far more objects than any API server keeps.
     fn default() -> Self {
-        Self { page: 500, page_bytes: 256 << 20, objects: 5_000_000 }
+        Self { page: 500, page_bytes: 32 << 20, objects: 5_000_000 }
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::kubernetes::resources::{CLAIMS, NODES, STORAGE_CLASSES, VOLUMES};
+use crate::syncer::catalog::Catalog;
 use crate::syncer::incoming::{Incoming, pack_virtual};
 
 /// Remembers what there is.
@@ -11,7 +12,7 @@ struct Known {
 
 impl Feed for Known {
     fn pack(&self, object: Value) -> Incoming {
-        pack_virtual(&crate::syncer::kinds::cluster::NodeKind, object)
+        pack_virtual(&Catalog::new(vec![Arc::new(crate::syncer::kinds::cluster::NodeKind)]), 0, object)
     }
 
     fn applied(&self, incoming: Incoming) {
@@ -29,6 +30,10 @@ impl Feed for Known {
 
     fn known(&self, _key: &crate::syncer::kind::ObjectKey) -> Option<Incoming> {
         None
+    }
+
+    fn room(&self) -> usize {
+        usize::MAX
     }
 
     fn replaced(&self, list: Vec<Incoming>, _version: u64) {

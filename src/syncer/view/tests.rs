@@ -3,9 +3,11 @@
 use serde_json::json;
 
 use super::*;
+use crate::config::SyncerConfig;
 use crate::crd::OnLoss;
 use crate::error::Side;
 use crate::kubernetes::testing::{Faults, Server};
+use crate::syncer::budget::Budget;
 use crate::syncer::cache::PARSES;
 use crate::syncer::incoming::{Origin, pack_virtual};
 use crate::syncer::kind::Action;
@@ -20,7 +22,7 @@ fn nobody() -> Server {
 
 fn absorb(catalog: &Catalog, tenant: &TenantState, kind: &str, object: Value) {
     let kind = catalog.index(kind).expect("known");
-    tenant.absorb(catalog, kind, pack_virtual(catalog.kind(kind), object), Origin::Watch);
+    tenant.absorb(kind, pack_virtual(catalog, kind, object), Origin::Watch);
 }
 
 #[test]
@@ -34,7 +36,7 @@ fn a_pods_plan_parses_no_namespace_and_no_service() {
         on_loss: OnLoss::Hold,
     };
     let hosts = catalog.iter().map(|_| None).collect();
-    let tenant = TenantState::new(1, member, &catalog, hosts);
+    let tenant = TenantState::new(1, member, &catalog, hosts, Budget::new(&SyncerConfig::default()).share());
     for n in 0..200 {
         let metadata = |namespace: &str| json!({"name": format!("n-{n:03}"), "namespace": namespace, "uid": "u", "labels": {"team": "b"}});
         absorb(&catalog, &tenant, "Namespace", json!({"metadata": metadata("")}));
