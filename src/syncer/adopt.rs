@@ -139,13 +139,13 @@ async fn adopt_kind(world: &World, tenant: &TenantState, resource: &Resource, ta
     let member = tenant.bound();
     let namespace = Some(member.view.namespace().as_str());
     let selector = format!("{}={},!{}", legacy::MANAGED_BY, member.view.cluster(), keys::CLUSTER);
-    let old = match world.host.list(resource, namespace, &selected(selector)).await {
+    let (old, version) = match world.host.list(resource, namespace, &selected(selector)).await {
         // The kind's source rests as well.
         Err(error) if is_off(&error) => {
             tracing::warn!(tenant = %tenant.id, kind = resource.kind, %error, "old host objects cannot be listed; none is adopted");
             return Ok(());
         }
-        listed => listed?.0,
+        listed => listed?,
     };
     if !old.is_empty() {
         let Some(steps) = judge(tenant, &member, resource, &old, tally).await? else { return Ok(()) };
@@ -153,14 +153,22 @@ async fn adopt_kind(world: &World, tenant: &TenantState, resource: &Resource, ta
         tenant.store.check(&*member.api, &world.clock).await?;
         write(world, tenant, resource, steps, tally).await?;
     }
-    if tally.written.contains(resource.kind) {
-        // The watch brings it too, perhaps later than the first plan; and some answers were lost.
+    // The watch brings it too, perhaps later than the first plan; and some answers were lost. Or another syncer, one that
+    // leaves at this moment, has written it since the watch began.
+    if tally.written.contains(resource.kind) || is_behind(world, tenant, resource, &version) {
         let selector = format!("{}={}", keys::CLUSTER, member.view.cluster());
         for object in world.host.list(resource, namespace, &selected(selector)).await?.0 {
             learn(world, tenant, resource, object);
         }
     }
     Ok(())
+}
+
+/// Whether what is known of the host's objects is older than this list.
+fn is_behind(world: &World, tenant: &TenantState, resource: &Resource, version: &str) -> bool {
+    let store = world.catalog.index_of(resource).and_then(|kind| tenant.kind(kind).host.as_ref());
+    let known = store.map_or(0, |store| store.objects.read().reached());
+    version.parse::<u64>().is_ok_and(|version| known < version)
 }
 
 /// What is to be written. None: the tenant does not serve this kind.

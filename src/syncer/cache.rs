@@ -160,6 +160,11 @@ impl<K: Ord + Clone> Store<K> {
         self.bytes
     }
 
+    /// Everything up to this resourceVersion is known.
+    pub fn reached(&self) -> u64 {
+        self.delivered
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
