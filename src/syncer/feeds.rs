@@ -51,8 +51,12 @@ impl Feed for VirtualFeed {
         Some(Incoming { key: key.clone(), entry, value: Value::Null, references })
     }
 
-    fn room(&self) -> usize {
-        self.tenant.room_for_list(self.kind)
+    fn list(&self, key: &ObjectKey, bytes: usize) -> Option<usize> {
+        self.tenant.list(self.kind, key, bytes)
+    }
+
+    fn unlist(&self, bytes: usize) {
+        self.tenant.cached.moved(bytes, 0);
     }
 
     fn replaced(&self, list: Vec<Incoming>, version: u64) {
@@ -105,9 +109,11 @@ impl Feed for HostFeed {
         Some(Incoming { key: key.clone(), entry, value: Value::Null, references: None })
     }
 
-    fn room(&self) -> usize {
-        usize::MAX
+    fn list(&self, _key: &ObjectKey, _bytes: usize) -> Option<usize> {
+        Some(0)
     }
+
+    fn unlist(&self, _bytes: usize) {}
 
     fn replaced(&self, list: Vec<Incoming>, version: u64) {
         let affected = self.routes.replaced(&self.world.catalog, list, version);

@@ -36,8 +36,11 @@ pub trait Feed: Send + Sync + 'static {
     fn delivered(&self, version: u64);
     /// What is known of an object.
     fn known(&self, key: &ObjectKey) -> Option<Incoming>;
-    /// Bytes that a whole list may take; what is beyond is cut.
-    fn room(&self) -> usize;
+    /// Takes room for an object of a list under way, beyond what is kept of it already: how much. None: there is not so
+    /// much. [`Feed::unlist`] gives it back.
+    fn list(&self, key: &ObjectKey, bytes: usize) -> Option<usize>;
+    /// The list that took so much is over.
+    fn unlist(&self, bytes: usize);
     /// A whole list.
     fn replaced(&self, list: Vec<Incoming>, version: u64);
     /// Whether its objects are known.
@@ -84,15 +87,44 @@ pub struct Source {
 #[derive(Default)]
 struct Progress {
     /// The list under way.
-    list: Option<BTreeMap<ObjectKey, Listed>>,
-    /// Bytes of it.
-    listed: usize,
+    list: Option<List>,
     /// Events up to here were delivered.
     version: u64,
     /// Which acceptance of a store is known.
     epoch: u64,
     /// The kind rests, and it was said.
     is_off: bool,
+}
+
+/// A list under way: what it takes is its tenant's, like what is known, and given back whatever becomes of it.
+struct List {
+    objects: BTreeMap<ObjectKey, Listed>,
+    feed: Arc<dyn Feed>,
+    bytes: usize,
+}
+
+impl List {
+    fn new(feed: &Arc<dyn Feed>) -> Self {
+        Self { objects: BTreeMap::new(), feed: Arc::clone(feed), bytes: 0 }
+    }
+
+    /// One that finds no room is cut. It is looked at when the list is whole: until then it takes no more than it will.
+    fn add(&mut self, incoming: Incoming) {
+        let incoming = match self.feed.list(&incoming.key, incoming.entry.size()) {
+            Some(bytes) => {
+                self.bytes += bytes;
+                Incoming { value: Value::Null, ..incoming }
+            }
+            None => incoming.cut(),
+        };
+        self.objects.insert(incoming.key.clone(), Listed::Read(incoming));
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        self.feed.unlist(self.bytes);
+    }
 }
 
 /// An object of a list.
@@ -195,20 +227,13 @@ impl Source {
                 let doubts = self.doubts(cluster, follower, progress).await;
                 return doubts.inspect_err(|error| follower.reject(error));
             }
-            Event::Lists => (progress.list, progress.listed) = (Some(BTreeMap::new()), 0),
+            Event::Lists => progress.list = Some(List::new(&self.feed)),
             Event::Applied(bytes) => {
                 let Some(parsed) = self.parse(&bytes) else { return Ok(()) };
                 match (&mut progress.list, parsed) {
-                    (Some(list), Parsed::Read(incoming)) => {
-                        let has_room = progress.listed + incoming.entry.size() <= self.feed.room();
-                        // What is listed is looked at when the list is whole: until then it takes no more than it will.
-                        let incoming =
-                            if has_room { Incoming { value: Value::Null, ..incoming } } else { incoming.cut() };
-                        progress.listed += incoming.entry.size();
-                        list.insert(incoming.key.clone(), Listed::Read(incoming));
-                    }
+                    (Some(list), Parsed::Read(incoming)) => list.add(incoming),
                     (Some(list), Parsed::Unreadable(object)) => {
-                        list.insert(key_of(&object), Listed::Unreadable);
+                        list.objects.insert(key_of(&object), Listed::Unreadable);
                     }
                     (None, Parsed::Read(incoming)) => {
                         advance(follower, progress, incoming.entry.version);
@@ -226,7 +251,7 @@ impl Source {
                 };
                 match &mut progress.list {
                     Some(list) => {
-                        list.remove(&incoming.key);
+                        list.objects.remove(&incoming.key);
                     }
                     None => {
                         advance(follower, progress, incoming.entry.version);
@@ -235,19 +260,22 @@ impl Source {
                 }
             }
             Event::Listed(version) => {
-                let list = progress.list.take().unwrap_or_default();
+                let mut list = progress.list.take().unwrap_or_else(|| List::new(&self.feed));
                 // A list replaces all that is known: the server may have come back with another store since it was asked.
                 if let Some(store) = &self.store {
                     store.check(&**cluster, &self.clock).await.inspect_err(|error| follower.reject(error))?;
                 }
                 progress.version = version.parse().unwrap_or(0);
                 progress.is_off = false;
-                let list = list.into_iter().filter_map(|(key, listed)| match listed {
+                let objects = std::mem::take(&mut list.objects);
+                // What it took is what is kept of it from now on.
+                drop(list);
+                let objects = objects.into_iter().filter_map(|(key, listed)| match listed {
                     Listed::Read(incoming) => Some(incoming),
                     // Left out, it would be taken for gone.
                     Listed::Unreadable => self.feed.known(&key),
                 });
-                self.feed.replaced(list.collect(), progress.version);
+                self.feed.replaced(objects.collect(), progress.version);
                 self.feed.state(SourceState::Synced);
             }
             Event::Bookmark(version) => {

@@ -249,6 +249,11 @@ async fn more_than_is_kept(seed: u64) {
     };
     for n in 0..20 {
         greedy.server.put("pods", large(n));
+        // Of another kind, listed at the same time.
+        let spec = json!({"clusterIP": "10.96.7.7", "clusterIPs": ["10.96.7.7"], "ports": [{"port": 1}]});
+        let metadata =
+            json!({"name": format!("large-{n:02}"), "namespace": "ns", "annotations": {"notes": "x".repeat(20_000)}});
+        greedy.server.put("services", json!({"metadata": metadata, "spec": spec}));
     }
     let config = SyncerConfig {
         drift_interval: Span(DRIFT),
@@ -258,7 +263,18 @@ async fn more_than_is_kept(seed: u64) {
     };
     let (running, stats) = start_counted(&host, config, seed);
     running.set_members(vec![member(&greedy), member(&quiet)]);
-    tokio::time::sleep(DRIFT).await;
+    let kept = || stats.snapshot().cached.into_iter().find(|(id, ..)| id.name().as_str() == "greedy").unwrap();
+    for _ in 0..200 {
+        tokio::time::sleep(DRIFT / 200).await;
+        assert!(kept().1 <= MOST, "seed {seed}: {} bytes of lists", kept().1);
+    }
+    for object in greedy.server.objects("services") {
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        if name.starts_with("large-") {
+            greedy.server.delete_gracefully("services", "ns", &name, None);
+        }
+    }
+    tokio::time::sleep(DRIFT * 2).await;
     for n in 20..40 {
         greedy.server.put("pods", large(n));
         quiet.server.put("pods", pod(&format!("web-{n}"), json!({})));
@@ -266,7 +282,6 @@ async fn more_than_is_kept(seed: u64) {
     }
     faults.stop();
     tokio::time::sleep(DRIFT * 20).await;
-    let kept = || stats.snapshot().cached.into_iter().find(|(id, ..)| id.name().as_str() == "greedy").unwrap();
     let (_, bytes, cut) = kept();
     let synced = copies(&host, "pods", &greedy).len();
     assert!(bytes <= MOST && cut > 25 && synced >= 5, "seed {seed}: {bytes} bytes, {cut} cut, {synced} synced");

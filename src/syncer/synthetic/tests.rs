@@ -32,9 +32,11 @@ impl Feed for Known {
         None
     }
 
-    fn room(&self) -> usize {
-        usize::MAX
+    fn list(&self, _key: &crate::syncer::kind::ObjectKey, _bytes: usize) -> Option<usize> {
+        Some(0)
     }
+
+    fn unlist(&self, _bytes: usize) {}
 
     fn replaced(&self, list: Vec<Incoming>, _version: u64) {
         *self.names.lock() = list.into_iter().map(|i| i.key.name).collect();

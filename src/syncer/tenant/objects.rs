@@ -49,9 +49,16 @@ impl TenantState {
         Touched { differs, references }
     }
 
-    /// Bytes that a list of this kind may take.
-    pub fn room_for_list(&self, kind: u16) -> usize {
-        self.cached.room().saturating_add(self.kind(kind).objects.read().bytes())
+    /// Takes room for an object of a list under way, beyond what is kept of it already, so that what is kept whole stays so.
+    /// None: there is not so much.
+    pub fn list(&self, kind: u16, key: &ObjectKey, bytes: usize) -> Option<usize> {
+        let kept = self.kind(kind).objects.read().get(key).map_or(0, Entry::size);
+        let more = bytes.saturating_sub(kept);
+        if more > self.cached.room() {
+            return None;
+        }
+        self.cached.moved(0, more);
+        Some(more)
     }
 
     /// Changes a kept object ahead of the event that will tell so.
