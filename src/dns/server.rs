@@ -37,6 +37,8 @@ const MAX_LARGE: usize = 32;
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// For questions that are being forwarded when the drain begins; new ones go elsewhere since this replica left.
 const LINGER: Duration = Duration::from_secs(1);
+/// Ports tried for one that is free for UDP and TCP, when any will do.
+const ANY_PORT_TRIES: usize = 64;
 
 /// What answers are made from.
 #[derive(Debug, Clone)]
@@ -55,8 +57,19 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds both.
+    /// Binds both. For port 0 the kernel chooses among the UDP ports only, so a TCP socket may hold the one it gives:
+    /// then another is asked for.
     pub(crate) async fn bind(address: IpAddr, port: u16) -> Result<Self> {
+        for _ in 1..ANY_PORT_TRIES {
+            match Self::bind_once(address, port).await {
+                Err(_) if port == 0 => {}
+                bound => return bound,
+            }
+        }
+        Self::bind_once(address, port).await
+    }
+
+    async fn bind_once(address: IpAddr, port: u16) -> Result<Self> {
         let at = SocketAddr::new(address, port);
         let failed = |e: std::io::Error| Error::own(Kind::Unavailable, format!("cannot listen on {at}")).because(e);
         let udp = UdpSocket::bind(at).await.map_err(failed)?;
