@@ -128,6 +128,7 @@ fn tenants(common: &Common, drain: &Drain) -> Task {
     let parts = tenant::source::Parts {
         host: Arc::new(common.planes.host.layered()),
         registry: Arc::clone(&common.planes.registry),
+        policies: Arc::new(common.config.policies()),
         reserved: Arc::new(Reserved::new(&common.config)),
         clock: common.planes.clock.clone(),
     };

@@ -5,10 +5,13 @@
 pub mod docs;
 mod gateway;
 mod operator;
+pub mod policy;
 mod quantity;
 mod span;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 
 pub use gateway::GatewayConfig;
 pub use operator::{OperatorConfig, RolloutConfig};
+pub use policy::{PodSecurity, Policies, PolicyBounds};
 pub use quantity::Quantity;
 pub use span::Span;
 
@@ -38,6 +42,10 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Logging.
     pub log: LogConfig,
+    /// What the objects of virtual clusters may ask of the host.
+    pub policy: PolicyBounds,
+    /// The same by host namespace, instead of `policy`: each entry is a whole of its own.
+    pub policies: BTreeMap<String, PolicyBounds>,
 }
 
 /// Host cluster.
@@ -49,7 +57,7 @@ pub struct HostConfig {
     /// Portico's own namespace; empty means the pod's.
     pub system_namespace: String,
     /// Labels of Portico's pods, the selector of the per-tenant Services.
-    pub pod_selector: std::collections::BTreeMap<String, String>,
+    pub pod_selector: BTreeMap<String, String>,
 }
 
 impl Default for HostConfig {
@@ -77,9 +85,9 @@ pub struct SyncerConfig {
     /// The same of all tenants. When it is reached, those that keep less than their even part go on all the same.
     pub max_cached_bytes: usize,
     /// Images replaced on the way to the host: exact match of the tenant's image.
-    pub translate_images: std::collections::BTreeMap<String, String>,
+    pub translate_images: BTreeMap<String, String>,
     /// Only host nodes with these labels are shown to tenants and used by their pods.
-    pub node_selector: std::collections::BTreeMap<String, String>,
+    pub node_selector: BTreeMap<String, String>,
     /// How often each object of both sides is compared again.
     pub drift_interval: Span,
     /// So many copies of one kind of one tenant that would be deleted although nobody deleted their originals are no
@@ -98,8 +106,8 @@ impl Default for SyncerConfig {
             workers_per_tenant: 16,
             max_cached_bytes_per_tenant: 128 << 20,
             max_cached_bytes: 512 << 20,
-            translate_images: std::collections::BTreeMap::new(),
-            node_selector: std::collections::BTreeMap::new(),
+            translate_images: BTreeMap::new(),
+            node_selector: BTreeMap::new(),
             drift_interval: Span(Duration::from_secs(300)),
             mass_deletion_number: 10,
             mass_deletion_share: 30,
@@ -189,6 +197,12 @@ impl Config {
         Ok(config)
     }
 
+    /// The bounds of all host namespaces.
+    pub fn policies(&self) -> Policies {
+        let namespaces = self.policies.iter().map(|(name, bounds)| (name.clone(), Arc::new(bounds.clone())));
+        Policies { general: Arc::new(self.policy.clone()), namespaces: namespaces.collect() }
+    }
+
     fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::client(Kind::Invalid, message));
         self.gateway.check()?;
@@ -198,6 +212,12 @@ impl Config {
         }
         if self.syncer.mass_deletion_number == 0 || !(1..=100).contains(&self.syncer.mass_deletion_share) {
             return refuse("syncer.massDeletionNumber must be at least 1, massDeletionShare 1 to 100".to_owned());
+        }
+        let named = self.policies.iter().map(|(name, bounds)| (format!("policies.{name}"), bounds));
+        for (place, bounds) in std::iter::once(("policy".to_owned(), &self.policy)).chain(named) {
+            if let Some(fault) = bounds.fault() {
+                return refuse(format!("{place}.{fault}"));
+            }
         }
         for upstream in &self.dns.upstream {
             if upstream.parse::<SocketAddr>().is_err() {

@@ -5,6 +5,7 @@
 pub mod docs;
 mod limits;
 pub mod pki;
+pub mod policy;
 mod rules;
 mod status;
 
@@ -16,6 +17,9 @@ use serde_json::{Value, json};
 use rules::RULES;
 
 pub use limits::{GrantedLimits, Limits};
+pub use policy::Policy;
+
+pub use crate::config::PodSecurity;
 pub use status::{
     BackendStatus, Condition, HoldStatus, RolloutPhase, RolloutStatus, StorageKind, StorageStatus, StoreStatus,
     VirtualClusterStatus,
@@ -252,27 +256,6 @@ pub struct Expose {
 pub struct Auth {
     /// Whether callers without credentials reach the backend as `system:anonymous`.
     pub anonymous: bool,
-}
-
-/// Policy for what reaches the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Policy {
-    /// Pod Security Standard that synced pods must meet.
-    pub pod_security: PodSecurity,
-}
-
-/// Pod Security Standards.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum PodSecurity {
-    /// No known privilege escalation (default).
-    #[default]
-    Baseline,
-    /// Hardened.
-    Restricted,
-    /// Everything is allowed: for tenants who may have root on the nodes.
-    Privileged,
 }
 
 /// A running API server.

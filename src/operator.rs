@@ -96,6 +96,7 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         clock: parts.clock.clone(),
         ports: Ports::default(),
         waves: Waves::default(),
+        policies: parts.config.policies(),
         reserved: Arc::new(Reserved::new(&parts.config)),
         owners: Mutex::default(),
         service_cidr: Mutex::default(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::crd::PodSecurity;
+use crate::crd::policy::GrantedPolicy;
 use crate::names::{ClusterName, HostNamespace, TenantId};
 
 pub mod aliases;
@@ -46,8 +46,8 @@ pub struct View {
     pub dns_service_ip: IpAddr,
     /// Such as `cluster.local`.
     pub cluster_domain: String,
-    /// What pods may be.
-    pub pod_security: PodSecurity,
+    /// What its objects may ask of the host.
+    pub policy: GrantedPolicy,
     /// Exact-match image replacements.
     pub translate_images: BTreeMap<String, String>,
     /// Node labels that host nodes shown to the tenant must have.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use portico::config::{GatewayConfig, LogConfig};
-use portico::crd::PodSecurity;
+use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway;
 use portico::kubernetes::ApiClient;
@@ -218,7 +218,7 @@ fn tenant(folder: &Path, port: u16, backend: u16) -> Tenant {
         api_service_ip: nowhere,
         dns_service_ip: nowhere,
         cluster_domain: "cluster.local".to_owned(),
-        pod_security: PodSecurity::Baseline,
+        policy: GrantedPolicy::default(),
         limits: portico::crd::Limits::default(),
         store: None,
         on_loss: portico::crd::OnLoss::default(),

@@ -242,7 +242,7 @@ impl SpecArgs {
             spec.network.service_ip = address.to_string();
         }
         if let Some(level) = self.pod_security {
-            spec.policy.pod_security = level;
+            spec.policy.pod_security = Some(level);
         }
         if let Some(distro) = self.distro {
             spec.distro = distro;

@@ -8,7 +8,7 @@ use super::cluster;
 use super::failure::{Failure, Outcome};
 use super::host::HostArgs;
 use super::output::{self, Format};
-use crate::crd::{GrantedLimits, Limits, VirtualCluster};
+use crate::crd::{GrantedLimits, Limits, PodSecurity, VirtualCluster};
 
 /// Arguments of `portico list`.
 #[derive(Debug, clap::Args)]
@@ -114,7 +114,7 @@ fn words(cluster: &VirtualCluster) -> String {
         ("Distro", format!("{:?}", spec.distro).to_lowercase()),
         ("Version", or_dash(&status.version)),
         ("Storage", storage),
-        ("Pod security", format!("{:?}", spec.policy.pod_security).to_lowercase()),
+        ("Pod security", pod_security(spec.policy.pod_security, status.pod_security)),
         ("Kubeconfig", or_dash(&status.kubeconfig_secret)),
         ("Age", cluster::age(cluster)),
     ];
@@ -132,6 +132,18 @@ fn words(cluster: &VirtualCluster) -> String {
         .collect();
     list_of(&mut out, "Conditions", &conditions);
     out
+}
+
+/// The standard in force, and what was asked for where that is another one.
+fn pod_security(asked: Option<PodSecurity>, granted: Option<PodSecurity>) -> String {
+    let name = |level: PodSecurity| format!("{level:?}").to_lowercase();
+    let asked = asked.unwrap_or_default();
+    match granted {
+        Some(granted) if granted != asked => {
+            format!("{} (of {}: the configuration allows no more)", name(granted), name(asked))
+        }
+        _ => name(asked),
+    }
 }
 
 /// What is in force, and what was asked for where that is more.

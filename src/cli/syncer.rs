@@ -12,7 +12,8 @@ use super::failure::{Failure, Outcome};
 use super::output;
 use crate::app::sidecar::{self, Options};
 use crate::config::{LogConfig, SyncerConfig};
-use crate::crd::PodSecurity;
+use crate::config::{PodSecurity, PolicyBounds};
+use crate::crd::policy::{GrantedPolicy, Policy};
 use crate::kubernetes::election::Timing;
 use crate::sidecar::{Files, Flags};
 use crate::syncer::kinds::{self, Switches};
@@ -110,6 +111,10 @@ struct SyncArgs {
     /// What pods may be: `baseline`, `restricted` or `privileged` (vcluster: whatever the host allows).
     #[arg(long, default_value = "baseline", value_name = "STANDARD", value_parser = pod_security)]
     pod_security: PodSecurity,
+    /// What the virtual cluster's objects may ask of the host: the fields of `policy` in docs/config.md, as
+    /// `{ingressDomains: ["*.example.com"]}` or in a YAML file.
+    #[arg(long, value_name = "YAML|FILE")]
+    policy: Option<String>,
 }
 
 /// The lock between replicas.
@@ -224,7 +229,7 @@ fn options(args: Args) -> Outcome<Options> {
             },
             cluster_domain: args.sync.cluster_domain,
             service_account: args.sync.service_account,
-            pod_security: args.sync.pod_security,
+            policy: policy(args.sync.policy.as_deref().unwrap_or("{}"), args.sync.pod_security)?,
         },
         listen: (args.bind_address, args.port),
         admin: args.admin_address,
@@ -238,6 +243,22 @@ fn options(args: Args) -> Outcome<Options> {
         timing,
         log: LogConfig { filter: args.log_filter, ..LogConfig::default() },
     })
+}
+
+/// What is not said is the default; the Pod Security Standard is the other flag's, whatever is said here.
+fn policy(given: &str, pod_security: PodSecurity) -> Outcome<GrantedPolicy> {
+    let failure =
+        |what: String| Failure::new(format!("--policy: {what}"), "write the fields of `policy` in docs/config.md");
+    let text = match given.trim_start().starts_with('{') {
+        true => given.to_owned(),
+        false => std::fs::read_to_string(given).map_err(|e| failure(format!("{given}: {e}")))?,
+    };
+    let bounds: PolicyBounds = serde_saphyr::from_str(&text).map_err(|e| failure(e.to_string()))?;
+    if let Some(fault) = bounds.fault() {
+        return Err(failure(fault));
+    }
+    let asked = Policy { pod_security: Some(pod_security), ..Policy::default() };
+    Ok(GrantedPolicy::of(PolicyBounds { pod_security, ..bounds }, asked))
 }
 
 /// More than an hour is no time for a lock, and none at all no pause.
@@ -300,7 +321,7 @@ mod tests {
         assert_eq!(options.listen, ("0.0.0.0".parse().expect("ip"), 8443));
         assert_eq!(options.flags.tls_sans, ["192.168.199.77"]);
         assert_eq!(options.timing.duration, Duration::from_secs(60));
-        assert_eq!(options.flags.pod_security, PodSecurity::Baseline);
+        assert_eq!(options.flags.policy.pod_security(), PodSecurity::Baseline);
     }
 
     #[test]

@@ -25,7 +25,11 @@ pub fn markdown() -> String {
         let section = resolve(&schema, property);
         let intro = description(property).or_else(|| description(section)).unwrap_or_default();
         // Writing to a String cannot fail.
-        let _ = write!(page, "\n## {key}\n\n{intro}\n\n| key | type | default | meaning |\n|---|---|---|---|\n");
+        let _ = write!(page, "\n## {key}\n\n{intro}\n");
+        if section.get("properties").is_none() {
+            continue;
+        }
+        page.push_str("\n| key | type | default | meaning |\n|---|---|---|---|\n");
         for (name, field) in section.get("properties").and_then(Value::as_object).unwrap_or(&none) {
             let kind = kind(&schema, field);
             let default = default(defaults.pointer(&format!("/{key}/{name}")));

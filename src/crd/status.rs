@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::limits::GrantedLimits;
+use crate::config::PodSecurity;
 
 /// What Portico has made of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -59,6 +60,9 @@ pub struct VirtualClusterStatus {
     /// Which store the tenant has. Nothing is synced before this is known, and nothing of another store is believed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreStatus>,
+    /// The Pod Security Standard in force: `spec.policy.podSecurity`, within what the configuration allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_security: Option<PodSecurity>,
     /// What it may use of the gateway: `spec.limits`, within what the configuration allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<GrantedLimits>,

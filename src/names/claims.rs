@@ -73,6 +73,8 @@ pub enum Why {
     Invalid,
     /// It is not for tenants, or for one only.
     Reserved(For),
+    /// The policy of the configuration does not list it.
+    NotAllowed,
     /// An older VirtualCluster asks for it too.
     Taken(TenantId),
 }
@@ -151,7 +153,7 @@ impl Claims {
         }
         for claim in &claims {
             for host in claim.hosts.iter().filter_map(|host| normal(host)) {
-                if reserved.host(&host).is_none() {
+                if reserved.host(&host).is_none() && reserved.is_allowed(&claim.age.id, &host) {
                     hosts.entry(host).or_insert_with(|| claim.age.id.clone());
                 }
             }
@@ -226,6 +228,7 @@ impl Owners {
         match (self.hosts.get(&host), self.reserved.host(&host)) {
             (Some(holder), _) if holder == id => Ok(host),
             (_, Some(reserved)) => Err(Why::Reserved(reserved)),
+            (_, None) if !self.reserved.is_allowed(id, &host) => Err(Why::NotAllowed),
             (Some(holder), None) => Err(Why::Taken(holder.clone())),
             // Not seen among the claims yet: it counts from when it is.
             (None, None) => Ok(host),
@@ -240,6 +243,7 @@ impl Verdict {
             None => "Accepted",
             Some(Why::Invalid) => "Invalid",
             Some(Why::Reserved(_)) => "Reserved",
+            Some(Why::NotAllowed) => "NotAllowed",
             Some(Why::Taken(_)) => "Taken",
         }
     }
@@ -256,6 +260,9 @@ impl fmt::Display for Refusal {
         match &self.why {
             Why::Invalid => {
                 write!(f, "{host:?} cannot be a TLS server name (letters beyond ASCII: write their xn-- form)")
+            }
+            Why::NotAllowed => {
+                write!(f, "{host} is not one of the names that `policy.exposeDomains` of the configuration allows")
             }
             Why::Taken(holder) => write!(f, "{host} belongs to {holder}, which is older"),
             Why::Reserved(For::DefaultOf(holder)) => write!(f, "{host} is reserved for {holder}"),

@@ -1,6 +1,8 @@
 //! Keys of labels and annotations that are Portico's alone. Tenant objects lose everything under `portico.dev/` and
 //! `*.portico.dev/` on their way to the host.
 
+use std::borrow::Cow;
+
 /// Label on every host object made for a tenant: the VirtualCluster's name.
 pub const CLUSTER: &str = "portico.dev/cluster";
 /// Label: the virtual namespace (absent on cluster-scoped origins).
@@ -32,6 +34,42 @@ pub const SIDECAR: &str = "portico.dev/sidecar";
 pub const CERTIFICATE_NAMES: &str = "portico.dev/certificate-names";
 /// Field manager of all server-side applies.
 pub const FIELD_MANAGER: &str = "portico";
+
+/// Ends the prefix of a tenant's label or annotation that stands on the host where no controller of the host looks for it.
+const OF_TENANT: &str = "tenant.portico.dev";
+/// Longest prefix of a key.
+const LONGEST_PREFIX: usize = 253;
+
+/// Where a tenant's key stands on the host that must not mean there what it means: `PREFIX.tenant.portico.dev/NAME`, or
+/// `tenant.portico.dev/NAME`. None when that is too long for a key. Different keys stay different.
+pub fn moved(key: &str) -> Option<String> {
+    match key.split_once('/') {
+        Some((prefix, name)) if prefix.len() + 1 + OF_TENANT.len() <= LONGEST_PREFIX => {
+            Some(format!("{prefix}.{OF_TENANT}/{name}"))
+        }
+        Some(_) => None,
+        None => Some(format!("{OF_TENANT}/{key}")),
+    }
+}
+
+/// The tenant's key, when this is where [`moved`] puts one.
+pub fn unmoved(key: &str) -> Option<String> {
+    let (prefix, name) = key.split_once('/')?;
+    match prefix.strip_suffix(OF_TENANT)? {
+        "" => Some(name.to_owned()),
+        own => Some(format!("{}/{name}", own.strip_suffix('.')?)),
+    }
+}
+
+/// The tenant's key behind a key on the host, moved or not.
+pub fn own(on_host: &str) -> Cow<'_, str> {
+    unmoved(on_host).map_or(Cow::Borrowed(on_host), Cow::Owned)
+}
+
+/// Whether a key on the host is one of Portico's own marks there.
+pub fn is_mark(key: &str) -> bool {
+    is_reserved(key) && unmoved(key).is_none()
+}
 
 /// Whether a label or annotation key belongs to Portico.
 pub fn is_reserved(key: &str) -> bool {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::TenantId;
-use crate::config::{Config, GatewayConfig};
+use crate::config::{Config, GatewayConfig, Policies};
 
 /// The host name in the one form in which names are compared: lower case, no final dot. `None` when it can be no SNI
 /// name: an address, a wildcard, a label that is empty or too long, letters beyond ASCII (the wire has their `xn--`
@@ -36,6 +36,7 @@ pub struct Reserved {
     parents: BTreeSet<String>,
     system_namespace: String,
     ports: BTreeSet<u16>,
+    policies: Policies,
 }
 
 /// For whom a name is reserved.
@@ -65,6 +66,7 @@ impl Reserved {
             parents,
             system_namespace: config.host.system_namespace.clone(),
             ports: [gateway.listen.port(), config.admin.listen.port()].into(),
+            policies: config.policies(),
         }
     }
 
@@ -87,6 +89,11 @@ impl Reserved {
             return Some(For::Shared);
         }
         self.is_in_cluster(host).then_some(For::InCluster)
+    }
+
+    /// Whether the policy allows a tenant to ask for a name.
+    pub fn is_allowed(&self, id: &TenantId, host: &str) -> bool {
+        self.policies.expose_domain((id.namespace().as_str(), id.name().as_str()), host)
     }
 
     /// Whether a port can be a tenant's at all: not Portico's own, not a system port.

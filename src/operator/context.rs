@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::config::Config;
+use crate::config::{Config, Policies};
+use crate::crd::policy::GrantedPolicy;
 use crate::names::claims::{Owners, Verdict};
 use crate::names::reserved::Reserved;
 use crate::operator::backends::Backends;
@@ -27,12 +28,19 @@ pub(crate) struct Context {
     /// Who has which name, out of all VirtualClusters that are there.
     pub owners: Mutex<Arc<Owners>>,
     pub service_cidr: Mutex<Option<String>>,
+    /// What virtual clusters may ask of the host, at most.
+    pub policies: Policies,
 }
 
 impl Context {
     /// Portico's own namespace.
     pub(crate) fn system_namespace(&self) -> &str {
         &self.config.host.system_namespace
+    }
+
+    /// What a cluster's objects may ask of the host.
+    pub(crate) fn policy(&self, cluster: &Cluster) -> GrantedPolicy {
+        GrantedPolicy::new(&self.policies, (cluster.namespace(), cluster.name()), &cluster.spec.policy)
     }
 
     /// What becomes of the names that a cluster asks for.

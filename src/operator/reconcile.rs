@@ -35,6 +35,7 @@ pub(crate) struct Outcome {
 /// Works on one cluster. `attempt` counts the rounds since the last news of it.
 pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32) -> Outcome {
     let mut next = cluster.status.clone();
+    next.pod_security = Some(context.policy(cluster).pod_security());
     next.limits = Some(cluster.spec.limits.granted(&context.config.gateway));
     rollout::begin_round(context, cluster);
     let verdict = context.judge(cluster);

@@ -43,6 +43,7 @@ impl World {
         config.host.system_namespace = SYSTEM.to_owned();
         config.gateway.public_url = PUBLIC.to_owned();
         Context {
+            policies: config.policies(),
             reserved: Arc::new(Reserved::new(&config)),
             owners: Mutex::default(),
             config: Arc::new(config),

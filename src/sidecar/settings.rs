@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::crd::PodSecurity;
+use crate::crd::policy::GrantedPolicy;
 use crate::error::{Error, Kind};
 use crate::names::TenantId;
 
@@ -36,8 +36,8 @@ pub struct Flags {
     pub cluster_domain: String,
     /// Host ServiceAccount of the tenant's pods; empty: the namespace's default.
     pub service_account: String,
-    /// What pods may be.
-    pub pod_security: PodSecurity,
+    /// What the tenant's objects may ask of the host.
+    pub policy: GrantedPolicy,
 }
 
 /// Files of k3s, by path.

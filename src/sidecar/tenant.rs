@@ -83,7 +83,7 @@ impl Inputs<'_> {
             api_service_ip: around.address,
             dns_service_ip: around.address,
             cluster_domain: settings.flags.cluster_domain.clone(),
-            pod_security: settings.flags.pod_security,
+            policy: settings.flags.policy.clone(),
             limits: crate::crd::Limits::default(),
             store: around.store.clone(),
             on_loss: OnLoss::Hold,

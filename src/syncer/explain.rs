@@ -157,7 +157,7 @@ mod tests {
             api_service_ip: "10.96.0.9".parse().expect("ip"),
             dns_service_ip: "10.96.0.10".parse().expect("ip"),
             cluster_domain: "cluster.local".to_owned(),
-            pod_security: crate::crd::PodSecurity::Baseline,
+            policy: crate::crd::policy::GrantedPolicy::default(),
             translate_images: std::collections::BTreeMap::new(),
             node_selector: std::collections::BTreeMap::new(),
             api_ca: String::new(),

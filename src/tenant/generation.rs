@@ -10,7 +10,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 
 use super::life::Life;
-use crate::crd::{Limits, OnLoss, PodSecurity};
+use crate::crd::policy::GrantedPolicy;
+use crate::crd::{Limits, OnLoss};
 use crate::kubernetes::ApiClient;
 use crate::names::TenantId;
 use crate::tls::{ClientTrust, ServerTls};
@@ -55,8 +56,8 @@ pub struct Tenant {
     pub dns_service_ip: IpAddr,
     /// Such as `cluster.local`.
     pub cluster_domain: String,
-    /// What its pods may be on the host.
-    pub pod_security: PodSecurity,
+    /// What its objects may ask of the host.
+    pub policy: GrantedPolicy,
     /// What it asks to be limited to at the gateway.
     pub limits: Limits,
     /// uid of the store that this tenant is known to have; absent until it is recorded.
@@ -78,7 +79,7 @@ impl Tenant {
             api_service_ip: self.api_service_ip,
             dns_service_ip: self.dns_service_ip,
             cluster_domain: self.cluster_domain.clone(),
-            pod_security: self.pod_security,
+            policy: self.policy.clone(),
             translate_images: BTreeMap::new(),
             node_selector: BTreeMap::new(),
             api_ca: self.server_ca_pem.clone(),

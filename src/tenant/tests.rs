@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::crd::PodSecurity;
 use crate::error::Side;
 use crate::kubernetes::ApiClient;
 use crate::names::TenantId;
@@ -53,7 +52,7 @@ fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
         api_service_ip: IpAddr::from([10, 96, 0, 2]),
         dns_service_ip: IpAddr::from([10, 96, 0, 3]),
         cluster_domain: "cluster.local".to_owned(),
-        pod_security: PodSecurity::Baseline,
+        policy: crate::crd::policy::GrantedPolicy::default(),
         limits: crate::crd::Limits::default(),
         store: None,
         on_loss: crate::crd::OnLoss::default(),

@@ -1,7 +1,7 @@
 //! Endpoints and EndpointSlices that a tenant writes by hand, for Services without a selector.
 //!
-//! Addresses that mean the node itself are refused. Which other addresses belong to foreign pods is not known here: as on
-//! any cluster, NetworkPolicy decides who may talk to whom (`docs/limits.md`).
+//! Controllers of the host connect to endpoints on a tenant's behalf (CVE-2021-25740), so only addresses of the tenant's own
+//! pods reach the host, and those of the networks that the policy lists. What means the node itself never does.
 
 use std::net::IpAddr;
 
@@ -30,6 +30,15 @@ pub fn is_derived_slice(slice: &Value) -> bool {
     by.starts_with("endpointslice-controller") || by.starts_with("endpointslicemirroring-controller")
 }
 
+/// Whether an address is said to be a pod's.
+pub fn names_pods(object: &Value) -> bool {
+    let of_pod = |holder: &Value| json::text(holder, "/targetRef/kind") == "Pod";
+    let in_subset = |subset: &Value| {
+        ["/addresses", "/notReadyAddresses"].iter().any(|list| json::items(subset, list).iter().any(of_pod))
+    };
+    json::items(object, "/endpoints").iter().any(of_pod) || json::items(object, "/subsets").iter().any(in_subset)
+}
+
 /// What of Endpoints or a slice is more than crosses to the host.
 pub fn excess(object: &Value) -> Option<Excess> {
     let list = |value: &Value, pointer: &str| json::items(value, pointer).len();
@@ -44,8 +53,34 @@ pub fn excess(object: &Value) -> Option<Excess> {
     Excess::beyond("addresses times ports", "pairs", pairs, "use fewer ports or addresses")
 }
 
+/// Whether a pod of this name in the object's namespace has this address, for what is written with a `targetRef`.
+pub type OwnPod<'a> = &'a dyn Fn(&str, IpAddr) -> bool;
+
+/// Who may stand behind a Service.
+#[derive(Clone, Copy)]
+struct Allowed<'a> {
+    view: &'a View,
+    own_pod: OwnPod<'a>,
+}
+
+impl Allowed<'_> {
+    /// Notes the address when it is not.
+    fn admits(self, address: &str, holder: &Value, refused: &mut Vec<String>) -> bool {
+        let of_pod = json::text(holder, "/targetRef/kind") == "Pod";
+        let pod = json::text(holder, "/targetRef/name");
+        let fine = address
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| !is_the_node(ip) && (self.view.policy.endpoint(ip) || (of_pod && (self.own_pod)(pod, ip))));
+        if !fine {
+            refused.push(address.to_owned());
+        }
+        fine
+    }
+}
+
 /// The host Endpoints.
-pub fn endpoints_to_host(object: &Value, view: &View) -> Option<Translated> {
+pub fn endpoints_to_host(object: &Value, view: &View, own_pod: OwnPod<'_>) -> Option<Translated> {
+    let allowed = Allowed { view, own_pod };
     let metadata = identity::metadata("Endpoints", object, view, Limit::Label)?;
     let mut refused = Vec::new();
     let subsets: Vec<Value> = json::items(object, "/subsets")
@@ -55,7 +90,7 @@ pub fn endpoints_to_host(object: &Value, view: &View) -> Option<Translated> {
             for field in ["addresses", "notReadyAddresses"] {
                 let kept: Vec<Value> = json::items(subset, &format!("/{field}"))
                     .iter()
-                    .filter(|address| is_allowed(json::text(address, "/ip"), &mut refused))
+                    .filter(|address| allowed.admits(json::text(address, "/ip"), address, &mut refused))
                     .map(|address| Value::Object(json::pick(address, &["ip", "hostname", "nodeName"])))
                     .collect();
                 if !kept.is_empty() {
@@ -71,17 +106,18 @@ pub fn endpoints_to_host(object: &Value, view: &View) -> Option<Translated> {
 }
 
 /// The host EndpointSlice.
-pub fn slice_to_host(object: &Value, view: &View) -> Option<Translated> {
+pub fn slice_to_host(object: &Value, view: &View, own_pod: OwnPod<'_>) -> Option<Translated> {
+    let allowed = Allowed { view, own_pod };
     let kind = "discovery.k8s.io/EndpointSlice";
     let mut metadata = identity::metadata(kind, object, view, Limit::Subdomain)?;
     let service = identity::label(object, SERVICE_NAME);
     let service = identity::host_name("Service", json::namespace(object), service, view, Limit::Label)?;
     json::object(&mut metadata, "labels").insert(SERVICE_NAME.to_owned(), json!(service.as_str()));
     let mut refused = Vec::new();
-    let by_name = json::text(object, "/addressType") == "FQDN";
+    let by_name = json::text(object, "/addressType") == "FQDN" && view.policy.service_type("ExternalName");
     let endpoints: Vec<Value> = json::items(object, "/endpoints")
         .iter()
-        .filter_map(|endpoint| endpoint_to_host(endpoint, by_name, &mut refused))
+        .filter_map(|endpoint| endpoint_to_host(endpoint, by_name, allowed, &mut refused))
         .map(Value::Object)
         .collect();
     let mut out = json::pick(object, &["addressType", "ports"]);
@@ -92,23 +128,25 @@ pub fn slice_to_host(object: &Value, view: &View) -> Option<Translated> {
     Some(Translated { object: Value::Object(out), refused })
 }
 
-fn endpoint_to_host(endpoint: &Value, by_name: bool, refused: &mut Vec<String>) -> Option<Map<String, Value>> {
+fn endpoint_to_host(
+    endpoint: &Value,
+    by_name: bool,
+    allowed: Allowed<'_>,
+    refused: &mut Vec<String>,
+) -> Option<Map<String, Value>> {
     let addresses = json::items(endpoint, "/addresses").iter().filter_map(Value::as_str);
-    let kept: Vec<&str> = addresses.filter(|address| by_name || is_allowed(address, refused)).collect();
+    let kept: Vec<&str> = addresses.filter(|address| by_name || allowed.admits(address, endpoint, refused)).collect();
     let mut out = json::pick(endpoint, &["conditions", "hostname", "nodeName", "zone"]);
     out.insert("addresses".to_owned(), json!(kept));
     (!kept.is_empty()).then_some(out)
 }
 
-fn is_allowed(address: &str, refused: &mut Vec<String>) -> bool {
-    let fine = address.parse::<IpAddr>().is_ok_and(|ip| match ip.to_canonical() {
+/// Loopback, link-local (cloud metadata among it), multicast and what is no address of one machine.
+fn is_the_node(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
         IpAddr::V4(ip) => {
-            !(ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_unspecified() || ip.is_broadcast())
+            ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_unspecified() || ip.is_broadcast()
         }
-        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified()),
-    });
-    if !fine {
-        refused.push(address.to_owned());
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified(),
     }
-    fine
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use super::{Owner, View, diff, json, labels};
+use crate::crd::policy::Annotated;
 use crate::names::{self, HostName, Limit, VirtualName, VirtualNamespace, keys};
 
 /// Annotation: fingerprint of the intent that was last written, so that a removal in the tenant is noticed and a host
@@ -60,7 +61,7 @@ pub fn kind_of(group: &str, kind: &str) -> String {
 
 /// Whether a tenant's annotation must not reach the host: Portico's own, the copy that `kubectl apply` keeps (size), and
 /// what makes the host's kubelet or API server treat a pod as a static one.
-fn is_dropped_annotation(key: &str) -> bool {
+pub(in crate::translate) fn is_dropped_annotation(key: &str) -> bool {
     keys::is_reserved(key)
         || key == "kubectl.kubernetes.io/last-applied-configuration"
         || key.starts_with("kubernetes.io/config.")
@@ -68,16 +69,42 @@ fn is_dropped_annotation(key: &str) -> bool {
 
 /// The tenant's labels as they reach the host.
 pub fn tenant_labels(virtual_object: &Value, view: &View) -> BTreeMap<String, String> {
-    let mut all = json::strings(virtual_object, "/metadata/labels");
-    all.retain(|key, _| !keys::is_reserved(key));
-    all.into_iter().map(|(key, value)| (key.clone(), labels::value(&key, &value, view).into_owned())).collect()
+    let all = json::strings(virtual_object, "/metadata/labels");
+    let on_host = |(key, value): (String, String)| {
+        let value = labels::value(&key, &value, view).into_owned();
+        labels::key(&key, view).map(|key| (key.into_owned(), value))
+    };
+    all.into_iter().filter_map(on_host).collect()
 }
 
-/// The tenant's annotations that reach the host.
-pub fn tenant_annotations(virtual_object: &Value) -> BTreeMap<String, String> {
-    let mut annotations = json::strings(virtual_object, "/metadata/annotations");
+/// The annotations that are the tenant's to know of: neither Portico's own nor what only other clusters read.
+pub fn tenant_annotations(object: &Value) -> BTreeMap<String, String> {
+    let mut annotations = json::strings(object, "/metadata/annotations");
     annotations.retain(|key, _| !is_dropped_annotation(key));
     annotations
+}
+
+/// Those of a virtual object of this kind (with or without its group) as they stand on the host.
+pub fn host_annotations(kind: &str, virtual_object: &Value, view: &View) -> BTreeMap<String, String> {
+    let of = annotated(kind);
+    let all = tenant_annotations(virtual_object).into_iter();
+    all.filter_map(|(key, value)| Some((annotation_key(of, &key, view)?, value))).collect()
+}
+
+/// Where an annotation of the tenant's stands on the host: under its own key when the policy lists it, else where no
+/// controller of the host looks for it, but pods can read it and a lost store can be restored from it.
+pub fn annotation_key(of: Annotated, key: &str, view: &View) -> Option<String> {
+    if view.policy.annotation(of, key) { Some(key.to_owned()) } else { keys::moved(key) }
+}
+
+/// Whose annotations those of a kind are for the policy.
+fn annotated(kind: &str) -> Annotated {
+    match kind.rsplit('/').next() {
+        Some("Pod") => Annotated::Pods,
+        Some("Service") => Annotated::Services,
+        Some("Ingress") => Annotated::Ingresses,
+        _ => Annotated::Others,
+    }
 }
 
 /// Whole metadata of the host object that stands for a virtual one: name, namespace, labels, annotations, owner. Nothing
@@ -88,7 +115,7 @@ pub fn metadata(kind: &str, virtual_object: &Value, view: &View, limit: Limit) -
     let mut labels = tenant_labels(virtual_object, view);
     labels.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
     labels.insert(keys::NAMESPACE.to_owned(), namespace.to_owned());
-    let mut annotations = tenant_annotations(virtual_object);
+    let mut annotations = host_annotations(kind, virtual_object, view);
     for (key, value) in [
         (keys::OBJECT_KIND, kind),
         (keys::OBJECT_NAME, name),
@@ -213,7 +240,7 @@ pub fn is_applied(actual: &Value, intent: &Value) -> bool {
 pub fn record_keys(metadata: &mut Map<String, Value>) {
     let list = |metadata: &Map<String, Value>, field: &str| {
         let keys = metadata.get(field).and_then(Value::as_object).into_iter().flat_map(Map::keys);
-        keys.filter(|key| !keys::is_reserved(key)).cloned().collect::<Vec<_>>().join(",")
+        keys.filter(|key| !keys::is_mark(key)).cloned().collect::<Vec<_>>().join(",")
     };
     let (labels, annotations) = (list(metadata, "labels"), list(metadata, "annotations"));
     let target = json::object(metadata, "annotations");
@@ -276,7 +303,7 @@ mod tests {
             json!({
                 "name": "web-x-default-x-vc1", "namespace": "team-a",
                 "labels": {"app": "web", "portico.dev/cluster": "vc1", "portico.dev/namespace": "default"},
-                "annotations": {"note": "n", "portico.dev/object-kind": "Service", "portico.dev/object-name": "web",
+                "annotations": {"tenant.portico.dev/note": "n", "portico.dev/object-kind": "Service", "portico.dev/object-name": "web",
                     "portico.dev/object-namespace": "default", "portico.dev/object-uid": "u1"},
                 "ownerReferences": [{"apiVersion": "portico.dev/v1alpha1", "kind": "VirtualCluster", "name": "vc1",
                     "uid": "vc-uid", "controller": true, "blockOwnerDeletion": false}],

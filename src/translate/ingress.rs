@@ -7,7 +7,8 @@
 use serde_json::{Map, Value, json};
 
 use super::bounds::{self, Excess};
-use super::{View, identity, json};
+use super::{View, identity, json, policy};
+use crate::crd::policy::Annotated;
 use crate::names::Limit;
 
 /// Controllers whose annotations are understood well enough to be judged.
@@ -20,6 +21,27 @@ const PREFIXES: &[&str] = &[
     "haproxy.router.openshift.io/",
     "ingress.kubernetes.io/",
 ];
+/// Named the class before there was a field for it.
+const CLASS: &str = "kubernetes.io/ingress.class";
+/// Beginnings of annotations that no ingress controller reads, or that only ask for more than it does by itself.
+const HARMLESS: &[&str] = &[
+    "acme.cert-manager.io/",
+    "app.kubernetes.io/",
+    "argocd.argoproj.io/",
+    "cert-manager.io/",
+    "checksum/",
+    "external-dns.alpha.kubernetes.io/",
+    "field.cattle.io/",
+    "helm.sh/",
+    "kubectl.kubernetes.io/",
+    "kubernetes.io/ingress.class",
+    "kubernetes.io/tls-acme",
+    "kustomize.toolkit.fluxcd.io/",
+    "meta.helm.sh/",
+    "reloader.stakater.com/",
+];
+/// So many annotations without effect are named.
+const NAMED: usize = 8;
 /// Annotations that name a Secret, as `name` or `namespace/name`.
 const SECRETS: &[&str] = &["auth-secret", "auth-tls-secret", "proxy-ssl-secret"];
 /// Beginnings of annotations that hold URLs or expressions which end up in configuration.
@@ -37,31 +59,82 @@ const REFUSED: &[&str] = &[
     "modsecurity-",
     "lua-",
     "custom-http-errors-",
+    "default-backend",
+    "server-alias",
     "backend-config",
     "frontend-config",
     "auth-headers-",
     "global-",
 ];
 
-/// The annotation, path or number for which an Ingress is refused, and why.
-pub fn refusal(ingress: &Value) -> Option<String> {
-    if let Some(excess) = excess(ingress) {
-        return Some(excess.message());
+/// The annotation, name, path or number for which an Ingress is refused, and why.
+pub fn refusal(ingress: &Value, view: &View) -> Option<String> {
+    excess(ingress)
+        .map(|excess| excess.message())
+        .or_else(|| of_names(ingress, view))
+        .or_else(|| of_annotations(ingress, view))
+        .or_else(|| of_paths(ingress))
+}
+
+/// Annotations that mean nothing on the host, the first of them: to do without them publishes nothing that they protect.
+pub fn left_out(ingress: &Value, view: &View) -> Vec<String> {
+    let annotations = identity::tenant_annotations(ingress).into_keys();
+    let crossing = |key: &String| view.policy.annotation(Annotated::Ingresses, key) || key == CLASS;
+    annotations.filter(|key| !crossing(key)).take(NAMED).collect()
+}
+
+/// A shared controller serves what any Ingress names, so names are checked before anything else.
+fn of_names(ingress: &Value, view: &View) -> Option<String> {
+    let class = class(ingress);
+    if !class.is_empty() && !view.policy.ingress_class(class) {
+        return Some(format!("the IngressClass {class:?} is not allowed ({})", policy::decides("ingressClasses")));
     }
-    for (key, value) in json::strings(ingress, "/metadata/annotations") {
+    let rules = json::items(ingress, "/spec/rules").iter().map(|rule| json::text(rule, "/host"));
+    let of_tls = json::items(ingress, "/spec/tls").iter().flat_map(|tls| json::items(tls, "/hosts"));
+    let every = json::has(ingress, "/spec/defaultBackend").then_some("");
+    let host =
+        rules.chain(of_tls.filter_map(Value::as_str)).chain(every).find(|host| !view.policy.ingress_domain(host))?;
+    let what = if host.is_empty() { "a rule for every host".to_owned() } else { format!("the host {host:?}") };
+    Some(format!("{what} is not allowed ({})", policy::decides("ingressDomains")))
+}
+
+/// The class, by the field or the annotation that came before it.
+fn class(ingress: &Value) -> &str {
+    match json::text(ingress, "/spec/ingressClassName") {
+        "" => identity::annotation(ingress, CLASS),
+        class => class,
+    }
+}
+
+fn of_annotations(ingress: &Value, view: &View) -> Option<String> {
+    for (key, value) in identity::tenant_annotations(ingress) {
+        let allowed = view.policy.annotation(Annotated::Ingresses, &key);
+        if !allowed && key.contains('/') && !HARMLESS.iter().any(|prefix| key.starts_with(prefix)) {
+            return Some(format!(
+                "annotation {key} is not allowed, and without it the Ingress might publish what it protects ({})",
+                policy::decides("ingressAnnotations")
+            ));
+        }
+        if !allowed {
+            continue;
+        }
+        if is_dangerous(&value) {
+            return Some(format!("annotation {key} holds characters that could end its place in a configuration"));
+        }
         let Some(name) = PREFIXES.iter().find_map(|prefix| key.strip_prefix(prefix)) else { continue };
         if name.contains("snippet") || REFUSED.iter().any(|refused| name.starts_with(refused)) {
             return Some(format!(
                 "annotation {key} can inject configuration into the host's shared ingress controller"
             ));
         }
-        if is_dangerous(&value) {
-            return Some(format!("annotation {key} holds characters that could end its place in a configuration"));
-        }
         if SECRETS.contains(&name) && secret_of(&value, json::namespace(ingress)).is_none() {
             return Some(format!("annotation {key} names a Secret of another namespace"));
         }
     }
+    None
+}
+
+fn of_paths(ingress: &Value) -> Option<String> {
     if let Some(path) = paths(ingress).map(|path| json::text(path, "/path")).find(|path| is_dangerous(path)) {
         return Some(format!("path {path:?} holds characters that could end its place in a configuration"));
     }
@@ -85,6 +158,9 @@ pub fn to_host(ingress: &Value, view: &View) -> Option<Value> {
     });
     let source = ingress.get("spec").unwrap_or(&Value::Null);
     let mut spec = json::pick(source, &["ingressClassName", "defaultBackend", "rules", "tls"]);
+    if !class(ingress).is_empty() {
+        spec.insert("ingressClassName".to_owned(), json!(class(ingress)));
+    }
     json::within(&mut spec, "defaultBackend", |backend| backend_to_host(backend, namespace, view));
     json::each(&mut spec, "rules", |rule| {
         json::within(rule, "http", |http| {

@@ -1,16 +1,34 @@
-//! Label values on the host. A tenant's labels cross unchanged, but for values that something of the host's own selects
-//! by: those get the cluster's name appended, in labels and in selectors alike, so that no tenant's pod can put itself
-//! behind a host Service or be adopted by a host controller.
+//! Labels on the host. Keys without a prefix cross unchanged, keys with one when the policy lists them; others stand under a
+//! prefix of Portico's, where no controller of the host looks for them. Values that something of the host's own selects by
+//! get the cluster's name appended. Both in labels and in selectors alike, so that no tenant's pod can put itself behind a
+//! host Service, be adopted by a host controller, or ask one for something.
 
 use std::borrow::Cow;
 
 use super::{View, diff};
+use crate::names::keys;
 
 /// Longest label value.
 const LONGEST: usize = 63;
 /// Two ReplicaSets of equal templates have equal values: without a controller as owner, one on the host would adopt the
 /// other's pods.
 const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// The key that a label has on the host; None when it has none there. Different keys stay different.
+pub fn key<'a>(key: &'a str, view: &View) -> Option<Cow<'a, str>> {
+    if keys::is_reserved(key) {
+        return None;
+    }
+    if !key.contains('/') || view.policy.label(key) {
+        return Some(Cow::Borrowed(key));
+    }
+    keys::moved(key).map(Cow::Owned)
+}
+
+/// The tenant's key of a label on the host; None for Portico's own.
+pub fn own_key(on_host: &str) -> Option<String> {
+    (!keys::is_mark(on_host)).then(|| keys::own(on_host).into_owned())
+}
 
 /// The value that a label has on the host. Different values stay different.
 pub fn value<'a>(key: &str, value: &'a str, view: &View) -> Cow<'a, str> {

@@ -118,7 +118,7 @@ pub fn is_made_up(virtual_object: &Value) -> bool {
 
 fn adopt(kind: &str, host: &Value, object: &Value, around: Around<'_>, view: &View) -> Verdict {
     let key = (json::namespace(object).to_owned(), json::name(object).to_owned());
-    if let Some(why) = obstacle(kind, host, object) {
+    if let Some(why) = obstacle(kind, host, object, view) {
         return Verdict::Leave { key: Some(key), why };
     }
     if kind == "Endpoints" && is_kept_by_the_host(&key, around.services) {
@@ -142,9 +142,11 @@ fn adopt(kind: &str, host: &Value, object: &Value, around: Around<'_>, view: &Vi
 }
 
 /// Why an object stays as it is although its virtual object lives: what follows would remove or could not change it.
-fn obstacle(kind: &str, host: &Value, object: &Value) -> Option<&'static str> {
+fn obstacle(kind: &str, host: &Value, object: &Value, view: &View) -> Option<&'static str> {
     match kind {
-        "Ingress" => ingress::refusal(object).map(|_| "Portico would refuse its virtual Ingress, see the Events there"),
+        "Ingress" => {
+            ingress::refusal(object, view).map(|_| "Portico would refuse its virtual Ingress, see the Events there")
+        }
         "Secret" => {
             let opaque = |kind: &str| matches!(kind, "" | "Opaque" | "kubernetes.io/service-account-token");
             let (own, found) = (json::text(object, "/type"), json::text(host, "/type"));
@@ -198,7 +200,7 @@ fn adopt_service(host: &Value, object: &Value, view: &View) -> Option<Value> {
 fn adopt_applied(kind: &str, host: &Value, object: &Value, view: &View) -> Option<Value> {
     let mut wanted = identity::metadata(&annotated_kind(kind), object, view, Limit::Subdomain)?;
     for field in ["labels", "annotations"] {
-        json::object(&mut wanted, field).retain(|key, _| keys::is_reserved(key));
+        json::object(&mut wanted, field).retain(|key, _| keys::is_mark(key));
     }
     let mut patch = patch(host, &wanted, &|_| false);
     let api_version = if kind == "Ingress" { "networking.k8s.io/v1" } else { "v1" };

@@ -15,6 +15,7 @@ use super::summary::{NamespaceSummary, ServiceSummary};
 use super::{View, identity, json};
 use crate::names::Limit;
 
+mod allowed;
 mod crossing;
 pub mod dns;
 pub mod env;
@@ -30,6 +31,7 @@ pub mod update;
 pub mod volumes;
 mod walk;
 
+pub use allowed::{tolerates, tolerations_left_out, unknown};
 pub use images::image;
 pub use marks::{
     ANNOTATIONS, KIND, LABELS, RESOURCES, SERVICE_ACCOUNT, SUBDOMAIN, TOKEN_KIND, TOKEN_SECRET, TOKEN_SPEC,
@@ -130,7 +132,11 @@ pub fn to_host(pod: &Value, around: &Around, view: &View) -> Result<Made, Refusa
     let selected = scheduling::select(pod, &around.namespaces).map_err(Refusal::Excess)?;
     let mut metadata = metadata(pod, view).ok_or(Refusal::Name)?;
     identity::record_keys(&mut metadata);
-    let mut spec = pod.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut spec = allowed::spec(pod);
+    allowed::shorten(&mut spec, view);
+    if spec.contains_key("tolerations") {
+        spec.insert("tolerations".to_owned(), Value::Array(allowed::tolerations(pod, view)));
+    }
     for field in [
         "serviceAccount",
         "serviceAccountName",
@@ -153,7 +159,7 @@ pub fn to_host(pod: &Value, around: &Around, view: &View) -> Result<Made, Refusa
     spec.insert("enableServiceLinks".to_owned(), json!(false));
     spec.insert("hostname".to_owned(), json!(hostname(pod)));
     references::rename(&mut spec, pod, view);
-    volumes::translate(&mut spec, token_secret(pod, view).unwrap_or_default().as_str());
+    volumes::translate(&mut spec, token_secret(pod, view).unwrap_or_default().as_str(), view);
     let links_left_out = env::translate(&mut spec, pod, &around.services, view);
     images::translate(&mut spec, view);
     dns::translate(&mut spec, json::namespace(pod), view);

@@ -7,27 +7,17 @@
 use serde_json::Value;
 
 use super::json;
-use crate::crd::PodSecurity;
+use crate::config::PodSecurity;
+use crate::crd::policy::GrantedPolicy;
 
-/// Why a pod may not run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Such as `spec.containers[0].securityContext.privileged`.
-    pub field: String,
-    /// Such as `must not be true`.
-    pub rule: &'static str,
-}
+mod uses;
+mod violation;
 
-impl Violation {
-    /// For the tenant's user.
-    pub fn message(&self) -> String {
-        format!(
-            "not run on the host: {} {} (`spec.policy.podSecurity: privileged` of the VirtualCluster would allow it)",
-            self.field, self.rule
-        )
-    }
-}
+use violation::Found;
+pub use violation::{Violation, decides};
 
+/// The setting of the Pod Security Standards.
+const STANDARD: &str = "podSecurity";
 const CAPABILITIES: &[&str] = &[
     "AUDIT_WRITE",
     "CHOWN",
@@ -83,40 +73,55 @@ const HANDLERS: &[&str] =
     &["livenessProbe", "readinessProbe", "startupProbe", "lifecycle/postStart", "lifecycle/preStop"];
 
 /// The first violation of a pod, or None.
-pub fn check(pod: &Value, level: PodSecurity) -> Option<Violation> {
-    violations(pod, level).into_iter().next()
+pub fn check(pod: &Value, policy: &GrantedPolicy) -> Option<Violation> {
+    violations(pod, policy).into_iter().next()
 }
 
-/// Whether one ephemeral container (by name) of a pod is what is wrong with it.
-pub fn check_container(pod: &Value, list: &str, index: usize, level: PodSecurity) -> Option<Violation> {
-    let mut found = Found(Vec::new());
+/// Whether one ephemeral container (by index) of a pod is what is wrong with it.
+pub fn check_container(pod: &Value, list: &str, index: usize, policy: &GrantedPolicy) -> Option<Violation> {
+    let mut found = Found(Vec::new(), STANDARD);
     let container = json::items(pod, &format!("/spec/{list}")).get(index)?;
-    if level != PodSecurity::Privileged {
-        let (pointer, field) = (format!("/spec/{list}/{index}"), format!("spec.{list}[{index}]"));
-        in_container(pod, (&pointer, &field), container, level, &mut found);
+    let (pointer, field) = (format!("/spec/{list}/{index}"), format!("spec.{list}[{index}]"));
+    if policy.pod_security() != PodSecurity::Privileged {
+        in_container(pod, (&pointer, &field), container, policy.pod_security(), &mut found);
+    }
+    uses::image(container, &field, policy, &mut found);
+    found.0.into_iter().next()
+}
+
+/// The first image of a pod that may not run: images change while it runs.
+pub fn check_images(pod: &Value, policy: &GrantedPolicy) -> Option<Violation> {
+    let mut found = Found(Vec::new(), STANDARD);
+    for (_, field, container) in containers(pod).filter(|(_, field, _)| !field.starts_with("spec.ephemeral")) {
+        uses::image(container, &field, policy, &mut found);
     }
     found.0.into_iter().next()
 }
 
 /// All violations.
-pub fn violations(pod: &Value, level: PodSecurity) -> Vec<Violation> {
-    let mut found = Found(Vec::new());
-    if level == PodSecurity::Privileged {
-        return found.0;
+pub fn violations(pod: &Value, policy: &GrantedPolicy) -> Vec<Violation> {
+    let mut found = Found(Vec::new(), STANDARD);
+    if policy.pod_security() != PodSecurity::Privileged {
+        standard(pod, policy.pod_security(), &mut found);
     }
+    uses::of_pod(pod, policy, &mut found);
+    found.0.extend(check_images(pod, policy));
+    found.0
+}
+
+fn standard(pod: &Value, level: PodSecurity, found: &mut Found) {
     let restricted = level == PodSecurity::Restricted;
-    host_namespaces(pod, &mut found);
-    volumes(pod, restricted, &mut found);
-    apparmor_annotations(pod, &mut found);
-    security_context(pod, "/spec/securityContext", "spec.securityContext", &mut found);
+    host_namespaces(pod, found);
+    volumes(pod, restricted, found);
+    apparmor_annotations(pod, found);
+    security_context(pod, "/spec/securityContext", "spec.securityContext", found);
     for (index, sysctl) in json::items(pod, "/spec/securityContext/sysctls").iter().enumerate() {
         let allowed = SYSCTLS.contains(&json::text(sysctl, "/name"));
         found.unless(allowed, format!("spec.securityContext.sysctls[{index}].name"), "is not a safe sysctl");
     }
     for (pointer, field, container) in containers(pod) {
-        in_container(pod, (&pointer, &field), container, level, &mut found);
+        in_container(pod, (&pointer, &field), container, level, found);
     }
-    found.0
 }
 
 /// Of one container; `at` is its JSON pointer and its field path.
@@ -126,16 +131,6 @@ fn in_container(pod: &Value, at: (&str, &str), container: &Value, level: PodSecu
     if level == PodSecurity::Restricted {
         let windows = json::text(pod, "/spec/os/name") == "windows";
         container_restricted(pod, field, container, windows, found);
-    }
-}
-
-struct Found(Vec<Violation>);
-
-impl Found {
-    fn unless(&mut self, fine: bool, field: String, rule: &'static str) {
-        if !fine {
-            self.0.push(Violation { field, rule });
-        }
     }
 }
 

@@ -179,7 +179,7 @@ pub fn relink(kind: &str, host: &Value, object: &Value, view: &View) -> Option<V
         _ => {
             let mut marks = identity::metadata(kind, object, view, limit)?;
             for field in ["labels", "annotations"] {
-                json::object(&mut marks, field).retain(|key, _| keys::is_reserved(key));
+                json::object(&mut marks, field).retain(|key, _| keys::is_mark(key));
             }
             marks
         }

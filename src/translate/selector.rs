@@ -23,12 +23,11 @@ pub enum Namespaces {
 pub fn map_to_host(selector: &BTreeMap<String, String>, namespace: &str, view: &View) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for (key, value) in selector {
-        if keys::is_reserved(key) {
+        match labels::key(key, view) {
+            Some(on_host) => out.insert(on_host.into_owned(), labels::value(key, value, view).into_owned()),
             // In the tenant's eyes no host object has such a label.
-            out.insert(NEVER.to_owned(), "true".to_owned());
-        } else {
-            out.insert(key.clone(), labels::value(key, value, view).into_owned());
-        }
+            None => out.insert(NEVER.to_owned(), "true".to_owned()),
+        };
     }
     out.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
     out.insert(keys::NAMESPACE.to_owned(), namespace.to_owned());
@@ -41,18 +40,19 @@ pub fn to_host(selector: &Value, namespaces: &Namespaces, view: &View) -> Value 
     if !selector.is_object() {
         return Value::Null;
     }
-    let mut terms = json::strings(selector, "/matchLabels");
+    let mut terms = BTreeMap::new();
     let mut expressions = Vec::new();
-    let mut nothing = terms.keys().any(|key| keys::is_reserved(key));
-    terms.retain(|key, _| !keys::is_reserved(key));
-    for (key, value) in &mut terms {
-        *value = labels::value(key, value, view).into_owned();
+    let mut nothing = false;
+    for (key, value) in json::strings(selector, "/matchLabels") {
+        match labels::key(&key, view) {
+            Some(on_host) => drop(terms.insert(on_host.into_owned(), labels::value(&key, &value, view).into_owned())),
+            None => nothing = true,
+        }
     }
     for expression in json::items(selector, "/matchExpressions") {
-        if !keys::is_reserved(json::text(expression, "/key")) {
-            expressions.push(on_host(expression, view));
-        } else if matches!(json::text(expression, "/operator"), "In" | "Exists") {
-            nothing = true;
+        match labels::key(json::text(expression, "/key"), view) {
+            Some(key) => expressions.push(on_host(expression, &key, view)),
+            None => nothing |= matches!(json::text(expression, "/operator"), "In" | "Exists"),
         }
     }
     terms.insert(keys::CLUSTER.to_owned(), view.cluster().to_string());
@@ -80,9 +80,12 @@ pub fn to_host(selector: &Value, namespaces: &Namespaces, view: &View) -> Value 
     Value::Object(out)
 }
 
-fn on_host(expression: &Value, view: &View) -> Value {
+fn on_host(expression: &Value, key_on_host: &str, view: &View) -> Value {
     let mut expression = expression.clone();
     let key = json::text(&expression, "/key").to_owned();
+    if let Value::Object(map) = &mut expression {
+        map.insert("key".to_owned(), json!(key_on_host));
+    }
     for value in expression.get_mut("values").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Value::String(text) = value {
             *text = labels::value(&key, text, view).into_owned();

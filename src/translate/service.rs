@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::bounds::{self, Excess};
-use super::{View, identity, json, selector};
+use super::{View, identity, json, policy, selector};
 use crate::names::Limit;
 
 /// Value of the kind annotation.
@@ -63,6 +63,21 @@ pub fn excess(service: &Value) -> Option<Excess> {
     Excess::beyond("spec.ports", "ports", ports, "spread them over several Services")
 }
 
+/// Why no host Service stands for it.
+pub fn refusal(service: &Value, view: &View) -> Option<String> {
+    if let Some(excess) = excess(service) {
+        return Some(excess.message());
+    }
+    let kind = json::text(service, "/spec/type");
+    (!view.policy.service_type(kind)).then(|| match kind {
+        "ExternalName" => format!(
+            "the cluster's own pods find it by DNS all the same, Ingresses do not ({})",
+            policy::decides("serviceTypes")
+        ),
+        _ => format!("spec.type {kind:?} is not allowed ({})", policy::decides("serviceTypes")),
+    })
+}
+
 /// The host Service that stands for a virtual one, addresses and node ports as the virtual one has them: on a POST these
 /// are absent (or what the user asks for) and the host chooses. None when the name is not valid.
 pub fn to_host(virtual_service: &Value, view: &View) -> Option<Value> {
@@ -71,6 +86,9 @@ pub fn to_host(virtual_service: &Value, view: &View) -> Option<Value> {
     let source = virtual_service.get("spec").unwrap_or(&Value::Null);
     let mut spec = json::pick(source, FIELDS);
     spec.retain(|_, value| value.as_str() != Some(""));
+    if !view.policy.load_balancer_addresses() {
+        spec.remove("loadBalancerIP");
+    }
     if let Some(Value::Array(ports)) = source.get("ports") {
         spec.insert("ports".to_owned(), Value::Array(ports.iter().map(port).collect()));
     }

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::View;
 use super::legacy::vcluster::Vcluster;
-use crate::crd::PodSecurity;
+use crate::config::PolicyBounds;
+use crate::crd::policy::{GrantedPolicy, Policy};
 use crate::names::TenantId;
 
 /// Tenant `team-a/vc1` with an owner.
@@ -20,11 +21,36 @@ pub(crate) fn view() -> View {
         api_service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 50)),
         dns_service_ip: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 51)),
         cluster_domain: "cluster.local".to_owned(),
-        pod_security: PodSecurity::Baseline,
+        policy: GrantedPolicy::default(),
         translate_images: std::collections::BTreeMap::new(),
         node_selector: std::collections::BTreeMap::new(),
         api_ca: String::new(),
     }
+}
+
+/// The same with a policy that names nothing.
+pub(crate) fn open_view() -> View {
+    let all = || vec!["*".to_owned()];
+    let bounds = PolicyBounds {
+        pod_annotations: all(),
+        service_annotations: all(),
+        ingress_annotations: all(),
+        other_annotations: all(),
+        labels: all(),
+        ingress_domains: all(),
+        static_volumes: true,
+        priority_classes: all(),
+        runtime_classes: all(),
+        schedulers: all(),
+        csi_drivers: all(),
+        network_volumes: all(),
+        tolerations: all(),
+        service_types: all(),
+        load_balancer_addresses: true,
+        endpoints: vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()],
+        ..PolicyBounds::default()
+    };
+    View { policy: GrantedPolicy::of(bounds, Policy::default()), ..view() }
 }
 
 /// The StatefulSet that owns what `portico syncer` makes for [`view`]'s tenant.

@@ -14,7 +14,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use portico::config::DnsConfig;
-use portico::crd::PodSecurity;
+use portico::crd::policy::GrantedPolicy;
 use portico::dns;
 use portico::error::Side;
 use portico::kubernetes::ApiClient;
@@ -109,7 +109,7 @@ fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> 
         api_service_ip: Ipv4Addr::new(10, 96, 0, 1).into(),
         dns_service_ip: Ipv4Addr::new(10, 96, 0, 2).into(),
         cluster_domain: "cluster.local".to_owned(),
-        pod_security: PodSecurity::Baseline,
+        policy: GrantedPolicy::default(),
         limits: portico::crd::Limits::default(),
         store: None,
         on_loss: portico::crd::OnLoss::default(),

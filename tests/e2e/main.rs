@@ -29,6 +29,7 @@ mod lifecycle;
 mod moving;
 mod names;
 mod outage;
+mod policy;
 mod recovery;
 mod recreate;
 mod rollout;

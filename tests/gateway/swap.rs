@@ -86,6 +86,7 @@ impl Following {
         let parts = source::Parts {
             host: Arc::new(host.clone()),
             registry: Arc::clone(&world.registry),
+            policies: Arc::default(),
             reserved: Arc::new(Reserved::new(&config)),
             clock: world.clock.clone(),
         };

@@ -13,7 +13,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use portico::config::GatewayConfig;
-use portico::crd::PodSecurity;
+use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
 use portico::kubernetes::ApiClient;
@@ -118,7 +118,7 @@ impl Cluster {
             api_service_ip: IpAddr::from([10, 96, 0, 2]),
             dns_service_ip: IpAddr::from([10, 96, 0, 3]),
             cluster_domain: "cluster.local".to_owned(),
-            pod_security: PodSecurity::Baseline,
+            policy: GrantedPolicy::default(),
             limits: portico::crd::Limits::default(),
             store: None,
             on_loss: portico::crd::OnLoss::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use portico::config::GatewayConfig;
-use portico::crd::PodSecurity;
+use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
 use portico::kubernetes::ApiClient;
@@ -217,7 +217,7 @@ impl Cluster {
             api_service_ip: IpAddr::from([10, 96, 0, 2]),
             dns_service_ip: IpAddr::from([10, 96, 0, 3]),
             cluster_domain: "cluster.local".to_owned(),
-            pod_security: PodSecurity::Baseline,
+            policy: GrantedPolicy::default(),
             limits: portico::crd::Limits::default(),
             store: None,
             on_loss: portico::crd::OnLoss::default(),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portico::crd::PodSecurity;
+use portico::crd::policy::GrantedPolicy;
 use portico::kubernetes::resources::{CONFIG_MAPS, NODES, PODS, SECRETS, SERVICES};
 use portico::kubernetes::{PatchKind, Resource};
 use portico::names::{Limit, TenantId, keys};
@@ -41,7 +41,7 @@ pub fn view(namespace: &str, name: &str, uid: &str, ip: IpAddr) -> TenantView {
         api_service_ip: ip,
         dns_service_ip: ip,
         cluster_domain: "cluster.local".to_owned(),
-        pod_security: PodSecurity::Baseline,
+        policy: GrantedPolicy::default(),
         translate_images: std::collections::BTreeMap::new(),
         node_selector: std::collections::BTreeMap::new(),
         api_ca: String::new(),

@@ -104,6 +104,7 @@ fn fill(host: &Server, registry: &Arc<Registry>, clock: &Clock, drain: Drain) ->
     let parts = source::Parts {
         host: Arc::new(host.clone()),
         registry: Arc::clone(registry),
+        policies: Arc::default(),
         reserved: Arc::new(Reserved::new(&config())),
         clock: clock.clone(),
     };

@@ -17,7 +17,7 @@ fn flags_win_over_the_file() {
     let spec = build(&args, file).expect("valid");
     assert_eq!(spec.image, "my/image");
     assert_eq!(spec.expose.hosts, ["a.example", "b.example"]);
-    assert_eq!(spec.policy.pod_security, PodSecurity::Restricted);
+    assert_eq!(spec.policy.pod_security, Some(PodSecurity::Restricted));
     assert_eq!(spec.storage.volume_claim.expect("claim").size, "1Gi");
 }
 

@@ -114,11 +114,8 @@ impl Post<'_> {
 
     /// The host Service for this one, and whether this request made it.
     async fn host_service(&self, admitted: &Value, view: &View) -> Result<(Value, bool)> {
-        if let Some(excess) = service::excess(admitted) {
-            return Err(Error::client(
-                Kind::Invalid,
-                format!("Service cannot be made on the host: {}", excess.message()),
-            ));
+        if let Some(why) = service::refusal(admitted, view) {
+            return Err(Error::client(Kind::Invalid, format!("Service cannot be made on the host: {why}")));
         }
         let wanted = self.wanted(admitted)?;
         let intent = |object: &Value| {

@@ -20,7 +20,7 @@ use crate::translate::{identity, json, selector};
 const NS: &str = "default";
 
 fn world() -> World {
-    let mut world = World::new();
+    let mut world = World::open();
     world.view.owner = Some(stateful_set());
     world
 }

@@ -13,8 +13,8 @@ use super::projection::{strip_last_applied, strip_metadata};
 use super::writes::{apply_down, delete_virtual, explain, patch_virtual};
 use crate::kubernetes::resources::{CLAIMS, VOLUMES};
 use crate::kubernetes::{PatchKind, Resource};
-use crate::names::Limit;
-use crate::translate::{diff, identity, json, legacy};
+use crate::names::{Limit, keys};
+use crate::translate::{diff, identity, json, legacy, policy};
 
 mod static_volume;
 
@@ -25,6 +25,7 @@ const BINDING: &[&str] = &[
     "volume.kubernetes.io/storage-provisioner",
     "volume.beta.kubernetes.io/storage-provisioner",
 ];
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// Driver of volumes as tenants see them.
 const DRIVER: &str = "portico.dev";
@@ -68,7 +69,7 @@ impl ResourceSyncer for ClaimKind {
     ) -> Plan {
         if let (Some(object), None) = (virtual_object, host)
             && !json::is_deleting(object)
-            && let Some(plan) = never_made(object, lookup)
+            && let Some(plan) = never_made(object, view, lookup)
         {
             return plan;
         }
@@ -110,7 +111,11 @@ fn is_beyond_intent(virtual_object: Option<&Value>, host: Option<&Value>) -> boo
 }
 
 /// A claim that must not be made on the host (again).
-fn never_made(object: &Value, lookup: &dyn Lookup) -> Option<Plan> {
+fn never_made(object: &Value, view: &TenantView, lookup: &dyn Lookup) -> Option<Plan> {
+    if let Some(why) = denied(object, view) {
+        let message = format!("not made on the host: {why}");
+        return Some(Plan { actions: vec![explain(&CLAIMS, object, "SyncDenied", message)], ..Plan::default() });
+    }
     if let Some(field) = foreign_source(object) {
         let message = format!("not made on the host: spec.{field} may only name a PersistentVolumeClaim");
         return Some(Plan { actions: vec![explain(&CLAIMS, object, "SyncDenied", message)], ..Plan::default() });
@@ -128,6 +133,26 @@ fn never_made(object: &Value, lookup: &dyn Lookup) -> Option<Plan> {
         actions.push(explain(&CLAIMS, object, "ClaimLost", message));
     }
     Some(Plan { actions, ..Plan::default() })
+}
+
+/// What the policy has against it.
+fn denied(object: &Value, view: &TenantView) -> Option<String> {
+    let class = class(object);
+    if let Some(class) = class.filter(|class| !class.is_empty() && !view.policy.storage_class(class)) {
+        return Some(format!("the StorageClass {class:?} is not allowed ({})", policy::decides("storageClasses")));
+    }
+    let binds = json::has(object, "/spec/selector") || class == Some("");
+    (binds && !view.policy.static_volumes()).then(|| {
+        let what = "spec.selector and the StorageClass \"\" may bind volumes that were made for others";
+        format!("{what} ({})", policy::decides("staticVolumes"))
+    })
+}
+
+/// The class, by the field or the annotation that came before it; None: the default one.
+fn class(object: &Value) -> Option<&str> {
+    let of_field = object.pointer("/spec/storageClassName").and_then(Value::as_str);
+    let annotations = object.pointer("/metadata/annotations").and_then(|all| all.get(CLASS_ANNOTATION));
+    annotations.and_then(Value::as_str).or(of_field)
 }
 
 /// The data source that is no claim of the same namespace: on the host its name could be anybody's.
@@ -148,10 +173,16 @@ fn claim_intent(object: &Value, view: &TenantView) -> Option<Value> {
     }
     let mut metadata = identity::metadata(&kind_annotation(&CLAIMS), object, view, Limit::Subdomain)?;
     json::within(&mut metadata, "annotations", |annotations| {
-        annotations.retain(|key, _| !BINDING.contains(&key.as_str()) && key != SELECTED_NODE);
+        annotations.retain(|key, _| {
+            let own = keys::own(key);
+            !BINDING.contains(&&*own) && own != SELECTED_NODE
+        });
     });
     let source = object.get("spec").unwrap_or(&Value::Null);
     let mut spec = json::pick(source, &["accessModes", "resources", "storageClassName", "volumeMode", "selector"]);
+    if let Some(class) = class(object) {
+        spec.insert("storageClassName".to_owned(), json!(class));
+    }
     for field in ["dataSource", "dataSourceRef"] {
         let name = json::text(source, &format!("/{field}/name"));
         if !name.is_empty() {

@@ -10,7 +10,7 @@ use super::projection::{strip_last_applied, strip_metadata};
 use super::writes::apply_down;
 use crate::kubernetes::Resource;
 use crate::kubernetes::resources::{CONFIG_MAPS, SECRETS};
-use crate::names::Limit;
+use crate::names::{Limit, keys};
 use crate::translate::{diff, identity, json, legacy};
 
 /// ConfigMap by which an API server publishes its CA to every pod.
@@ -38,7 +38,7 @@ impl ConfigKind {
         let mut metadata = identity::metadata(&kind_annotation(&self.0), object, view, Limit::Subdomain)?;
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             // They name the tenant's account; on the host they would name the host's.
-            annotations.retain(|key, _| !key.starts_with("kubernetes.io/service-account."));
+            annotations.retain(|key, _| !keys::own(key).starts_with("kubernetes.io/service-account."));
         }
         let mut out = Map::new();
         out.insert("apiVersion".to_owned(), json!("v1"));

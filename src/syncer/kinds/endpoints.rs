@@ -1,6 +1,8 @@
 //! Endpoints and EndpointSlices of Services without a selector. Those of Services with one are made by the host from the
 //! translated selector; slices that mirror Endpoints are made by the host from the synced Endpoints.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use super::super::kind::{Direction, HostScope, Lookup, ObjectKey, Plan, Reference, ResourceSyncer, TenantView};
@@ -12,11 +14,13 @@ use crate::kubernetes::resources::{ENDPOINT_SLICES, ENDPOINTS};
 use crate::names::Limit;
 use crate::translate::endpoints::{self, Translated};
 use crate::translate::summary::ServiceSummary;
-use crate::translate::{bounds, identity, json, service};
+use crate::translate::{bounds, identity, json, policy, service};
 
 /// So many of the addresses that are left out are named, so much of each.
 const SHOWN: usize = 10;
 const LONGEST_ADDRESS: usize = 64;
+/// Seconds after which addresses of pods are held against the pods again.
+const POD_RECHECK: u64 = 30;
 
 /// Either kind.
 #[derive(Debug)]
@@ -60,8 +64,13 @@ impl EndpointsKind {
             || !lookup.virtual_object("Service", &key).is_some_and(|object| service::is_dns_service(&object, view))
     }
 
-    fn translate(&self, object: &Value, view: &TenantView) -> Option<Translated> {
-        if self.slices { endpoints::slice_to_host(object, view) } else { endpoints::endpoints_to_host(object, view) }
+    fn translate(&self, object: &Value, view: &TenantView, lookup: &dyn Lookup) -> Option<Translated> {
+        let own_pod = |name: &str, address: IpAddr| {
+            let key = ObjectKey { namespace: json::namespace(object).to_owned(), name: name.to_owned() };
+            lookup.host_object("Pod", &key).is_some_and(|pod| has_address(&pod, address))
+        };
+        let to_host = if self.slices { endpoints::slice_to_host } else { endpoints::endpoints_to_host };
+        to_host(object, view, &own_pod)
     }
 }
 
@@ -101,8 +110,9 @@ impl ResourceSyncer for EndpointsKind {
     ) -> Plan {
         let synced = virtual_object.filter(|object| self.is_synced(object, view, lookup));
         let excess = synced.and_then(endpoints::excess);
-        let translated =
-            synced.filter(|_| excess.is_none()).and_then(|object| Some((object, self.translate(object, view)?)));
+        let translated = synced
+            .filter(|_| excess.is_none())
+            .and_then(|object| Some((object, self.translate(object, view, lookup)?)));
         let intent = |_: &Value| translated.as_ref().map(|(_, t)| t.object.clone());
         let mut actions = apply_down(self.resource, virtual_object, host, intent, |object| object);
         if let Some((object, excess)) = synced.zip(excess) {
@@ -113,107 +123,24 @@ impl ResourceSyncer for EndpointsKind {
             let (shown, all) = (translated.refused.iter().take(SHOWN), translated.refused.len());
             let shown = shown.map(|address| bounds::cut(address, LONGEST_ADDRESS)).collect::<Vec<_>>().join(", ");
             let more = if all > SHOWN { format!(" and {} more", all - SHOWN) } else { String::new() };
-            let message = format!("addresses of nodes themselves are left out: {shown}{more}");
+            let message = format!(
+                "left out: addresses that are not of this cluster's pods, {shown}{more} ({})",
+                policy::decides("endpoints")
+            );
             actions.push(explain(&self.resource, object, "AddressRefused", message));
         }
-        Plan { actions, ..Plan::default() }
+        // Pods come and go, and their addresses with them, while what is written here stays.
+        let again_after = translated.as_ref().filter(|(object, _)| endpoints::names_pods(object)).map(|_| POD_RECHECK);
+        Plan { actions, again_after, ..Plan::default() }
     }
+}
+
+fn has_address(host_pod: &Value, address: IpAddr) -> bool {
+    let is_it = |text: &str| text.parse() == Ok(address);
+    !json::is_deleting(host_pod)
+        && (is_it(json::text(host_pod, "/status/podIP"))
+            || json::items(host_pod, "/status/podIPs").iter().any(|ip| is_it(json::text(ip, "/ip"))))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::service::ServiceKind;
-    use super::super::testing::{World, hostile_plans};
-    use super::*;
-    use serde_json::json;
-
-    fn slice() -> Value {
-        json!({
-            "metadata": {"name": "ext-1", "namespace": "default", "uid": "u1", "labels": {"kubernetes.io/service-name": "ext"}},
-            "addressType": "IPv4", "ports": [{"port": 5432}],
-            "endpoints": [{"addresses": ["192.0.2.7"], "targetRef": {"kind": "Pod", "name": "p"}}, {"addresses": ["169.254.169.254"]}],
-        })
-    }
-
-    fn world(selector: &Value) -> World {
-        let mut world = World::new();
-        world.put_virtual(
-            "Service",
-            json!({"metadata": {"name": "ext", "namespace": "default"}, "spec": {"selector": selector}}),
-        );
-        world.put_virtual("EndpointSlice", slice());
-        world
-    }
-
-    #[test]
-    fn slices_of_bare_services_cross_with_their_service_and_ports() {
-        let kind = EndpointsKind::slices();
-        let mut world = world(&Value::Null);
-        world.settle(&kind, "default", "ext-1");
-        let host = world.host("EndpointSlice", "ext-1-x-default-x-vc1").expect("made");
-        assert_eq!(host["metadata"]["labels"]["kubernetes.io/service-name"], "ext-x-default-x-vc1");
-        assert_eq!(host["endpoints"], json!([{"addresses": ["192.0.2.7"]}]));
-        assert!(world.explained.iter().any(|(_, m)| m.contains("169.254.169.254")));
-        world.change_virtual("EndpointSlice", "default", "ext-1", |s| s["ports"] = json!([{"port": 5433}]));
-        world.settle(&kind, "default", "ext-1");
-        assert_eq!(
-            world.host("EndpointSlice", "ext-1-x-default-x-vc1").expect("kept")["ports"],
-            json!([{"port": 5433}])
-        );
-        world.change_virtual("Service", "default", "ext", |s| s["spec"]["selector"] = json!({"a": "b"}));
-        world.settle(&kind, "default", "ext-1");
-        assert!(world.host("EndpointSlice", "ext-1-x-default-x-vc1").is_none());
-    }
-
-    /// Portico's own address inside a tenant; one that a user brings is like any other.
-    #[test]
-    fn the_dns_service_and_its_endpoints_stay_inside() {
-        let labels = json!({"portico.dev/from-host": "true"});
-        let metadata = json!({"name": "kube-dns", "namespace": "kube-system", "uid": "u1", "labels": labels});
-        let service = |ip: &str| json!({"metadata": metadata, "spec": {"clusterIP": ip, "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]}});
-        let name = "kube-dns-x-kube-system-x-vc1";
-        let own = World::new().view.dns_service_ip.to_string();
-        for address in ["None", &own] {
-            let mut world = World::new();
-            world.put_virtual("Service", service(address));
-            let subsets =
-                json!([{"addresses": [{"ip": own}], "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}]}]);
-            world.put_virtual("Endpoints", json!({"metadata": metadata, "subsets": subsets}));
-            world.settle(&ServiceKind, "kube-system", "kube-dns");
-            world.settle(&EndpointsKind::endpoints(), "kube-system", "kube-dns");
-            assert!(world.host("Service", name).is_none() && world.host("Endpoints", name).is_none());
-            world.change_virtual("Service", "kube-system", "kube-dns", |s| {
-                s["metadata"]["labels"] = json!({"k8s-app": "kube-dns"});
-                s["spec"]["clusterIP"] = json!("10.96.7.7");
-            });
-            world.settle(&ServiceKind, "kube-system", "kube-dns");
-            world.settle(&EndpointsKind::endpoints(), "kube-system", "kube-dns");
-            assert!(world.host("Service", name).is_some() && world.host("Endpoints", name).is_some());
-        }
-    }
-
-    #[test]
-    fn a_slice_cannot_join_a_service_with_a_selector() {
-        let kind = EndpointsKind::slices();
-        let mut world = world(&json!({"app": "web"}));
-        world.settle(&kind, "default", "ext-1");
-        assert!(world.host("EndpointSlice", "ext-1-x-default-x-vc1").is_none());
-    }
-
-    #[test]
-    fn endpoints_take_the_services_name_and_no_node_addresses() {
-        let kind = EndpointsKind::endpoints();
-        let mut world = world(&Value::Null);
-        world.put_virtual("Endpoints", json!({"metadata": {"name": "ext", "namespace": "default", "uid": "u2"},
-            "subsets": [{"addresses": [{"ip": "127.0.0.1"}, {"ip": "::ffff:127.0.0.1"}, {"ip": "192.0.2.1"}], "ports": [{"port": 1}]}]}));
-        world.settle(&kind, "default", "ext");
-        let host = world.host("Endpoints", "ext-x-default-x-vc1").expect("made");
-        assert_eq!(host["subsets"], json!([{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 1}]}]));
-    }
-
-    #[test]
-    fn hostile_input_never_panics() {
-        hostile_plans(&EndpointsKind::slices(), &slice());
-        hostile_plans(&EndpointsKind::endpoints(), &slice());
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use super::super::kind::{
 use super::identity::{host_name, is_for, key_of, recorded_key};
 use super::projection::{strip_last_applied, strip_metadata};
 use super::writes::{delete_host, delete_virtual, explain};
-use crate::crd::PodSecurity;
+use crate::crd::policy::Annotated;
 use crate::kubernetes::resources::PODS;
 use crate::kubernetes::{PatchKind, Resource};
 use crate::names::Limit;
@@ -24,6 +24,9 @@ use crate::translate::{bounds, identity, json, legacy, policy};
 
 /// How long after the end of its grace period a host pod is deleted by force, when the tenant has let it go.
 const FORCE_AFTER: i64 = 30;
+/// Parts of the names of annotations by which people ask something of the host: that they have no effect is worth an event.
+const ACTED_ON: &[&str] =
+    &["cni.cncf.io", "istio.io", "linkerd.io", "amazonaws.com", "vault.hashicorp.com", "prometheus.io"];
 
 /// The kind.
 #[derive(Debug)]
@@ -147,7 +150,7 @@ fn gone_for_good(object: &Value) -> Plan {
 fn ending(object: &Value, host: &Value, view: &TenantView) -> Plan {
     let grace = |pod: &Value| pod.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64);
     let mut actions: Vec<Action> = status_up(object, host, view).into_iter().collect();
-    let wanted = grace(object);
+    let wanted = grace(object).map(|seconds| seconds.min(view.policy.max_grace_period()));
     let shortened = json::is_deleting(host) && wanted.zip(grace(host)).is_some_and(|(wanted, has)| wanted < has);
     if !json::is_deleting(host) || shortened {
         let (name, uid) = (json::name(host).to_owned(), json::uid(host).to_owned());
@@ -168,16 +171,14 @@ fn absent(kind: &PodKind, object: &Value, view: &TenantView, lookup: &dyn Lookup
     if let Some(excess) = pod::excess(object) {
         return refuse("SyncDenied", format!("not run on the host: {}", excess.message()));
     }
-    if let Some(violation) = policy::check(object, view.pod_security) {
+    if let Some(violation) = policy::check(object, &view.policy) {
         return refuse("SyncDenied", violation.message());
     }
     if let Some((field, rule)) = pod::unsupported(object) {
         return refuse("SyncDenied", format!("not run on the host: {field} {rule}"));
     }
-    let node = json::text(object, "/spec/nodeName");
-    if !node.is_empty() && !is_node_of_tenant(node, view, lookup) {
-        let message = format!("node {node} is not one of this cluster's");
-        return Plan { again_after: Some(15), ..refuse("NodeNotFound", message) };
+    if let Some((reason, message)) = node_refusal(object, view, lookup) {
+        return Plan { again_after: Some(15), ..refuse(reason, message) };
     }
     let made = match pod::to_host(object, &around(object, view, lookup), view) {
         Ok(made) => made,
@@ -197,22 +198,71 @@ fn absent(kind: &PodKind, object: &Value, view: &TenantView, lookup: &dyn Lookup
         explain(&PODS, object, "SyncLimited", message)
     });
     let create = Action::CreateHost { resource: PODS, object: made.pod };
-    let actions = ensure_tokens(object, None, view).into_iter().chain([create]).chain(cut).collect();
+    let limited = limits(object, view, lookup);
+    let actions = ensure_tokens(object, None, view).into_iter().chain([create]).chain(cut).chain(limited).collect();
     Plan { actions, requires: kind.references(object), ..Plan::default() }
 }
 
-fn is_node_of_tenant(name: &str, view: &TenantView, lookup: &dyn Lookup) -> bool {
-    lookup.host_cluster_object("Node", name).is_some_and(|node| super::cluster::is_shown(&node, view))
+/// A pod that names its node passes the scheduler by, so what the scheduler would ask is asked here.
+fn node_refusal(object: &Value, view: &TenantView, lookup: &dyn Lookup) -> Option<(&'static str, String)> {
+    let name = json::text(object, "/spec/nodeName");
+    if name.is_empty() {
+        return None;
+    }
+    let node = lookup.host_cluster_object("Node", name).filter(|node| super::cluster::is_shown(node, view));
+    match node {
+        None => Some(("NodeNotFound", format!("node {name} is not one of this cluster's"))),
+        Some(node) if !pod::tolerates(object, json::items(&node, "/spec/taints"), view) => {
+            let decides = policy::decides("tolerations");
+            Some((
+                "SyncDenied",
+                format!("node {name} has a taint that the pod does not tolerate, or may not ({decides})"),
+            ))
+        }
+        Some(_) => None,
+    }
+}
+
+/// What of a pod stays inside while the rest of it runs.
+fn limits(object: &Value, view: &TenantView, lookup: &dyn Lookup) -> Vec<Action> {
+    let mut out = Vec::new();
+    let mut note = |what: String| out.push(explain(&PODS, object, "SyncLimited", what));
+    let fields = pod::unknown(object);
+    if !fields.is_empty() {
+        note(format!("fields that Portico does not know stay in the virtual cluster: {}", fields.join(", ")));
+    }
+    let tolerations = pod::tolerations_left_out(object, view);
+    if !tolerations.is_empty() {
+        note(format!("tolerations left out: {} ({})", tolerations.join(", "), policy::decides("tolerations")));
+    }
+    let class = json::text(object, "/spec/priorityClassName");
+    if !class.is_empty() && !view.policy.priority_class(class) && has_class(class, lookup) {
+        note(format!("it has no priority on the host: class {class} ({})", policy::decides("priorityClasses")));
+    }
+    let annotations = identity::tenant_annotations(object).into_keys();
+    let crossing = |key: &String| view.policy.annotation(Annotated::Pods, key);
+    let acted_on = |key: &String| ACTED_ON.iter().any(|known| key.contains(known));
+    let left: Vec<String> = annotations.filter(|key| !crossing(key) && acted_on(key)).take(8).collect();
+    if !left.is_empty() {
+        note(format!(
+            "annotations without effect on the host: {} ({})",
+            left.join(", "),
+            policy::decides("podAnnotations")
+        ));
+    }
+    out
+}
+
+fn has_class(class: &str, lookup: &dyn Lookup) -> bool {
+    lookup.host_cluster_object("PriorityClass", class).is_some()
 }
 
 fn around(object: &Value, view: &TenantView, lookup: &dyn Lookup) -> Around {
     let class = json::text(object, "/spec/priorityClassName");
-    // Pods of a system class could evict everybody else's.
-    let allowed = !class.starts_with("system-") || view.pod_security == PodSecurity::Privileged;
     Around {
         services: services(object, lookup),
         namespaces: if selects_namespaces(object) { lookup.namespaces() } else { Vec::new() },
-        priority_class: !class.is_empty() && allowed && lookup.host_cluster_object("PriorityClass", class).is_some(),
+        priority_class: !class.is_empty() && view.policy.priority_class(class) && has_class(class, lookup),
     }
 }
 
@@ -260,7 +310,10 @@ fn changes_down(object: &Value, host: &Value, view: &TenantView, lookup: &dyn Lo
         let message = format!("{what}: Portico has no right to patch pods/{subresource} on the host");
         explain(&PODS, object, "SyncLimited", message)
     };
-    actions.extend(update::patch(object, host, view).map(|p| patch("", p)));
+    match policy::check_images(object, &view.policy) {
+        Some(violation) => actions.push(explain(&PODS, object, "SyncDenied", violation.message())),
+        None => actions.extend(update::patch(object, host, view).map(|p| patch("", p))),
+    }
     let gates =
         status::down(object, host).map(|p| optional("status", "conditions do not reach it", patch("status", p)));
     actions.extend(gates);
@@ -302,7 +355,7 @@ fn ephemeral_containers(
         actions.push(explain(&PODS, object, "SyncDenied", format!("not run on the host: {}", excess.message())));
     }
     for (index, container) in ephemeral.wanted {
-        match policy::check_container(object, "ephemeralContainers", index, view.pod_security) {
+        match policy::check_container(object, "ephemeralContainers", index, &view.policy) {
             None => allowed.push(container),
             Some(violation) => actions.push(explain(&PODS, object, "SyncDenied", violation.message())),
         }

@@ -88,8 +88,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn pods_run_on(pod in pods(), with_injected in any::<bool>()) {
-        let mut world = World::new();
-        world.view.pod_security = crate::crd::PodSecurity::Privileged;
+        let mut world = World::open();
+        world.view.policy = crate::crd::policy::GrantedPolicy::at(crate::crd::PodSecurity::Privileged);
         world.put_host("Node", json!({"metadata": {"name": "node-1"}}));
         world.put_host("PriorityClass", json!({"metadata": {"name": "high"}}));
         let (namespace, name) = (json::namespace(&pod).to_owned(), json::name(&pod).to_owned());
@@ -146,12 +146,12 @@ fn services_keep_their_addresses_and_their_pods() {
         &json!({"spec": {"type": "NodePort", "clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1"], "selector": {"app": "web"},
             "ports": [{"name": "http", "port": 80, "protocol": "TCP", "nodePort": 30080}]}}),
     );
-    let (before, after) = round(&mut World::new(), &ServiceKind, service);
+    let (before, after) = round(&mut World::open(), &ServiceKind, service);
     assert_eq!(after["spec"], before["spec"]);
     let labels = json!({"app": "web", "portico.dev/cluster": "vc1", "portico.dev/namespace": NS});
     assert!(selector::selects(&json!({"matchLabels": after["spec"]["selector"]}), &json::strings(&labels, "")));
     // An address that the host had refused once is not asked for again.
-    let mut world = World::new();
+    let mut world = World::open();
     world.taken = vec!["10.96.1.1\"".to_owned()];
     world.put_virtual(
         "Service",
@@ -169,7 +169,7 @@ fn claims_stay_on_their_volumes() {
         &json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
     );
     let host_name = "data-x-default-x-vc1";
-    let mut world = World::new();
+    let mut world = World::open();
     world.put_virtual("PersistentVolumeClaim", claim);
     world.settle(&ClaimKind, NS, "data");
     world.change_host("PersistentVolumeClaim", host_name, |host| {
@@ -204,7 +204,7 @@ fn claims_stay_on_their_volumes() {
 fn config_and_what_is_in_front_of_pods_stay() {
     let data = json!({"data": {"a": "MQ=="}, "type": "Opaque"});
     for kind in [ConfigKind::config_maps(), ConfigKind::secrets()] {
-        let (before, after) = round(&mut World::new(), &kind, named("settings", &data));
+        let (before, after) = round(&mut World::open(), &kind, named("settings", &data));
         assert_eq!((&after["data"], &after["metadata"]["labels"]), (&before["data"], &before["metadata"]["labels"]));
     }
     let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
@@ -213,7 +213,7 @@ fn config_and_what_is_in_front_of_pods_stay() {
         &json!({"spec": {"tls": [{"secretName": "cert"}],
             "rules": [{"host": "a", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]}}),
     );
-    let (before, after) = round(&mut World::new(), &IngressKind, ingress);
+    let (before, after) = round(&mut World::open(), &IngressKind, ingress);
     assert_eq!(after["spec"], before["spec"]);
 }
 
@@ -227,7 +227,7 @@ fn addresses_stay_with_their_service() {
     );
     slice["metadata"]["labels"] = json!({"kubernetes.io/service-name": "ext"});
     for (kind, object) in [(EndpointsKind::endpoints(), endpoints), (EndpointsKind::slices(), slice)] {
-        let mut world = World::new();
+        let mut world = World::open();
         world.put_virtual("Service", service.clone());
         let (before, after) = round(&mut world, &kind, object);
         for field in ["subsets", "endpoints", "ports"] {

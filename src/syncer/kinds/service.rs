@@ -85,7 +85,7 @@ impl ResourceSyncer for ServiceKind {
             (None, Some(host)) => orphan(host, lookup.now_unix()),
             (Some(object), host) if json::is_deleting(object) => deletion(host),
             (Some(_), Some(host)) if json::is_deleting(host) => Plan::default(),
-            (Some(object), _) if service::excess(object).is_some() => refusal(object),
+            (Some(object), host) if service::refusal(object, view).is_some() => refusal(object, host, view),
             (Some(object), None) => creation(object, view),
             (Some(object), Some(host)) => update(object, host, view),
         }
@@ -97,12 +97,18 @@ fn deletion(host: Option<&Value>) -> Plan {
 }
 
 /// More than crosses; what is on the host of it stays as it was.
-fn refusal(object: &Value) -> Plan {
-    let explanation = service::excess(object).map(|excess| {
-        let message = format!("not made on the host: {}", excess.message());
-        explain(&SERVICES, object, "SyncDenied", message)
-    });
-    Plan { actions: explanation.into_iter().collect(), ..Plan::default() }
+/// What is on the host stays as it was, unless it is of a type that it may not be of.
+fn refusal(object: &Value, host: Option<&Value>, view: &TenantView) -> Plan {
+    let is_denied = |host: &&Value| {
+        let of = |object| json::text(object, "/spec/type");
+        !view.policy.service_type(of(host)) || (of(object) == "ExternalName" && !view.policy.service_type(of(object)))
+    };
+    let mut plan = deletion(host.filter(is_denied));
+    plan.actions.extend(
+        service::refusal(object, view)
+            .map(|why| explain(&SERVICES, object, "SyncDenied", format!("not made on the host: {why}"))),
+    );
+    plan
 }
 
 /// A host Service without a virtual one: being made again, about to be made by the gateway, or left over.

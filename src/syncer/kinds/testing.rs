@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::kind::{Action, Direction, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
 use crate::kubernetes::Resource;
 use crate::translate::summary::{NamespaceSummary, ServiceSummary};
-use crate::translate::testing::{hostile, poisoned, view};
+use crate::translate::testing::{hostile, open_view, poisoned, view};
 use crate::translate::{identity, json};
 
 mod patches;
@@ -47,6 +47,11 @@ impl World {
             referrers: BTreeMap::new(),
             serial: 0,
         }
+    }
+
+    /// With a policy that names nothing.
+    pub(crate) fn open() -> Self {
+        Self { view: open_view(), ..Self::new() }
     }
 
     pub(crate) fn put_virtual(&mut self, kind: &str, object: Value) {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::parts::Parts;
+use crate::crd::policy::GrantedPolicy;
 use crate::crd::{Distro, VirtualCluster, pki};
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes;
@@ -113,6 +114,8 @@ impl Inputs<'_> {
             None => self.backend(parts, &server_ca)?,
         };
         let mut hosts: Vec<String> = parts.reserved.default_host(self.id).into_iter().collect();
+        let place = (self.id.namespace().as_str(), self.id.name().as_str());
+        let policy = GrantedPolicy::new(&parts.policies, place, &self.cluster.spec.policy);
         hosts.extend(self.cluster.spec.expose.hosts.iter().cloned());
         let uid = self.cluster.metadata.uid.clone().unwrap_or_default();
         Ok(Tenant {
@@ -133,7 +136,7 @@ impl Inputs<'_> {
             api_service_ip: address(&status.api_service_ip)?,
             dns_service_ip: address(&status.dns_service_ip)?,
             cluster_domain: self.cluster.spec.network.cluster_domain.clone(),
-            pod_security: self.cluster.spec.policy.pod_security,
+            policy,
             limits: self.cluster.spec.limits,
             store: status.store.as_ref().map(|store| store.uid.clone()).filter(|uid| !uid.is_empty()),
             on_loss: self.cluster.spec.storage.on_loss,

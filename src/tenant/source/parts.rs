@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::config::Policies;
 use crate::kubernetes::api::SharedCluster;
 use crate::names::reserved::Reserved;
 use crate::runtime::clock::Clock;
@@ -16,6 +17,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// Names and ports that are no tenant's, and the domain of the default names.
     pub reserved: Arc<Reserved>,
+    /// What virtual clusters may ask of the host, at most.
+    pub policies: Arc<Policies>,
     /// The clock of the process; tests bring their own.
     pub clock: Clock,
 }

@@ -57,6 +57,7 @@ impl Replica {
         let parts = Parts {
             host: origin.cluster(),
             registry: Arc::clone(&self.registry),
+            policies: Arc::default(),
             reserved: Arc::new(Reserved::new(&config)),
             clock: clock.clone(),
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::super::event::{self, About};
-use super::super::testing::view;
+use super::super::testing::{open_view, view};
 use super::super::{endpoints, ingress, service};
 use super::*;
 
@@ -49,11 +49,11 @@ fn addresses_times_ports() {
 fn rules_paths_and_tls_of_an_ingress() {
     let rule = |paths| move |_| json!({"http": {"paths": many(paths, |n| json!({"path": format!("/{n}")}))}});
     let ingress = |rules, tls| json!({"spec": {"rules": rules, "tls": many(tls, |_| json!({"secretName": "s"}))}});
-    assert_eq!(ingress::refusal(&ingress(many(10, rule(100)), 1000)), None);
+    assert_eq!(ingress::refusal(&ingress(many(10, rule(100)), 1000), &open_view()), None);
     for (rules, tls, word) in
         [(many(11, rule(100)), 0, "1100 paths"), (many(1001, rule(0)), 0, "1001 rules"), (json!([]), 1001, "spec.tls")]
     {
-        let why = ingress::refusal(&ingress(rules, tls)).expect("refused");
+        let why = ingress::refusal(&ingress(rules, tls), &open_view()).expect("refused");
         assert!(why.contains(word) && why.contains("at most"), "{why}");
     }
 }

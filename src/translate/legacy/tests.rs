@@ -173,7 +173,8 @@ fn a_tenants_own_annotations_and_label_stood_before_the_recorded_ones() {
     assert_eq!(identity::annotation(&host, "vcluster.loft.sh/uid"), "mine");
     let now = adopted("Pod", &host, std::slice::from_ref(&own));
     assert_eq!(identity::recorded_uid(&now), "u1");
-    assert_eq!(now["metadata"]["labels"][NAMESPACE], "mine", "it is the tenant's own label");
+    let moved = "vcluster.loft.sh.tenant.portico.dev/namespace";
+    assert_eq!(now["metadata"]["labels"][moved], "mine", "it is the tenant's own label");
     assert_eq!(pod::update::patch(&own, &now, &view()), None);
 }
 

@@ -8,10 +8,16 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::super::summary::ServiceSummary;
-use super::super::{View, bounds, json, service};
+use super::super::{View, bounds, identity, json, labels, service};
 use super::marks::{ANNOTATIONS, LABELS, SERVICE_ACCOUNT};
+use crate::crd::policy::Annotated;
 use crate::names::keys;
 
+/// An annotation that no pod has.
+const NOTHING: &str = "portico.dev/none";
+/// How the paths of one label and one annotation begin.
+const ONE_LABEL: &str = "metadata.labels['";
+const ONE_ANNOTATION: &str = "metadata.annotations['";
 /// Port of the tenant's `kubernetes` Service.
 const API_PORT: u16 = 443;
 
@@ -39,7 +45,7 @@ pub(super) fn translate(
     let containers: usize = lists.iter().map(|list| json::items(pod, &format!("/spec/{list}")).len()).sum();
     let generated = generated(pod, services, bounds::LINK_BYTES / containers.max(1), view);
     for list in lists {
-        json::each(spec, list, |container| in_container(container, &generated));
+        json::each(spec, list, |container| in_container(container, &generated, view));
     }
     generated.left_out
 }
@@ -71,7 +77,7 @@ pub(super) fn generated(pod: &Value, services: &[Arc<ServiceSummary>], room: usi
 }
 
 /// Adds the generated variables to one container and maps its field references.
-pub(super) fn in_container(container: &mut Map<String, Value>, generated: &Generated) {
+pub(super) fn in_container(container: &mut Map<String, Value>, generated: &Generated, view: &View) {
     let mut own = match container.remove("env") {
         Some(Value::Array(own)) => own,
         _ => Vec::new(),
@@ -79,7 +85,7 @@ pub(super) fn in_container(container: &mut Map<String, Value>, generated: &Gener
     let taken: BTreeSet<String> =
         own.iter().filter_map(|v| v.get("name").and_then(Value::as_str)).map(str::to_owned).collect();
     for variable in own.iter_mut().filter_map(Value::as_object_mut) {
-        json::within(variable, "valueFrom", map_field);
+        json::within(variable, "valueFrom", |source| map_field(source, view));
     }
     let mut env: Vec<Value> = generated
         .variables
@@ -138,11 +144,11 @@ fn links(service: &ServiceSummary) -> Vec<(String, String)> {
 }
 
 /// Maps `fieldRef.fieldPath` of an env source or a downward API item to where the host pod has the tenant's value.
-pub(super) fn map_field(holder: &mut Map<String, Value>) {
-    json::within(holder, "fieldRef", |field| json::rename(field, "fieldPath", host_path));
+pub(super) fn map_field(holder: &mut Map<String, Value>, view: &View) {
+    json::within(holder, "fieldRef", |field| json::rename(field, "fieldPath", |path| host_path(path, view)));
 }
 
-fn host_path(path: &str) -> String {
+fn host_path(path: &str, view: &View) -> String {
     let annotation = |key: &str| format!("metadata.annotations['{key}']");
     match path {
         "metadata.name" => annotation(keys::OBJECT_NAME),
@@ -151,18 +157,27 @@ fn host_path(path: &str) -> String {
         "spec.serviceAccountName" => annotation(SERVICE_ACCOUNT),
         "metadata.labels" => annotation(LABELS),
         "metadata.annotations" => annotation(ANNOTATIONS),
-        other if subscript(other).is_some_and(keys::is_reserved) => annotation("portico.dev/none"),
-        other => other.to_owned(),
+        other => match subscript(other) {
+            Some(key) if keys::is_reserved(key) => annotation(NOTHING),
+            Some(key) if other.starts_with(ONE_LABEL) => match labels::key(key, view) {
+                Some(key) => format!("{ONE_LABEL}{key}']"),
+                None => annotation(NOTHING),
+            },
+            Some(key) if other.starts_with(ONE_ANNOTATION) => {
+                annotation(identity::annotation_key(Annotated::Pods, key, view).as_deref().unwrap_or(NOTHING))
+            }
+            _ => other.to_owned(),
+        },
     }
 }
 
 /// The way back of [`map_field`].
 pub(in crate::translate) fn unmap_field(holder: &mut Map<String, Value>) {
-    json::within(holder, "fieldRef", |field| json::rename(field, "fieldPath", |path| own_path(path).to_owned()));
+    json::within(holder, "fieldRef", |field| json::rename(field, "fieldPath", own_path));
 }
 
-fn own_path(on_host: &str) -> &str {
-    match subscript(on_host).filter(|_| on_host.starts_with("metadata.annotations[")) {
+fn own_path(on_host: &str) -> String {
+    let own = match subscript(on_host).filter(|_| on_host.starts_with(ONE_ANNOTATION)) {
         Some(keys::OBJECT_NAME) => "metadata.name",
         Some(keys::OBJECT_NAMESPACE) => "metadata.namespace",
         Some(keys::OBJECT_UID) => "metadata.uid",
@@ -170,6 +185,10 @@ fn own_path(on_host: &str) -> &str {
         Some(LABELS) => "metadata.labels",
         Some(ANNOTATIONS) => "metadata.annotations",
         _ => on_host,
+    };
+    match subscript(own).and_then(|key| Some((own.split_once('[')?.0, keys::unmoved(key)?))) {
+        Some((map, key)) => format!("{map}['{key}']"),
+        None => own.to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::summary::ServiceSummary;
 use super::super::{View, json};
 use super::crossing::{crossing, ordinary};
 use super::images::image;
-use super::{env, references};
+use super::{allowed, env, references};
 
 /// Those that the host does not have yet.
 #[derive(Debug, Default)]
@@ -31,8 +31,9 @@ pub fn containers(pod: &Value, host: &Value, services: &[Arc<ServiceSummary>], v
     let missing = all.iter().enumerate().take(crossing).filter(|(_, c)| !known.contains(json::text(c, "/name")));
     let wanted = missing.filter_map(|(index, container)| {
         let mut container = container.as_object()?.clone();
+        allowed::container(&mut container);
         references::rename_in_container(&mut container, json::namespace(pod), view);
-        env::in_container(&mut container, &generated);
+        env::in_container(&mut container, &generated, view);
         json::rename(&mut container, "image", |i| image(i, view).to_owned());
         Some((index, Value::Object(container)))
     });

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::{View, diff, identity, json};
+use super::allowed::tolerations;
 use super::env;
 use super::images::image;
 use super::marks::{ANNOTATIONS, KIND, LABELS, RESOURCES, SERVICE_ACCOUNT, SUBDOMAIN};
@@ -47,7 +48,7 @@ fn mutable(pod: &Value, view: &View) -> Value {
         "images": images("containers"),
         "initImages": images("initContainers"),
         "activeDeadlineSeconds": pod.pointer("/spec/activeDeadlineSeconds"),
-        "tolerations": json::items(pod, "/spec/tolerations"),
+        "tolerations": tolerations(pod, view),
         "schedulingGates": json::items(pod, "/spec/schedulingGates"),
     })
 }

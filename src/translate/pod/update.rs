@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::legacy::{ADOPTED, keep_current};
 use super::super::{View, identity, json};
+use super::allowed::tolerations;
 use super::images::image;
 use super::marks::RESOURCES;
 use super::metadata::{metadata, resources};
@@ -89,9 +90,9 @@ fn spec_patch(pod: &Value, host: &Value, view: &View) -> Map<String, Value> {
     }
     let found = json::items(host, "/spec/tolerations");
     let known: HashSet<&Value> = found.iter().collect();
-    let missing: Vec<&Value> = json::items(pod, "/spec/tolerations").iter().filter(|t| !known.contains(t)).collect();
+    let missing: Vec<Value> = tolerations(pod, view).into_iter().filter(|t| !known.contains(t)).collect();
     if !missing.is_empty() {
-        spec.insert("tolerations".to_owned(), found.iter().chain(missing).cloned().collect());
+        spec.insert("tolerations".to_owned(), found.iter().cloned().chain(missing).collect());
     }
     let wanted: HashSet<&Value> = json::items(pod, "/spec/schedulingGates").iter().collect();
     let gates: Vec<Value> = json::items(host, "/spec/schedulingGates")

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::super::json;
+use super::super::{View, json};
 use super::env;
 
 /// Lifetime when the source names none: Kubernetes' own default.
@@ -88,24 +88,26 @@ pub(super) fn count_tokens(pod: &Value) -> usize {
 }
 
 /// Rewrites what of volumes is no plain reference.
-pub(super) fn translate(spec: &mut Map<String, Value>, token_secret: &str) {
+pub(super) fn translate(spec: &mut Map<String, Value>, token_secret: &str, view: &View) {
     let mut v = 0;
     if let Some(Value::Array(volumes)) = spec.get_mut("volumes") {
         for volume in volumes {
             if let Value::Object(volume) = volume {
-                json::within(volume, "downwardAPI", |source| json::each(source, "items", env::map_field));
-                json::within(volume, "projected", |projected| sources(projected, v, token_secret));
+                json::within(volume, "downwardAPI", |source| {
+                    json::each(source, "items", |item| env::map_field(item, view));
+                });
+                json::within(volume, "projected", |projected| sources(projected, v, token_secret, view));
             }
             v += 1;
         }
     }
 }
 
-fn sources(projected: &mut Map<String, Value>, v: usize, token_secret: &str) {
+fn sources(projected: &mut Map<String, Value>, v: usize, token_secret: &str, view: &View) {
     let Some(Value::Array(sources)) = projected.get_mut("sources") else { return };
     for (s, source) in sources.iter_mut().enumerate() {
         let Value::Object(source) = source else { continue };
-        json::within(source, "downwardAPI", |api| json::each(api, "items", env::map_field));
+        json::within(source, "downwardAPI", |api| json::each(api, "items", |item| env::map_field(item, view)));
         if let Some(Value::Object(token)) = source.get("serviceAccountToken") {
             let path = token.get("path").and_then(Value::as_str).unwrap_or("token").to_owned();
             let items = json!([{"key": token_key(v, s), "path": path, "mode": TOKEN_MODE}]);

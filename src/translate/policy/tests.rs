@@ -96,46 +96,48 @@ fn with(pointer: &str, value: Value) -> Value {
 
 #[test]
 fn baseline_refuses_and_names_the_field() {
-    assert_eq!(check(&pod(), PodSecurity::Baseline), None);
+    assert_eq!(check(&pod(), &GrantedPolicy::at(PodSecurity::Baseline)), None);
     for (pointer, value, field) in baseline_cases() {
         let bad = with(pointer, value);
-        assert_eq!(check(&bad, PodSecurity::Baseline).expect(field).field, field);
-        assert!(!violations(&bad, PodSecurity::Restricted).is_empty(), "{field}");
-        assert_eq!(check(&bad, PodSecurity::Privileged), None, "{field}");
+        assert_eq!(check(&bad, &GrantedPolicy::at(PodSecurity::Baseline)).expect(field).field, field);
+        assert!(!violations(&bad, &GrantedPolicy::at(PodSecurity::Restricted)).is_empty(), "{field}");
+        assert_eq!(check(&bad, &GrantedPolicy::at(PodSecurity::Privileged)), None, "{field}");
     }
-    let message = check(&with("/spec/hostPID", json!(true)), PodSecurity::Baseline).expect("refused").message();
-    assert!(message.contains("spec.hostPID") && message.contains("podSecurity: privileged"), "{message}");
+    let message = check(&with("/spec/hostPID", json!(true)), &GrantedPolicy::at(PodSecurity::Baseline))
+        .expect("refused")
+        .message();
+    assert!(message.contains("spec.hostPID") && message.contains("`podSecurity`"), "{message}");
 }
 
 #[test]
 fn baseline_allows_the_ordinary() {
     for (pointer, value) in [
         ("/spec/hostNetwork", json!(false)),
-        ("/spec/volumes", json!([{"name": "v", "emptyDir": {}}, {"name": "w", "nfs": {"server": "s", "path": "/"}}])),
+        ("/spec/volumes", json!([{"name": "v", "emptyDir": {}}, {"name": "w", "secret": {"secretName": "s"}}])),
         ("/spec/containers/0/securityContext", json!({"capabilities": {"add": ["CHOWN"], "drop": ["ALL"]}})),
         ("/spec/containers/0/ports", json!([{"containerPort": 80, "hostPort": 0}])),
         ("/spec/securityContext", json!({"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]})),
     ] {
-        assert_eq!(check(&with(pointer, value), PodSecurity::Baseline), None, "{pointer}");
+        assert_eq!(check(&with(pointer, value), &GrantedPolicy::at(PodSecurity::Baseline)), None, "{pointer}");
     }
 }
 
 #[test]
 fn restricted_wants_everything_said() {
-    assert!(check(&pod(), PodSecurity::Restricted).is_some());
+    assert!(check(&pod(), &GrantedPolicy::at(PodSecurity::Restricted)).is_some());
     let mut good = pod();
     good["spec"]["securityContext"] = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
     good["spec"]["containers"][0]["securityContext"] =
         json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}});
-    assert_eq!(check(&good, PodSecurity::Restricted), None);
+    assert_eq!(check(&good, &GrantedPolicy::at(PodSecurity::Restricted)), None);
     good["spec"]["volumes"] = json!([{"name": "v", "nfs": {}}]);
-    assert!(check(&good, PodSecurity::Restricted).is_some());
+    assert!(check(&good, &GrantedPolicy::at(PodSecurity::Restricted)).is_some());
 }
 
 proptest! {
     #[test]
     fn never_panics(spec in hostile()) {
         let pod = json!({"spec": spec});
-        let _ = (violations(&pod, PodSecurity::Baseline), violations(&pod, PodSecurity::Restricted));
+        let _ = (violations(&pod, &GrantedPolicy::at(PodSecurity::Baseline)), violations(&pod, &GrantedPolicy::at(PodSecurity::Restricted)));
     }
 }

@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 use super::super::{identity, json, labels};
 use super::back::{Back, is_adopted};
 use super::origin::Fields;
-use crate::names::keys;
 
 /// Which keys are the tenant's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,18 +28,19 @@ pub(super) fn restore(host: &Value, record: Record, back: &mut Back<'_>) -> Map<
     let mut own = Map::new();
     let tenants = Tenants::of(host, "labels", record);
     for (key, value) in json::strings(host, "/metadata/labels") {
-        if keys::is_reserved(&key) || !tenants.has(&key) {
-            continue;
-        }
-        let original = labels::original(&key, &value, back.view).unwrap_or_else(|| {
+        let Some(own_key) = labels::own_key(&key).filter(|_| tenants.has(&key)) else { continue };
+        let original = labels::original(&own_key, &value, back.view).unwrap_or_else(|| {
             back.lost.push(format!("label {key}: its value on the host is not one that the tenant can have given it"));
             &value
         });
-        own.insert(key, json!(original));
+        own.insert(own_key, json!(original));
     }
     let tenants = Tenants::of(host, "annotations", record);
-    let annotations = identity::tenant_annotations(host).into_iter().filter(|(key, _)| tenants.has(key));
-    let annotations: Map<String, Value> = annotations.map(|(key, value)| (key, json!(value))).collect();
+    let annotations = json::strings(host, "/metadata/annotations").into_iter().filter(|(key, _)| tenants.has(key));
+    let annotations: Map<String, Value> = annotations
+        .filter_map(|(key, value)| Some((labels::own_key(&key)?, json!(value))))
+        .filter(|(key, _)| !identity::is_dropped_annotation(key))
+        .collect();
     for (field, map) in [("labels", own), ("annotations", annotations)] {
         if !map.is_empty() {
             metadata.insert(field.to_owned(), Value::Object(map));

@@ -23,8 +23,9 @@ pub(super) fn service(host: &Value, back: &mut Back<'_>) -> Map<String, Value> {
         if key == keys::CLUSTER || key == keys::NAMESPACE {
             continue;
         }
-        let own = labels::original(&key, &value, back.view).unwrap_or(&value);
-        selector.insert(key, json!(own));
+        let Some(own_key) = labels::own_key(&key) else { continue };
+        let own = labels::original(&own_key, &value, back.view).unwrap_or(&value);
+        selector.insert(own_key, json!(own));
     }
     // A selector of nothing but Portico's terms is not made on the way down.
     if !selector.is_empty() {

@@ -59,17 +59,24 @@ fn loosen(term: &mut Map<String, Value>, view: &View) -> Option<Namespaces> {
         if let Some(Value::String(namespace)) = terms.remove(keys::NAMESPACE) {
             namespaces = Namespaces::These(vec![namespace]);
         }
-        for (key, value) in terms.iter_mut() {
-            unguard(key, value, view);
-        }
+        let of_host = std::mem::take(terms);
+        terms.extend(of_host.into_iter().filter_map(|(key, mut value)| {
+            let key = labels::own_key(&key)?;
+            unguard(&key, &mut value, view);
+            Some((key, value))
+        }));
     });
     if let Some(Value::Array(expressions)) = selector.get_mut("matchExpressions") {
         expressions.retain_mut(|expression| {
-            let key = json::text(expression, "/key").to_owned();
-            if key == keys::NAMESPACE {
+            let on_host = json::text(expression, "/key").to_owned();
+            if on_host == keys::NAMESPACE {
                 let names = json::items(expression, "/values").iter().filter_map(Value::as_str);
                 namespaces = Namespaces::These(names.map(str::to_owned).collect());
                 return false;
+            }
+            let key = labels::own_key(&on_host).unwrap_or(on_host);
+            if let Value::Object(map) = expression {
+                map.insert("key".to_owned(), json!(key));
             }
             for value in expression.get_mut("values").and_then(Value::as_array_mut).into_iter().flatten() {
                 unguard(&key, value, view);

@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use super::super::pod::Around;
 use super::super::samples::{injected, pods, stored};
-use super::super::testing::{hostile, old_vcluster, poisoned, view};
+use super::super::testing::{hostile, old_vcluster, open_view, poisoned, view};
 use super::super::{diff, endpoints, ingress};
+use crate::config::PolicyBounds;
+use crate::crd::policy::{GrantedPolicy, Policy};
 
 use super::*;
 use crate::translate::summary::{NamespaceSummary, ServiceSummary};
@@ -22,6 +24,9 @@ fn busy_view() -> View {
     view.placement.guarded_labels = Arc::new(BTreeSet::from(guarded));
     view.translate_images.insert("busybox".to_owned(), "mirror/busybox".to_owned());
     view.node_selector.insert("pool".to_owned(), "tenants".to_owned());
+    // What the policy takes away cannot come back.
+    let bounds = PolicyBounds { tolerations: vec!["*".to_owned()], ..PolicyBounds::default() };
+    view.policy = GrantedPolicy::of(bounds, Policy::default());
     view
 }
 
@@ -304,18 +309,18 @@ fn an_ingress_names_the_tenants_objects_again() {
     host["metadata"]["annotations"]["nginx.ingress.kubernetes.io/auth-secret"] = json!("team-a/admins-key");
     let back = restored(INGRESS, &host).object;
     assert_eq!(back["metadata"]["annotations"]["nginx.ingress.kubernetes.io/auth-secret"], "left-out");
-    assert_eq!(ingress::refusal(&back), None);
+    assert_eq!(ingress::refusal(&back, &open_view()), None);
 }
 
 #[test]
 fn addresses_written_by_hand_come_back() {
     let subsets = json!([{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 1}]}]);
     let object_of = json!({"metadata": named("ext")["metadata"], "subsets": subsets});
-    let host = stored(&endpoints::endpoints_to_host(&object_of, &view()).expect("valid").object);
+    let host = stored(&endpoints::endpoints_to_host(&object_of, &open_view(), &|_, _| false).expect("valid").object);
     assert_eq!(restored(ENDPOINTS, &host).object["subsets"], subsets);
     let slice = json!({"metadata": {"name": "ext-1", "namespace": "default", "uid": "u", "labels": {"kubernetes.io/service-name": "ext"}},
         "addressType": "IPv4", "ports": [{"port": 1}], "endpoints": [{"addresses": ["192.0.2.1"]}]});
-    let host = stored(&endpoints::slice_to_host(&slice, &view()).expect("valid").object);
+    let host = stored(&endpoints::slice_to_host(&slice, &open_view(), &|_, _| false).expect("valid").object);
     let back = restored(SLICE, &host).object;
     assert_eq!(back["metadata"]["labels"], slice["metadata"]["labels"]);
     assert_eq!((&back["endpoints"], &back["addressType"]), (&slice["endpoints"], &slice["addressType"]));

@@ -27,6 +27,18 @@ pub(crate) fn manifest(name: &str) -> String {
         .replace("dev-cluster", name)
 }
 
+/// The same with what `tests/e2e/run` has in Portico's configuration for the shared form.
+pub(crate) fn manifest_with_policy(name: &str) -> String {
+    let manifest = manifest(name);
+    let syncer = manifest.find(SYNCER).expect("the syncer's container");
+    let arguments = syncer + manifest[syncer..].find("args:\n").expect("its arguments") + "args:\n".len();
+    let line = manifest[arguments..].lines().next().expect("an argument");
+    let indent = line.len() - line.trim_start().len();
+    let policy = format!(r#"--policy={{ingressDomains: ["*.example.test"], endpoints: ["{}/32"]}}"#, super::node());
+    let argument = format!("{:indent$}- '{policy}'\n", "");
+    [&manifest[..arguments], &argument, &manifest[arguments..]].concat()
+}
+
 /// Applies text to the host.
 #[track_caller]
 pub(crate) fn apply(namespace: &str, text: &str) -> String {
@@ -43,7 +55,7 @@ pub(crate) fn install(name: &str, namespace: &str, manifest: &str) {
 impl Tenant {
     /// Applies the manifest and the NodePort, and connects by it.
     pub(crate) fn sidecar(name: &str, namespace: &str) -> Self {
-        Self::sidecar_of(name, namespace, &manifest(name))
+        Self::sidecar_of(name, namespace, &manifest_with_policy(name))
     }
 
     /// The same with a manifest that a test has changed.

@@ -2,6 +2,8 @@
 
 use super::super::testing::{World, hostile_plans};
 use super::*;
+use crate::config::PolicyBounds;
+use crate::crd::policy::{GrantedPolicy, Policy};
 
 fn claim() -> Value {
     json!({
@@ -219,4 +221,33 @@ fn hostile_input_never_panics() {
         &VolumeKind,
         &json!({"metadata": {"name": "v"}, "spec": {"claimRef": {"namespace": "team-a", "name": "n"}}}),
     );
+}
+
+#[test]
+fn volumes_that_were_made_for_others_are_not_bound() {
+    for (field, value, annotations, setting) in [
+        ("selector", json!({"matchLabels": {"a": "b"}}), json!({}), "staticVolumes"),
+        ("storageClassName", json!(""), json!({}), "staticVolumes"),
+        ("storageClassName", json!("gold"), json!({}), "storageClasses"),
+        (
+            "volumeMode",
+            json!("Filesystem"),
+            json!({"volume.beta.kubernetes.io/storage-class": "gold"}),
+            "storageClasses",
+        ),
+    ] {
+        let mut world = World::new();
+        let bounds = PolicyBounds { storage_classes: vec!["fast".to_owned()], ..PolicyBounds::default() };
+        world.view.policy = GrantedPolicy::of(bounds, Policy::default());
+        let mut claim = claim();
+        claim["spec"][field] = value;
+        claim["metadata"]["annotations"] = annotations;
+        world.put_virtual("PersistentVolumeClaim", claim);
+        world.settle(&ClaimKind, "default", "data");
+        assert!(world.host("PersistentVolumeClaim", "data-x-default-x-vc1").is_none(), "{field}");
+        assert!(world.explained.iter().any(|(_, m)| m.contains(&format!("`{setting}`"))), "{field}");
+        world.view = crate::translate::testing::open_view();
+        world.settle(&ClaimKind, "default", "data");
+        assert!(world.host("PersistentVolumeClaim", "data-x-default-x-vc1").is_some(), "{field}");
+    }
 }

@@ -2,7 +2,10 @@
 
 use super::super::testing::{World, hostile_plans, writes};
 use super::*;
+use crate::config::{PodSecurity, PolicyBounds};
+use crate::crd::policy::{GrantedPolicy, Policy};
 use crate::translate::identity;
+use crate::translate::testing::open_view;
 
 mod placement;
 
@@ -136,8 +139,8 @@ fn policy_is_checked_before_anything_and_explained() {
     assert!(world.host("Pod", HOST).is_none() && world.other.is_empty());
     let (reason, message) = world.explained.first().expect("explained").clone();
     assert_eq!(reason, "SyncDenied");
-    assert!(message.contains("spec.hostNetwork") && message.contains("podSecurity: privileged"), "{message}");
-    world.view.pod_security = PodSecurity::Privileged;
+    assert!(message.contains("spec.hostNetwork") && message.contains("`podSecurity`"), "{message}");
+    world.view.policy = GrantedPolicy::at(PodSecurity::Privileged);
     world.settle(&PodKind, "default", "web");
     assert_eq!(host(&world)["spec"]["hostNetwork"], true);
     assert_eq!(host(&world)["spec"]["dnsPolicy"], "ClusterFirst");
@@ -205,6 +208,7 @@ fn readiness_gates_of_the_tenant_go_down_and_stay() {
 #[test]
 fn changes_of_the_tenant_go_down_and_webhooks_are_not_fought() {
     let mut world = world();
+    world.view.policy = open_view().policy;
     start(&mut world);
     world.change_host("Pod", HOST, |p| {
         p["spec"]["containers"][0]["image"] = json!("mirror/nginx:1");

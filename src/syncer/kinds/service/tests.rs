@@ -2,6 +2,8 @@
 
 use super::super::testing::{World, hostile_plans};
 use super::*;
+use crate::config::PolicyBounds;
+use crate::crd::policy::{GrantedPolicy, Policy};
 
 #[test]
 fn services_are_synced_and_repaired() {
@@ -103,4 +105,46 @@ fn hostile_services_never_panic() {
             "spec": {"type": "NodePort", "clusterIP": "10.96.1.1", "selector": {"app": "web"}, "ports": [{"port": 80, "nodePort": 30080}]},
             "status": {"loadBalancer": {"ingress": []}}}),
     );
+}
+
+#[test]
+fn types_that_the_policy_does_not_list_stay_inside() {
+    let kind = ServiceKind;
+    let mut world = World::new();
+    let service = |kind: &str| {
+        json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"},
+            "spec": {"type": kind, "externalName": "bank.example.com", "ports": [{"port": 80}], "loadBalancerIP": "192.0.2.1"}})
+    };
+    world.put_virtual("Service", service("ExternalName"));
+    world.settle(&kind, "default", "web");
+    assert!(world.host("Service", "web-x-default-x-vc1").is_none(), "an ingress controller would follow the name");
+    assert!(world.explained.iter().any(|(_, m)| m.contains("`serviceTypes`")));
+    world.put_virtual("Service", service("LoadBalancer"));
+    world.settle(&kind, "default", "web");
+    let host = world.host("Service", "web-x-default-x-vc1").expect("made");
+    assert!(host["spec"].get("loadBalancerIP").is_none(), "addresses are not the tenant's to choose");
+    world.put_virtual("Service", service("ExternalName"));
+    world.settle(&kind, "default", "web");
+    assert!(world.host("Service", "web-x-default-x-vc1").is_none());
+    world.put_virtual("Service", service("LoadBalancer"));
+    world.settle(&kind, "default", "web");
+    let bounds = PolicyBounds { service_types: vec!["ClusterIP".to_owned()], ..PolicyBounds::default() };
+    world.view.policy = GrantedPolicy::of(bounds, Policy::default());
+    world.settle(&kind, "default", "web");
+    assert!(world.host("Service", "web-x-default-x-vc1").is_none(), "what is no longer allowed goes");
+}
+
+#[test]
+fn selectors_follow_the_labels_that_are_moved() {
+    let mut world = World::new();
+    world.put_virtual(
+        "Service",
+        json!({"metadata": {"name": "web", "namespace": "default", "uid": "u1"},
+            "spec": {"selector": {"cnpg.io/cluster": "db", "app.kubernetes.io/name": "db"}, "ports": [{"port": 80}]}}),
+    );
+    world.settle(&ServiceKind, "default", "web");
+    let host = world.host("Service", "web-x-default-x-vc1").expect("made");
+    assert_eq!(host["spec"]["selector"]["cnpg.io.tenant.portico.dev/cluster"], "db");
+    assert_eq!(host["spec"]["selector"]["app.kubernetes.io/name"], "db");
+    assert!(host["spec"]["selector"].get("cnpg.io/cluster").is_none());
 }
