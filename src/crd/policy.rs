@@ -19,48 +19,70 @@ use crate::config::policy::{PodSecurity, Policies, PolicyBounds, domain, matches
 #[serde(rename_all = "camelCase", default)]
 pub struct Policy {
     /// Pod Security Standard that synced pods must meet; the tighter of this and the configuration's. Absent: `baseline`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_security: Option<PodSecurity>,
     /// Annotations of Pods that reach the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_annotations: Option<Entries>,
     /// Annotations of Services that reach the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub service_annotations: Option<Entries>,
     /// Annotations of Ingresses that reach the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ingress_annotations: Option<Entries>,
     /// Annotations of other kinds that reach the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub other_annotations: Option<Entries>,
     /// Labels with a prefix that reach the host unchanged.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Entries>,
     /// Host names of Ingresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ingress_domains: Option<Entries>,
     /// IngressClasses.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ingress_classes: Option<Entries>,
     /// StorageClasses.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_classes: Option<Entries>,
     /// Whether claims may have a selector or the class `""`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub static_volumes: Option<bool>,
     /// PriorityClasses of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub priority_classes: Option<Entries>,
     /// RuntimeClasses of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_classes: Option<Entries>,
     /// Schedulers beside the default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub schedulers: Option<Entries>,
     /// CSI drivers of inline volumes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub csi_drivers: Option<Entries>,
     /// Kinds of volumes that nodes mount from the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub network_volumes: Option<Entries>,
     /// Keys of taints that pods may tolerate.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tolerations: Option<Entries>,
     /// Types of Services that reach the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub service_types: Option<Entries>,
     /// Whether Services may choose the address of their load balancer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer_addresses: Option<bool>,
     /// Networks whose addresses may stand in endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Entries>,
     /// Images.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<Entries>,
     /// Whether images must be named by digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub image_digests: Option<bool>,
     /// Longest time in seconds that a pod is given to end.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_grace_period_seconds: Option<u32>,
 }
