@@ -7,13 +7,13 @@
 
 mod forward;
 mod message;
-mod pace;
 mod project;
 mod resolve;
 mod server;
 mod source;
 #[cfg(test)]
 mod testing;
+mod yielding;
 mod zone;
 
 use std::collections::HashMap;

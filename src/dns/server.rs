@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 
 use crate::dns::forward::Forwarder;
 use crate::dns::message::{self, Asked, Incoming, Sections, Transport};
-use crate::dns::pace;
 use crate::dns::resolve::{self, Outcome};
+use crate::dns::yielding;
 use crate::dns::zone::Zone;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::clock::Clock;
@@ -118,7 +118,7 @@ impl Server {
                     let (length, peer) = got.map_err(|e| Error::own(Kind::Unavailable, "a UDP socket broke").because(e))?;
                     let query = buffer.get(..length).unwrap_or_default();
                     let (step, work) = self.handle(query, Transport::Udp, later.len() < MAX_FORWARDED);
-                    pace::charge(work).await;
+                    yielding::charge(work).await;
                     match step {
                         Step::Nothing => continue,
                         Step::Reply(bytes) => (bytes, peer),
@@ -159,7 +159,7 @@ impl Server {
             let next = tokio::time::timeout(TCP_IDLE, read_frame(&mut stream)).await;
             let Ok(Ok(Some(query))) = next else { return };
             let (step, work) = self.handle(&query, Transport::Tcp, true);
-            pace::charge(work).await;
+            yielding::charge(work).await;
             let frame = match step {
                 Step::Nothing => return,
                 Step::Reply(bytes) => framed(&bytes),
@@ -227,7 +227,7 @@ async fn outside(server: Server, asked: Box<Asked>) -> Vec<u8> {
 async fn alias(server: Server, asked: Box<Asked>, chain: Vec<Record>, target: Name) -> Vec<u8> {
     match server.forwarder.records(target, asked.question().query_type(), &server.large).await {
         Ok(found) => {
-            pace::charge(found.len()).await;
+            yielding::charge(found.len()).await;
             let answers = chain.into_iter().chain(found).collect();
             asked.answer(ResponseCode::NoError, true, Sections { answers, ..Sections::default() })
         }

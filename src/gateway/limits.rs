@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::crd::GrantedLimits;
 use crate::error::status::Status;
 use crate::error::{Error, Side};
+use crate::runtime::pace::Pace;
 
 /// A user may hold so many times what is free: alone three quarters of all seats, as one of two three sevenths. The
 /// dynamic threshold of shared packet buffers (Choudhury and Hahne, 1998).
@@ -54,10 +55,6 @@ struct Taken {
     all: usize,
     by_user: HashMap<Arc<[u8]>, usize>,
 }
-
-/// When the next request would come if they came evenly (the theoretical arrival time of ATM's generic cell rate algorithm).
-#[derive(Debug, Default)]
-pub(super) struct Pace(Mutex<Option<Instant>>);
 
 impl Limits {
     /// Seats taken now: ordinary requests, long-running ones.
@@ -155,21 +152,6 @@ impl Drop for Seat {
                 taken.by_user.remove(&self.user);
             }
         }
-    }
-}
-
-impl Pace {
-    /// So many a second in the long run, and so many at one moment; `Err` says how much too early it is.
-    pub(super) fn pass(&self, per_second: u32, burst: u32, now: Instant) -> Result<(), Duration> {
-        let interval = Duration::from_secs(1) / per_second.max(1);
-        let mut due = self.0.lock();
-        let next = due.map_or(now, |due| due.max(now));
-        let early = (next - now).saturating_sub(interval.saturating_mul(burst.saturating_sub(1)));
-        if !early.is_zero() {
-            return Err(early);
-        }
-        *due = Some(next + interval);
-        Ok(())
     }
 }
 
