@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use rules::RULES;
 
-pub use limits::{GrantedLimits, Limits};
+pub use limits::{DnsLimits, GatewayLimits, GrantedLimits, Limits};
 pub use status::{
     BackendStatus, Condition, HoldStatus, RolloutPhase, RolloutStatus, StorageKind, StorageStatus, StoreStatus,
     VirtualClusterStatus,
@@ -97,7 +97,7 @@ pub struct VirtualClusterSpec {
     pub auth: Auth,
     /// What the tenant may make run on the host.
     pub policy: Policy,
-    /// What it may use of the gateway.
+    /// What it may use of the gateway and of DNS.
     pub limits: Limits,
     /// Only for `distro: external`.
     pub backend: Option<ExternalBackend>,

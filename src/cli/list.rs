@@ -140,12 +140,15 @@ fn limits(asked: &Limits, granted: &GrantedLimits) -> Vec<String> {
         Some(asked) if asked > granted => format!("{what:<20}{granted} (of {asked}: the configuration allows no more)"),
         _ => format!("{what:<20}{granted}"),
     };
+    let GrantedLimits { gateway, dns } = granted;
     vec![
-        line("Connections", asked.connections, granted.connections),
-        line("Requests/s", asked.requests_per_second, granted.requests_per_second),
-        line("Burst", asked.request_burst, granted.request_burst),
-        line("Requests in flight", asked.requests_in_flight, granted.requests_in_flight),
-        line("Watches, streams", asked.long_running, granted.long_running),
+        line("Connections", asked.connections, gateway.connections),
+        line("Requests/s", asked.requests_per_second, gateway.requests_per_second),
+        line("Burst", asked.request_burst, gateway.request_burst),
+        line("Requests in flight", asked.requests_in_flight, gateway.requests_in_flight),
+        line("Watches, streams", asked.long_running, gateway.long_running),
+        line("DNS questions/s", asked.dns_questions_per_second, dns.dns_questions_per_second),
+        line("DNS forwarded/s", asked.forwarded_questions_per_second, dns.forwarded_questions_per_second),
     ]
 }
 

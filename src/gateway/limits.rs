@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::crd::GrantedLimits;
+use crate::crd::GatewayLimits;
 use crate::error::status::Status;
 use crate::error::{Error, Side};
 use crate::runtime::pace::Pace;
@@ -65,7 +65,7 @@ impl Limits {
     /// A seat until the answer's last byte. Waiting for one would only hide the overload from the client.
     pub(super) fn admit(
         &self,
-        granted: &GrantedLimits,
+        granted: &GatewayLimits,
         user: &[u8],
         long_running: bool,
         now: Instant,
@@ -159,11 +159,11 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
-    fn granted(requests_in_flight: u32, requests_per_second: u32, request_burst: u32) -> GrantedLimits {
-        GrantedLimits { connections: 1, requests_per_second, request_burst, requests_in_flight, long_running: 4 }
+    fn granted(requests_in_flight: u32, requests_per_second: u32, request_burst: u32) -> GatewayLimits {
+        GatewayLimits { connections: 1, requests_per_second, request_burst, requests_in_flight, long_running: 4 }
     }
 
-    fn fill(limits: &Limits, granted: &GrantedLimits, user: &[u8]) -> (Vec<Seat>, Refusal) {
+    fn fill(limits: &Limits, granted: &GatewayLimits, user: &[u8]) -> (Vec<Seat>, Refusal) {
         let mut seats = Vec::new();
         loop {
             match limits.admit(granted, user, false, Instant::now()) {

@@ -35,7 +35,7 @@ pub(crate) struct Outcome {
 /// Works on one cluster. `attempt` counts the rounds since the last news of it.
 pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32) -> Outcome {
     let mut next = cluster.status.clone();
-    next.limits = Some(cluster.spec.limits.granted(&context.config.gateway));
+    next.limits = Some(cluster.spec.limits.granted(&context.config));
     rollout::begin_round(context, cluster);
     let verdict = context.judge(cluster);
     let halt = phases(context, cluster, &verdict.accepted, &mut next).await.err();
