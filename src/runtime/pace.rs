@@ -25,6 +25,16 @@ impl Pace {
         *due = Some(next + interval);
         Ok(())
     }
+
+    /// What passed counts as so many more. The caller bounds it: so much later the next one passes.
+    pub fn draw(&self, per_second: u32, more: u32, now: Instant) {
+        if more == 0 {
+            return;
+        }
+        let mut due = self.0.lock();
+        let next = due.map_or(now, |due| due.max(now));
+        *due = next.checked_add(interval(per_second).saturating_mul(more)).or(Some(next));
+    }
 }
 
 fn interval(per_second: u32) -> Duration {
@@ -47,6 +57,17 @@ mod tests {
         let second = began + Duration::from_secs(1);
         assert_eq!(passes(&pace, 10, 20, second), 10);
         assert_eq!(passes(&pace, 10, 20, second + Duration::from_secs(3600)), 20, "and no more is saved");
+    }
+
+    #[test]
+    fn what_is_drawn_passes_no_more() {
+        let (pace, began) = (Pace::default(), Instant::now());
+        pace.draw(10, 0, began);
+        pace.draw(10, 5, began);
+        assert_eq!(passes(&pace, 10, 20, began), 15);
+        pace.draw(10, 10, began);
+        assert_eq!(passes(&pace, 10, 20, began + Duration::from_secs(1)), 0);
+        assert_eq!(passes(&pace, 10, 20, began + Duration::from_secs(2)), 10);
     }
 
     #[test]
