@@ -162,3 +162,27 @@ fn list_of(out: &mut String, label: &str, values: &[String]) {
         let _ = writeln!(out, "  {}", value.trim_end());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn limits_say_what_is_in_force_and_what_was_asked_for_in_vain() {
+        let asked = Limits {
+            requests_per_second: Some(7),
+            dns_questions_per_second: Some(1_000_000),
+            forwarded_questions_per_second: Some(3),
+            ..Limits::default()
+        };
+        let lines = limits(&asked, &asked.granted(&Config::default()));
+        for line in [
+            "Requests/s          7",
+            "DNS questions/s     5000 (of 1000000: the configuration allows no more)",
+            "DNS forwarded/s     3",
+        ] {
+            assert!(lines.iter().any(|found| found == line), "{lines:?}");
+        }
+    }
+}
