@@ -2,6 +2,7 @@
 //!
 //! `docs/config.md` is generated from these types' doc comments; `config/gateway.yaml` is the annotated default.
 
+mod dns;
 pub mod docs;
 mod gateway;
 mod operator;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 
+pub use dns::DnsConfig;
 pub use gateway::GatewayConfig;
 pub use operator::{OperatorConfig, RolloutConfig};
 pub use policy::{PodSecurity, Policies, PolicyBounds};
@@ -116,14 +118,6 @@ impl Default for SyncerConfig {
     }
 }
 
-/// Tenant DNS.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct DnsConfig {
-    /// `ip:port` of the resolvers for names outside the tenant; empty means those of /etc/resolv.conf.
-    pub upstream: Vec<String>,
-}
-
 /// Health and metrics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -204,24 +198,20 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        let refuse = |message: String| Err(Error::client(Kind::Invalid, message));
+        let refuse = |message: &str| Err(Error::client(Kind::Invalid, message));
         self.gateway.check()?;
         self.operator.check()?;
+        self.dns.check()?;
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
-            return refuse("syncer.workers and syncer.workersPerTenant must be at least 1".to_owned());
+            return refuse("syncer.workers and syncer.workersPerTenant must be at least 1");
         }
         if self.syncer.mass_deletion_number == 0 || !(1..=100).contains(&self.syncer.mass_deletion_share) {
-            return refuse("syncer.massDeletionNumber must be at least 1, massDeletionShare 1 to 100".to_owned());
+            return refuse("syncer.massDeletionNumber must be at least 1, massDeletionShare 1 to 100");
         }
         let named = self.policies.iter().map(|(name, bounds)| (format!("policies.{name}"), bounds));
         for (place, bounds) in std::iter::once(("policy".to_owned(), &self.policy)).chain(named) {
             if let Some(fault) = bounds.fault() {
-                return refuse(format!("{place}.{fault}"));
-            }
-        }
-        for upstream in &self.dns.upstream {
-            if upstream.parse::<SocketAddr>().is_err() {
-                return refuse(format!("dns.upstream: {upstream:?} is not ip:port"));
+                return refuse(&format!("{place}.{fault}"));
             }
         }
         Ok(())
@@ -248,6 +238,14 @@ mod tests {
             assert!(Config::parse(&format!("gateway: {{{zero}}}")).is_err(), "{zero}");
         }
         assert!(Config::parse("gateway: {maxBufferedBytes: 8000000}").is_err());
+        for key in ["maxQuestionsPerSecondPerTenant", "maxForwardedPerSecondPerTenant"] {
+            for nonsense in ["0", "-1", "1000001", "many"] {
+                assert!(Config::parse(&format!("dns: {{{key}: {nonsense}}}")).is_err(), "{key}: {nonsense}");
+            }
+            assert!(Config::parse(&format!("dns: {{{key}: 1}}")).is_ok(), "{key}");
+        }
+        let refusal = Config::parse("dns: {maxForwardedPerSecondPerTenant: 0}").expect_err("nobody could ask");
+        assert!(refusal.to_string().contains("must be 1 to 1000000"), "{refusal}");
         for rollout in ["maxUnavailablePercent: 0", "maxUnavailablePercent: 101", "maxUnavailable: 0", "timeout: 1s"] {
             assert!(Config::parse(&format!("operator: {{rollout: {{{rollout}}}}}")).is_err(), "{rollout}");
         }

@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 
 use rules::RULES;
 
-pub use limits::{GrantedLimits, Limits};
+pub use limits::{DnsLimits, GatewayLimits, GrantedLimits, Limits};
 pub use policy::Policy;
-
-pub use crate::config::PodSecurity;
 pub use status::{
     BackendStatus, Condition, HoldStatus, RolloutPhase, RolloutStatus, StorageKind, StorageStatus, StoreStatus,
     VirtualClusterStatus,
 };
+
+pub use crate::config::PodSecurity;
 
 /// API group of all Portico resources.
 pub const GROUP: &str = "portico.dev";
@@ -101,7 +101,7 @@ pub struct VirtualClusterSpec {
     pub auth: Auth,
     /// What the tenant may make run on the host.
     pub policy: Policy,
-    /// What it may use of the gateway.
+    /// What it may use of the gateway and of DNS.
     pub limits: Limits,
     /// Only for `distro: external`.
     pub backend: Option<ExternalBackend>,

@@ -6,14 +6,15 @@
 //! syncer, the gateway, or how tenants are made.
 
 mod forward;
+mod limits;
 mod message;
-mod pace;
 mod project;
 mod resolve;
 mod server;
 mod source;
 #[cfg(test)]
 mod testing;
+mod yielding;
 mod zone;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use tokio::sync::Mutex;
 
 use crate::config::DnsConfig;
 use crate::dns::forward::{Forwarder, ResolvConf};
+use crate::dns::limits::{Limits, Shown};
 use crate::dns::server::{Server, Sockets};
 use crate::dns::zone::{Bounds, Origin, Zone};
 use crate::error::{Error, Kind, Result};
@@ -33,6 +35,7 @@ use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::runtime::task::{self, Task};
+use crate::runtime::telemetry::{Metrics, Source};
 use crate::runtime::watched::{IfDown, Watched};
 use crate::tenant::{Registry, Tenant};
 
@@ -48,6 +51,8 @@ pub struct Parts {
     pub config: DnsConfig,
     /// The tenants.
     pub registry: Arc<Registry>,
+    /// Where to show counts.
+    pub metrics: Metrics,
     /// Time and randomness.
     pub clock: Clock,
     /// Where to listen; the port is the tenant's.
@@ -60,7 +65,9 @@ pub struct Parts {
 pub async fn run(parts: Parts, drain: &Drain) -> Result<Task> {
     let forwarder = Arc::new(forwarder(&parts.config, &parts.clock).await?);
     let watched = parts.watched.clone();
-    let plane = Arc::new(Plane { parts, forwarder, running: Mutex::default() });
+    let shown = Arc::new(Shown::default());
+    parts.metrics.register(Arc::clone(&shown) as Arc<dyn Source>);
+    let plane = Arc::new(Plane { parts, forwarder, shown, running: Mutex::default() });
     let during = drain.clone();
     Ok(watched.keep("tenant DNS", IfDown::NotReady, drain, move || {
         let (plane, drain) = (Arc::clone(&plane), during.clone());
@@ -75,6 +82,7 @@ pub async fn run(parts: Parts, drain: &Drain) -> Result<Task> {
 struct Plane {
     parts: Parts,
     forwarder: Arc<Forwarder>,
+    shown: Arc<Shown>,
     running: Mutex<HashMap<TenantId, Running>>,
 }
 
@@ -85,6 +93,7 @@ impl Plane {
         loop {
             changes.borrow_and_update();
             reconcile(&self.parts, &self.forwarder, &mut running, &drain);
+            self.shown.set(running.iter().map(|(id, one)| (id.clone(), Arc::clone(&one.limits))).collect());
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { break },
                 _ = drain.signaled() => break,
@@ -104,6 +113,7 @@ struct Running {
     uid: String,
     port: u16,
     zone: Arc<Zone>,
+    limits: Arc<Limits>,
     listener: Task,
     _source: Task,
 }
@@ -136,23 +146,29 @@ fn reconcile(parts: &Parts, forwarder: &Arc<Forwarder>, running: &mut HashMap<Te
             continue;
         }
         let Some((port, origin)) = place(tenant) else { continue };
+        let granted = tenant.limits.in_dns(&parts.config);
         match running.remove(&tenant.id) {
             Some(same) if same.generation == tenant.generation => {
                 running.insert(tenant.id.clone(), same);
             }
             // New credentials or connections: the sockets and what is known stay.
             Some(old) if old.port == port && old.uid == tenant.uid && *old.zone.origin() == origin => {
+                old.limits.grant(granted);
                 let source = follow(parts, tenant, &old.zone, drain);
                 let renewed = Running { generation: tenant.generation, _source: source, ..old };
                 running.insert(tenant.id.clone(), renewed);
             }
-            _ => {
+            old => {
+                // What the same cluster asked at its former port counts.
+                let limits = old.filter(|old| old.uid == tenant.uid).map(|old| old.limits).unwrap_or_default();
+                limits.grant(granted);
                 let zone = Arc::new(Zone::new(&tenant.id.to_string(), origin, Bounds::default()));
-                let server = Server::new(Arc::clone(&zone), Arc::clone(forwarder), parts.clock.clone());
+                let server =
+                    Server::new(Arc::clone(&zone), Arc::clone(forwarder), Arc::clone(&limits), parts.clock.clone());
                 let listener = listen(parts, server, port, drain);
                 let _source = follow(parts, tenant, &zone, drain);
                 let (generation, uid) = (tenant.generation, tenant.uid.clone());
-                let started = Running { generation, uid, port, zone, listener, _source };
+                let started = Running { generation, uid, port, zone, limits, listener, _source };
                 running.insert(tenant.id.clone(), started);
             }
         }

@@ -45,7 +45,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::known::TokenKey;
-use self::limits::Pace;
 use self::metrics::GatewayMetrics;
 use self::shared::{Gateway, SharedNames};
 use self::tenants::Tenants;
@@ -54,6 +53,7 @@ use crate::error::{Error, Kind, Result};
 use crate::kubernetes::ApiClient;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
+use crate::runtime::pace::Pace;
 use crate::runtime::task::Task;
 use crate::runtime::telemetry::{Metrics, Source};
 use crate::runtime::watched::Watched;

@@ -1,9 +1,10 @@
-//! What every task stands on: injected time and randomness, supervised tasks, shutdown as a type, logs.
+//! What every task stands on: injected time and randomness, supervised tasks, shutdown as a type, rates, logs.
 //!
 //! Must not know requests, tenants or Kubernetes.
 
 pub mod clock;
 pub mod drain;
+pub mod pace;
 pub mod task;
 pub mod telemetry;
 pub mod watched;

@@ -86,6 +86,7 @@ impl Planes {
         let parts = dns::Parts {
             config,
             registry: Arc::clone(&self.registry),
+            metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             address,
             watched: self.watched.clone(),

@@ -152,12 +152,15 @@ fn limits(asked: &Limits, granted: &GrantedLimits) -> Vec<String> {
         Some(asked) if asked > granted => format!("{what:<20}{granted} (of {asked}: the configuration allows no more)"),
         _ => format!("{what:<20}{granted}"),
     };
+    let GrantedLimits { gateway, dns } = granted;
     vec![
-        line("Connections", asked.connections, granted.connections),
-        line("Requests/s", asked.requests_per_second, granted.requests_per_second),
-        line("Burst", asked.request_burst, granted.request_burst),
-        line("Requests in flight", asked.requests_in_flight, granted.requests_in_flight),
-        line("Watches, streams", asked.long_running, granted.long_running),
+        line("Connections", asked.connections, gateway.connections),
+        line("Requests/s", asked.requests_per_second, gateway.requests_per_second),
+        line("Burst", asked.request_burst, gateway.request_burst),
+        line("Requests in flight", asked.requests_in_flight, gateway.requests_in_flight),
+        line("Watches, streams", asked.long_running, gateway.long_running),
+        line("DNS questions/s", asked.dns_questions_per_second, dns.dns_questions_per_second),
+        line("DNS forwarded/s", asked.forwarded_questions_per_second, dns.forwarded_questions_per_second),
     ]
 }
 
@@ -169,5 +172,29 @@ fn list_of(out: &mut String, label: &str, values: &[String]) {
     let _ = writeln!(out, "{label}:");
     for value in values {
         let _ = writeln!(out, "  {}", value.trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn limits_say_what_is_in_force_and_what_was_asked_for_in_vain() {
+        let asked = Limits {
+            requests_per_second: Some(7),
+            dns_questions_per_second: Some(1_000_000),
+            forwarded_questions_per_second: Some(3),
+            ..Limits::default()
+        };
+        let lines = limits(&asked, &asked.granted(&Config::default()));
+        for line in [
+            "Requests/s          7",
+            "DNS questions/s     5000 (of 1000000: the configuration allows no more)",
+            "DNS forwarded/s     3",
+        ] {
+            assert!(lines.iter().any(|found| found == line), "{lines:?}");
+        }
     }
 }

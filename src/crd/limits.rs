@@ -1,11 +1,11 @@
-//! What a virtual cluster may use of the gateway that all of them share.
+//! What a virtual cluster may use of the gateway and the DNS that all of them share.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::GatewayConfig;
+use crate::config::{Config, DnsConfig, GatewayConfig};
 
-/// Limits that are tighter than those which the gateway's configuration gives to each virtual cluster. A field that is
+/// Limits that are tighter than those which the configuration gives to each virtual cluster. A field that is
 /// absent, or asks for more than the configuration allows, means what the configuration allows; `status.limits` has the
 /// outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,12 +27,31 @@ pub struct Limits {
     /// Watches and streams, shared among users likewise.
     #[schemars(range(min = 1))]
     pub long_running: Option<u32>,
+    /// DNS questions a second in the long run on each replica, and twice as many at one moment. An answer that takes the
+    /// work of several counts as several.
+    #[schemars(range(min = 1))]
+    pub dns_questions_per_second: Option<u32>,
+    /// DNS questions a second that go on to the resolvers of the host, likewise.
+    #[schemars(range(min = 1))]
+    pub forwarded_questions_per_second: Option<u32>,
 }
 
 /// Limits in force: see [`Limits`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GrantedLimits {
+    /// At the gateway.
+    #[serde(flatten)]
+    pub gateway: GatewayLimits,
+    /// In DNS.
+    #[serde(flatten)]
+    pub dns: DnsLimits,
+}
+
+/// Limits in force at the gateway.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GatewayLimits {
     /// Connections of callers who are known.
     pub connections: u32,
     /// Requests a second in the long run.
@@ -45,14 +64,25 @@ pub struct GrantedLimits {
     pub long_running: u32,
 }
 
+/// Limits in force in DNS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DnsLimits {
+    /// DNS questions a second in the long run, and twice as many at one moment.
+    pub dns_questions_per_second: u32,
+    /// DNS questions a second that go on to the resolvers of the host, likewise.
+    pub forwarded_questions_per_second: u32,
+}
+
 impl Limits {
     /// The tighter of what is asked for and what the configuration allows.
-    pub fn granted(&self, config: &GatewayConfig) -> GrantedLimits {
-        let least = |asked: Option<u32>, most: usize| {
-            let most = u32::try_from(most).unwrap_or(u32::MAX);
-            asked.map_or(most, |asked| asked.clamp(1, most))
-        };
-        GrantedLimits {
+    pub fn granted(&self, config: &Config) -> GrantedLimits {
+        GrantedLimits { gateway: self.at_gateway(&config.gateway), dns: self.in_dns(&config.dns) }
+    }
+
+    /// The part of [`Limits::granted`] that the gateway keeps.
+    pub fn at_gateway(&self, config: &GatewayConfig) -> GatewayLimits {
+        GatewayLimits {
             connections: least(self.connections, config.max_connections_per_tenant),
             requests_per_second: least(self.requests_per_second, config.max_requests_per_second_per_tenant),
             request_burst: least(self.request_burst, config.max_request_burst_per_tenant),
@@ -60,6 +90,20 @@ impl Limits {
             long_running: least(self.long_running, config.max_long_running_per_tenant),
         }
     }
+
+    /// The part of [`Limits::granted`] that DNS keeps.
+    pub fn in_dns(&self, config: &DnsConfig) -> DnsLimits {
+        let (questions, forwarded) = (self.dns_questions_per_second, self.forwarded_questions_per_second);
+        DnsLimits {
+            dns_questions_per_second: least(questions, config.max_questions_per_second_per_tenant),
+            forwarded_questions_per_second: least(forwarded, config.max_forwarded_per_second_per_tenant),
+        }
+    }
+}
+
+fn least(asked: Option<u32>, most: usize) -> u32 {
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    asked.map_or(most, |asked| asked.clamp(1, most))
 }
 
 #[cfg(test)]
@@ -68,17 +112,32 @@ mod tests {
 
     #[test]
     fn tighter_is_granted_and_wider_is_not() {
-        let config = GatewayConfig::default();
+        let config = Config::default();
         let granted = Limits::default().granted(&config);
-        assert_eq!(granted.requests_in_flight as usize, config.max_requests_per_tenant);
+        assert_eq!(granted.gateway.requests_in_flight as usize, config.gateway.max_requests_per_tenant);
+        assert_eq!(granted.dns.dns_questions_per_second as usize, config.dns.max_questions_per_second_per_tenant);
         let asked = Limits {
             requests_in_flight: Some(7),
             connections: Some(u32::MAX),
             request_burst: Some(0),
+            dns_questions_per_second: Some(9),
+            forwarded_questions_per_second: Some(u32::MAX),
             ..Limits::default()
         };
-        let granted = asked.granted(&config);
-        assert_eq!((granted.requests_in_flight, granted.request_burst), (7, 1));
-        assert_eq!(granted.connections as usize, config.max_connections_per_tenant);
+        let GrantedLimits { gateway, dns } = asked.granted(&config);
+        assert_eq!((gateway.requests_in_flight, gateway.request_burst, dns.dns_questions_per_second), (7, 1, 9));
+        assert_eq!(gateway.connections as usize, config.gateway.max_connections_per_tenant);
+        assert_eq!(dns.forwarded_questions_per_second as usize, config.dns.max_forwarded_per_second_per_tenant);
+    }
+
+    #[test]
+    fn a_status_shows_them_all_in_one_place() {
+        let granted = Limits::default().granted(&Config::default());
+        let shown = serde_json::to_value(granted).expect("json");
+        assert!(shown["requestsInFlight"].is_u64() && shown["dnsQuestionsPerSecond"].is_u64(), "{shown}");
+        assert_eq!(serde_json::from_value::<GrantedLimits>(shown).expect("read back"), granted);
+        let older = serde_json::json!({"connections": 3});
+        let older: GrantedLimits = serde_json::from_value(older).expect("what an older version wrote");
+        assert_eq!((older.gateway.connections, older.dns), (3, DnsLimits::default()));
     }
 }

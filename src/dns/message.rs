@@ -17,6 +17,9 @@ const PLAIN_PAYLOAD: u16 = 512;
 /// An OPT record without options.
 const EDNS: u16 = 11;
 const HEADER: usize = 12;
+const LONGEST_LABEL: usize = 63;
+const LONGEST_NAME: usize = 255;
+const SERVFAIL: u8 = 2;
 /// A pointer to the question's name, which stands behind the header.
 const QUESTION: u16 = 0xc000 | HEADER as u16;
 /// Records of a query: EDNS and a signature, and some that nobody needs. Each may be as long as a name can be, in twelve
@@ -95,6 +98,22 @@ pub(crate) fn read(bytes: &[u8], transport: Transport) -> Incoming {
         return Incoming::Refused(asked.answer(ResponseCode::Refused, false, Sections::default()));
     }
     Incoming::Query(Box::new(asked))
+}
+
+/// SERVFAIL to what is not read: by its header and, where it is written out, its question. Without EDNS, which a client
+/// does without. `None` when it is no query.
+pub(crate) fn refuse(bytes: &[u8]) -> Option<Vec<u8>> {
+    let [id_high, id_low, flags, more_flags, ..] = *bytes.get(..HEADER)? else { return None };
+    if flags & 0x80 != 0 {
+        return None;
+    }
+    let question = written_out(bytes).unwrap_or_default();
+    let mut reply = Vec::with_capacity(HEADER + question.len());
+    // A response, with opcode, RD and CD as they came, and RA.
+    reply.extend([id_high, id_low, 0x80 | flags & 0x79, 0x80 | more_flags & 0x10 | SERVFAIL]);
+    reply.extend([0, u8::from(!question.is_empty()), 0, 0, 0, 0, 0, 0]);
+    reply.extend_from_slice(question);
+    Some(reply)
 }
 
 impl Asked {
@@ -250,6 +269,24 @@ fn fit(reply: &Message, question: &Name, limit: usize, transport: Transport) -> 
     let counts = HeaderCounts { queries: 1, answers, authorities, additionals };
     header.replace(&mut encoder, Header { metadata, counts })?;
     Ok(bytes)
+}
+
+/// The bytes of a message's one question, if there is no pointer in it.
+fn written_out(message: &[u8]) -> Option<&[u8]> {
+    if message.get(4..6)? != [0, 1] {
+        return None;
+    }
+    let mut end = HEADER;
+    loop {
+        let label = usize::from(*message.get(end)?);
+        end += 1 + label;
+        if label > LONGEST_LABEL || end > HEADER + LONGEST_NAME {
+            return None;
+        }
+        if label == 0 {
+            return message.get(HEADER..end + 4);
+        }
+    }
 }
 
 /// How many questions a message says to have, and how many records in all sections.

@@ -2,7 +2,7 @@
 //!
 //! Promises: local answers never wait for forwarded ones; what does not fit the bounds is refused at once, so that a
 //! tenant can only exhaust its own; the task gives way to others' after about a millisecond of answering, however many
-//! questions wait. Knows one zone.
+//! questions wait; of a flood the kernel drops what cannot be refused any more. Knows one zone.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -17,11 +17,13 @@ use hickory_proto::rr::{Name, Record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::dns::forward::Forwarder;
+use crate::dns::limits::{Admission, Limits};
 use crate::dns::message::{self, Asked, Incoming, Sections, Transport};
-use crate::dns::pace;
 use crate::dns::resolve::{self, Outcome};
+use crate::dns::yielding;
 use crate::dns::zone::Zone;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::clock::Clock;
@@ -37,6 +39,11 @@ const MAX_LARGE: usize = 32;
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// For questions that are being forwarded when the drain begins; new ones go elsewhere since this replica left.
 const LINGER: Duration = Duration::from_secs(1);
+/// Questions over UDP that are read and dropped before nothing is read for a while: as many as wait in a socket of the
+/// usual size, so that none is answered too late.
+const DROPPED_AT_ONCE: usize = 256;
+/// How long nothing is read then, and how long a connection goes on that is closed for too many questions.
+const REST: Duration = Duration::from_millis(20);
 /// Ports tried for one that is free for UDP and TCP, when any will do.
 const ANY_PORT_TRIES: usize = 64;
 
@@ -45,6 +52,7 @@ const ANY_PORT_TRIES: usize = 64;
 pub(crate) struct Server {
     zone: Arc<Zone>,
     forwarder: Arc<Forwarder>,
+    limits: Arc<Limits>,
     clock: Clock,
     large: Arc<Semaphore>,
 }
@@ -86,14 +94,16 @@ impl Sockets {
 /// A step towards an answer.
 enum Step {
     Nothing,
+    /// Nothing, since there are too many questions.
+    TooMany,
     Reply(Vec<u8>),
     Later(Pin<Box<dyn Future<Output = Vec<u8>> + Send>>),
 }
 
 impl Server {
-    /// Answers from `zone`, and asks `forwarder` for the rest; `clock` orders the answers.
-    pub(crate) fn new(zone: Arc<Zone>, forwarder: Arc<Forwarder>, clock: Clock) -> Self {
-        Self { zone, forwarder, clock, large: Arc::new(Semaphore::new(MAX_LARGE)) }
+    /// Answers from `zone`, and asks `forwarder` for the rest, both within `limits`; `clock` orders the answers.
+    pub(crate) fn new(zone: Arc<Zone>, forwarder: Arc<Forwarder>, limits: Arc<Limits>, clock: Clock) -> Self {
+        Self { zone, forwarder, limits, clock, large: Arc::new(Semaphore::new(MAX_LARGE)) }
     }
 
     /// Serves until the drain has begun and lingered, or a socket breaks.
@@ -112,15 +122,25 @@ impl Server {
     async fn datagrams(&self, socket: &UdpSocket) -> Result<()> {
         let mut later = FuturesUnordered::new();
         let mut buffer = vec![0; message::LARGEST_QUERY];
+        let (mut dropped, mut rest) = (0, None);
         loop {
             let (bytes, peer) = tokio::select! {
-                got = socket.recv_from(&mut buffer) => {
+                () = tokio::time::sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {
+                    rest = None;
+                    continue;
+                }
+                got = socket.recv_from(&mut buffer), if rest.is_none() => {
                     let (length, peer) = got.map_err(|e| Error::own(Kind::Unavailable, "a UDP socket broke").because(e))?;
                     let query = buffer.get(..length).unwrap_or_default();
                     let (step, work) = self.handle(query, Transport::Udp, later.len() < MAX_FORWARDED);
-                    pace::charge(work).await;
+                    yielding::charge(work).await;
                     match step {
                         Step::Nothing => continue,
+                        Step::TooMany => {
+                            dropped = (dropped + 1) % DROPPED_AT_ONCE;
+                            rest = (dropped == 0).then(|| self.clock.instant() + REST);
+                            continue;
+                        }
                         Step::Reply(bytes) => (bytes, peer),
                         Step::Later(answer) => {
                             later.push(async move { (answer.await, peer) });
@@ -159,9 +179,10 @@ impl Server {
             let next = tokio::time::timeout(TCP_IDLE, read_frame(&mut stream)).await;
             let Ok(Ok(Some(query))) = next else { return };
             let (step, work) = self.handle(&query, Transport::Tcp, true);
-            pace::charge(work).await;
+            yielding::charge(work).await;
             let frame = match step {
                 Step::Nothing => return,
+                Step::TooMany => return tokio::time::sleep(REST).await,
                 Step::Reply(bytes) => framed(&bytes),
                 Step::Later(answer) => framed(&answer.await),
             };
@@ -173,7 +194,13 @@ impl Server {
     }
 
     /// What a query leads to, and how much work it was.
-    fn handle(&self, query: &[u8], transport: Transport, may_forward: bool) -> (Step, usize) {
+    fn handle(&self, query: &[u8], transport: Transport, has_room: bool) -> (Step, usize) {
+        let now = self.clock.instant();
+        match self.limits.admit(now) {
+            Admission::Answer => {}
+            Admission::Refuse => return (message::refuse(query).map_or(Step::Nothing, Step::Reply), 1),
+            Admission::Drop => return (Step::TooMany, 1),
+        }
         let asked = match message::read(query, transport) {
             Incoming::Query(asked) => asked,
             Incoming::Refused(reply) => return (Step::Reply(reply), 1),
@@ -183,6 +210,9 @@ impl Server {
         let turn = self.clock.random_below(u64::MAX);
         let question = resolve::Asked { name, kind, room: asked.limit(), turn };
         let (outcome, work) = resolve::resolve(&self.zone, &question, self.forwarder.foreign());
+        self.limits.worked(work, now);
+        let leaves = matches!(outcome, Outcome::Alias { .. } | Outcome::Outside);
+        let may_forward = leaves && has_room && self.limits.may_forward(now);
         (self.step(asked, outcome, may_forward), work)
     }
 
@@ -227,7 +257,7 @@ async fn outside(server: Server, asked: Box<Asked>) -> Vec<u8> {
 async fn alias(server: Server, asked: Box<Asked>, chain: Vec<Record>, target: Name) -> Vec<u8> {
     match server.forwarder.records(target, asked.question().query_type(), &server.large).await {
         Ok(found) => {
-            pace::charge(found.len()).await;
+            yielding::charge(found.len()).await;
             let answers = chain.into_iter().chain(found).collect();
             asked.answer(ResponseCode::NoError, true, Sections { answers, ..Sections::default() })
         }

@@ -9,9 +9,9 @@ mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dns::pace;
 use crate::dns::project::{self, Named};
 use crate::dns::source::store::Store;
+use crate::dns::yielding;
 use crate::dns::zone::{self, Put, Service, Slice, Unnamed, Zone};
 use crate::error::Result;
 use crate::kubernetes::follow::{self, Bounds, Event, Follower};
@@ -156,13 +156,13 @@ async fn follow_on<T: Held>(followed: Followed<'_>, position: &mut Position) -> 
             Event::Lists => listing = Some(Listing::begin(zone)),
             Event::Applied(json) => {
                 let number = listing.as_ref().map_or(*in_zone, |listing| listing.number);
-                pace::charge(json.len() / BYTES_PER_WORK + 1).await;
+                yielding::charge(json.len() / BYTES_PER_WORK + 1).await;
                 if let Some(version) = put::<T>(zone, number, &json) {
                     follower.reached(&version);
                 }
             }
             Event::Deleted(json) => {
-                pace::charge(json.len() / BYTES_PER_WORK + 1).await;
+                yielding::charge(json.len() / BYTES_PER_WORK + 1).await;
                 if let Some(object) = read::<T>(zone, &json) {
                     T::remove(zone, &object.namespace, &object.name);
                     follower.reached(&object.version);
@@ -195,7 +195,7 @@ impl<'a, T: Held> Listing<'a, T> {
         for key in self.zone.unlisted(T::KIND, self.number) {
             let (namespace, name) = key.parts();
             T::remove(self.zone, namespace, name);
-            pace::charge(1).await;
+            yielding::charge(1).await;
         }
         self.zone.listed(T::KIND);
         self.number

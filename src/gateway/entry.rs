@@ -162,7 +162,7 @@ impl Entry {
     }
 
     fn take_seat(&self) -> Result<()> {
-        let granted = self.tenant.limits.granted(&self.connection.gateway.config);
+        let granted = self.tenant.limits.at_gateway(&self.connection.gateway.config);
         if !self.connection.pass.known(&self.tenant.id, granted.connections) {
             self.state.metrics.refused_connection();
             let message = "this cluster has too many connections, please try again later or use those that you have";

@@ -11,9 +11,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::crd::GrantedLimits;
+use crate::crd::GatewayLimits;
 use crate::error::status::Status;
 use crate::error::{Error, Side};
+use crate::runtime::pace::Pace;
 
 /// A user may hold so many times what is free: alone three quarters of all seats, as one of two three sevenths. The
 /// dynamic threshold of shared packet buffers (Choudhury and Hahne, 1998).
@@ -55,10 +56,6 @@ struct Taken {
     by_user: HashMap<Arc<[u8]>, usize>,
 }
 
-/// When the next request would come if they came evenly (the theoretical arrival time of ATM's generic cell rate algorithm).
-#[derive(Debug, Default)]
-pub(super) struct Pace(Mutex<Option<Instant>>);
-
 impl Limits {
     /// Seats taken now: ordinary requests, long-running ones.
     pub(super) fn in_use(&self) -> (usize, usize) {
@@ -68,7 +65,7 @@ impl Limits {
     /// A seat until the answer's last byte. Waiting for one would only hide the overload from the client.
     pub(super) fn admit(
         &self,
-        granted: &GrantedLimits,
+        granted: &GatewayLimits,
         user: &[u8],
         long_running: bool,
         now: Instant,
@@ -158,30 +155,15 @@ impl Drop for Seat {
     }
 }
 
-impl Pace {
-    /// So many a second in the long run, and so many at one moment; `Err` says how much too early it is.
-    pub(super) fn pass(&self, per_second: u32, burst: u32, now: Instant) -> Result<(), Duration> {
-        let interval = Duration::from_secs(1) / per_second.max(1);
-        let mut due = self.0.lock();
-        let next = due.map_or(now, |due| due.max(now));
-        let early = (next - now).saturating_sub(interval.saturating_mul(burst.saturating_sub(1)));
-        if !early.is_zero() {
-            return Err(early);
-        }
-        *due = Some(next + interval);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn granted(requests_in_flight: u32, requests_per_second: u32, request_burst: u32) -> GrantedLimits {
-        GrantedLimits { connections: 1, requests_per_second, request_burst, requests_in_flight, long_running: 4 }
+    fn granted(requests_in_flight: u32, requests_per_second: u32, request_burst: u32) -> GatewayLimits {
+        GatewayLimits { connections: 1, requests_per_second, request_burst, requests_in_flight, long_running: 4 }
     }
 
-    fn fill(limits: &Limits, granted: &GrantedLimits, user: &[u8]) -> (Vec<Seat>, Refusal) {
+    fn fill(limits: &Limits, granted: &GatewayLimits, user: &[u8]) -> (Vec<Seat>, Refusal) {
         let mut seats = Vec::new();
         loop {
             match limits.admit(granted, user, false, Instant::now()) {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::connections::Connections;
 use super::known::TokenKey;
-use super::limits::Pace;
 use super::metrics::GatewayMetrics;
 use super::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::kubernetes::ApiClient;
 use crate::names::reserved;
 use crate::runtime::clock::Clock;
+use crate::runtime::pace::Pace;
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
 

@@ -36,7 +36,7 @@ pub(crate) struct Outcome {
 pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32) -> Outcome {
     let mut next = cluster.status.clone();
     next.pod_security = Some(context.policy(cluster).pod_security());
-    next.limits = Some(cluster.spec.limits.granted(&context.config.gateway));
+    next.limits = Some(cluster.spec.limits.granted(&context.config));
     rollout::begin_round(context, cluster);
     let verdict = context.judge(cluster);
     let halt = phases(context, cluster, &verdict.accepted, &mut next).await.err();

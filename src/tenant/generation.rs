@@ -58,7 +58,7 @@ pub struct Tenant {
     pub cluster_domain: String,
     /// What its objects may ask of the host.
     pub policy: GrantedPolicy,
-    /// What it asks to be limited to at the gateway.
+    /// What it asks to be limited to at the gateway and in DNS.
     pub limits: Limits,
     /// uid of the store that this tenant is known to have; absent until it is recorded.
     pub store: Option<String>,

@@ -22,6 +22,7 @@ use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain;
 use portico::runtime::task::Task;
+use portico::runtime::telemetry::Metrics;
 use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls};
@@ -118,12 +119,18 @@ fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> 
 }
 
 async fn start(registry: &Arc<Registry>) -> (drain::DrainTrigger, Task) {
+    start_with_metrics(registry, &Metrics::default()).await
+}
+
+async fn start_with_metrics(registry: &Arc<Registry>, metrics: &Metrics) -> (drain::DrainTrigger, Task) {
     let (trigger, drain) = drain::channel();
     // An upstream that nobody listens on: what is forwarded fails.
-    let config = DnsConfig { upstream: vec!["127.0.0.1:9".to_owned()] };
+    let upstream = vec!["127.0.0.1:9".to_owned()];
+    // Whoever waits for an answer asks as fast as it can.
+    let config = DnsConfig { upstream, max_questions_per_second_per_tenant: 1_000_000, ..DnsConfig::default() };
     let (registry, clock) = (Arc::clone(registry), Clock::system());
     let watched = Watched::new(clock.clone());
-    let parts = dns::Parts { config, registry, clock, address: LOCAL, watched };
+    let parts = dns::Parts { config, registry, metrics: metrics.clone(), clock, address: LOCAL, watched };
     (trigger, dns::run(parts, &drain).await.expect("a configuration that can be used"))
 }
 
@@ -208,6 +215,40 @@ async fn tenants_come_change_and_go_each_with_its_own_names() {
     assert!(trigger.drain(PATIENCE).await);
     running.join().await.expect("no panic");
     assert!(ask(our_port, "kubernetes.default.svc.cluster.local.").await.is_none());
+}
+
+/// Limits follow the tenant's generations, what it has asked stays counted, and its series end with it.
+#[tokio::test]
+async fn limits_change_with_a_generation_and_counts_stay() {
+    let (api, _watches) = api(service("web", "10.96.1.1"), true).await;
+    let port = support::port::free(LOCAL);
+    let (registry, metrics) = (Arc::new(Registry::default()), Metrics::default());
+    let (_trigger, _running) = start_with_metrics(&registry, &metrics).await;
+    let put = |generation, questions| {
+        let mut tenant = Arc::into_inner(tenant("dev", &api, generation, port)).expect("the only one");
+        tenant.limits.dns_questions_per_second = questions;
+        registry.put(&Arc::new(tenant));
+    };
+    let count = |family: &str| -> Option<f64> {
+        let text = metrics.render().expect("renders");
+        let line = text.lines().find(|line| line.starts_with(&format!("{family}{{")))?;
+        line.rsplit(' ').next()?.parse().ok()
+    };
+    let name = "web.default.svc.cluster.local.";
+    let found = |reply: Option<&Message>| reply.and_then(address).is_some();
+    put(1, None);
+    until(port, name, found).await;
+    let before = count("portico_dns_questions_total").expect("shown");
+    assert!(before >= 1.0);
+    put(2, Some(10));
+    until(port, name, |reply| reply.is_some_and(|r| r.metadata.response_code == ResponseCode::ServFail)).await;
+    assert!(count("portico_dns_questions_total").expect("shown") > before);
+    assert!(count("portico_dns_limited_total").expect("shown") >= 1.0);
+    put(3, None);
+    until(port, name, found).await;
+    registry.remove(&TenantId::parse("team", "dev").expect("id"));
+    until(port, name, |reply| reply.is_none()).await;
+    assert_eq!(count("portico_dns_questions_total"), None);
 }
 
 #[tokio::test]

@@ -80,6 +80,33 @@ fn hostile_input_is_answered_by_its_header_or_not_at_all() {
 }
 
 #[test]
+fn what_is_not_read_is_refused_by_header_and_question() {
+    let mut sent = query(Some(1232));
+    sent.metadata.checking_disabled = true;
+    let bytes = sent.to_vec().expect("encodes");
+    let reply = refuse(&bytes).expect("a query");
+    assert!(reply.len() < bytes.len());
+    let reply = Message::from_vec(&reply).expect("decodes");
+    assert_eq!((reply.metadata.id, &reply.queries), (7, &sent.queries));
+    assert_eq!(
+        (reply.metadata.message_type, reply.metadata.response_code),
+        (MessageType::Response, ResponseCode::ServFail)
+    );
+    assert!(reply.metadata.recursion_desired && reply.metadata.recursion_available && reply.metadata.checking_disabled);
+    // A question that is cut off or leads elsewhere is not looked for.
+    let mut pointer = bytes.clone();
+    pointer[HEADER] = 0xc0;
+    for odd in [&bytes[..HEADER], &bytes[..HEADER + 5], &pointer] {
+        let reply = Message::from_vec(&refuse(odd).expect("a query")).expect("decodes");
+        assert!(reply.queries.is_empty() && reply.metadata.response_code == ResponseCode::ServFail);
+    }
+    // Answers would bounce.
+    let mut response = bytes.clone();
+    response[2] |= 0x80;
+    assert!(refuse(&response).is_none() && refuse(&bytes[..HEADER - 1]).is_none());
+}
+
+#[test]
 fn only_the_answer_to_our_question_counts() {
     let sent = asked(Some(4096), Transport::Udp).upstream(99);
     let mut answer = sent.clone();
@@ -102,5 +129,6 @@ proptest::proptest! {
     fn any_bytes_are_survived(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..600)) {
         let _ = read(&bytes, Transport::Udp);
         let _ = answers(&query(None), &bytes);
+        proptest::prop_assert!(refuse(&bytes).is_none_or(|reply| reply.len() <= bytes.len()));
     }
 }

@@ -1,6 +1,8 @@
 //! Real sockets, a fake upstream resolver, two tenants.
 
 use super::*;
+use crate::config::DnsConfig;
+use crate::crd;
 use crate::dns::testing::{empty_zone, hostile_slice, list_services, list_slices, name, service};
 use crate::dns::zone::{Bounds, Target};
 use crate::runtime::{drain, task};
@@ -33,6 +35,7 @@ fn zone_with(name: &str, address: Ipv4Addr) -> Zone {
 struct Running {
     at: SocketAddr,
     zone: Arc<Zone>,
+    limits: Arc<Limits>,
     _task: task::Task<Result<()>>,
     _drain: drain::DrainTrigger,
 }
@@ -42,11 +45,23 @@ async fn start(zone: Zone, upstream: Vec<SocketAddr>) -> Running {
     let zone = Arc::new(zone);
     let clock = Clock::system();
     let forwarder = Arc::new(Forwarder::new(upstream, vec![], clock.clone()));
-    let server = Server::new(Arc::clone(&zone), forwarder, clock);
+    let limits = granted(crd::Limits::default());
+    let server = Server::new(Arc::clone(&zone), forwarder, Arc::clone(&limits), clock);
     let (trigger, drain) = drain::channel();
     let at = sockets.address().expect("address");
     let task = task::spawn("test-dns", async move { server.run(&sockets, drain).await });
-    Running { at, zone, _task: task, _drain: trigger }
+    Running { at, zone, limits, _task: task, _drain: trigger }
+}
+
+fn granted(asked: crd::Limits) -> Arc<Limits> {
+    let limits = Limits::default();
+    limits.grant(asked.in_dns(&DnsConfig::default()));
+    Arc::new(limits)
+}
+
+/// For longer than any test takes.
+fn much_later() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
 }
 
 /// Answers every question with one address; forged answers come first.
@@ -238,6 +253,108 @@ async fn a_flood_of_one_tenants_questions_leaves_another_its_turn() {
     assert!(Message::from_vec(&buffer[..usize::from(length)]).expect("reply").answers.len() > 500);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_answered_then_refused_then_dropped() {
+    let limits = granted(crd::Limits { dns_questions_per_second: Some(10), ..crd::Limits::default() });
+    let forwarder = Arc::new(Forwarder::new(vec![], vec![], Clock::system()));
+    let server = Server::new(Arc::new(zone_with("web", Ipv4Addr::LOCALHOST)), forwarder, limits, Clock::system());
+    let question = query("web.default.svc.cluster.local.", true).to_vec().expect("bytes");
+    let ask = |transport| {
+        let (mut answered, mut refused, mut dropped) = (0, 0, 0);
+        for _ in 0..100 {
+            match server.handle(&question, transport, true).0 {
+                Step::Reply(reply) if rcode(&reply) == ResponseCode::NoError => answered += 1,
+                Step::Reply(reply) if rcode(&reply) == ResponseCode::ServFail => refused += 1,
+                Step::TooMany => dropped += 1,
+                _ => panic!("neither"),
+            }
+        }
+        (answered, refused, dropped)
+    };
+    assert_eq!(ask(Transport::Udp), (20, 20, 60));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(ask(Transport::Tcp), (10, 10, 80));
+}
+
+fn rcode(reply: &[u8]) -> ResponseCode {
+    Message::from_vec(reply).expect("reply").metadata.response_code
+}
+
+#[tokio::test]
+async fn one_tenant_over_its_budget_is_refused_and_another_is_answered() {
+    let web = || zone_with("web", Ipv4Addr::new(10, 96, 1, 1));
+    let (flooded, other) = (start(web(), vec![]).await, start(web(), vec![]).await);
+    flooded.limits.worked(usize::MAX, much_later());
+    let asked = "web.default.svc.cluster.local.";
+    assert_eq!(over_udp(flooded.at, asked, true).await.metadata.response_code, ResponseCode::ServFail);
+    let mut stream = TcpStream::connect(flooded.at).await.expect("connected");
+    for _ in 0..2 {
+        assert_eq!(over_tcp(&mut stream, asked).await.metadata.response_code, ResponseCode::ServFail);
+    }
+    assert!(first(&over_udp(other.at, asked, true).await).is_some());
+}
+
+/// Until even refusals are too many, as if it were `now`; then a flood beside it.
+async fn flood(server: &Running, now: Instant) -> UdpSocket {
+    server.limits.grant(crd::DnsLimits { dns_questions_per_second: 1, forwarded_questions_per_second: 1 });
+    while server.limits.admit(now) != Admission::Drop {}
+    let socket = UdpSocket::bind((LOCAL, 0)).await.expect("bound");
+    let bytes = query("web.default.svc.cluster.local.", false).to_vec().expect("bytes");
+    for _ in 0..2 * DROPPED_AT_ONCE {
+        socket.send_to(&bytes, server.at).await.expect("sent");
+    }
+    socket
+}
+
+#[tokio::test]
+async fn what_cannot_be_refused_any_more_is_dropped() {
+    let web = || zone_with("web", Ipv4Addr::new(10, 96, 1, 1));
+    let (flooded, other) = (start(web(), vec![]).await, start(web(), vec![]).await);
+    let socket = flood(&flooded, much_later()).await;
+    let asked = "web.default.svc.cluster.local.";
+    let mut stream = TcpStream::connect(flooded.at).await.expect("connected");
+    stream.write_all(&framed(&query(asked, false).to_vec().expect("bytes"))).await.expect("sent");
+    assert!(stream.read_u16().await.is_err(), "closed without an answer");
+    assert!(first(&over_udp(other.at, asked, true).await).is_some());
+    assert!(socket.try_recv_from(&mut [0; 512]).is_err(), "nothing came");
+}
+
+#[tokio::test]
+async fn after_a_flood_wider_limits_count_at_the_same_sockets() {
+    let server = start(zone_with("web", Ipv4Addr::new(10, 96, 1, 1)), vec![]).await;
+    let _socket = flood(&server, Instant::now()).await;
+    server.limits.grant(crd::Limits::default().in_dns(&DnsConfig::default()));
+    // What the flood left in the socket's buffer is answered first, or there was no room for the question.
+    let answered = async {
+        loop {
+            let asking = over_udp(server.at, "web.default.svc.cluster.local.", false);
+            match tokio::time::timeout(Duration::from_millis(100), asking).await {
+                Ok(reply) if first(&reply).is_some() => break,
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), answered).await.expect("answered in the end");
+}
+
+#[tokio::test]
+async fn own_names_are_answered_while_too_many_are_forwarded() {
+    let (resolver, _resolver) = fake_resolver(false).await;
+    let server = start(zone_with("web", Ipv4Addr::new(10, 96, 1, 1)), vec![resolver]).await;
+    assert!(first(&over_udp(server.at, "example.com.", false).await).is_some());
+    while server.limits.may_forward(much_later()) {}
+    let mut stream = TcpStream::connect(server.at).await.expect("connected");
+    for outside in ["example.com.", "outside.default.svc.cluster.local."] {
+        for reply in [over_udp(server.at, outside, false).await, over_tcp(&mut stream, outside).await] {
+            assert_eq!(reply.metadata.response_code, ResponseCode::ServFail, "{outside}");
+        }
+    }
+    let own = "web.default.svc.cluster.local.";
+    assert!(
+        first(&over_udp(server.at, own, false).await).is_some() && first(&over_tcp(&mut stream, own).await).is_some()
+    );
+}
+
 static HOSTILE: LazyLock<Arc<Zone>> = LazyLock::new(|| Arc::new(hostile_zone()));
 
 proptest::proptest! {
@@ -252,7 +369,7 @@ proptest::proptest! {
         tcp in proptest::bool::ANY,
     ) {
         let forwarder = Arc::new(Forwarder::new(vec![], vec![], Clock::system()));
-        let server = Server::new(Arc::clone(&HOSTILE), forwarder, Clock::system());
+        let server = Server::new(Arc::clone(&HOSTILE), forwarder, granted(crd::Limits::default()), Clock::system());
         let mut question = query(asked, payload.is_some());
         question.queries[0].query_type = kind;
         if let (Some(edns), Some(payload)) = (&mut question.edns, payload) {
