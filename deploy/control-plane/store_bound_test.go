@@ -221,15 +221,38 @@ func TestTheFlagOfTheBound(t *testing.T) {
 	}
 }
 
-// The file does not shrink, but what was deleted counts no more after two urgent compactions, all of it newer than a
-// thousand revisions.
-func TestWhatIsDeletedMakesRoom(t *testing.T) {
-	ctx, dir := t.Context(), t.TempDir()
+func openBoundedStore(t *testing.T, dir string) *store {
+	t.Helper()
 	options := &storeOptions{maxBytes: "8000000", datastorePollPeriod: time.Second, compactInterval: time.Hour}
-	s, err := openStore(ctx, options, &endpoint{kind: storeSQLite}, filepath.Join(dir, "db"), filepath.Join(dir, "kine.sock"))
+	s, err := openStore(t.Context(), options, &endpoint{kind: storeSQLite}, filepath.Join(dir, "db"), filepath.Join(dir, "kine.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// kine's VACUUM writes the whole database into the log once more.
+func TestAStartDoesNotMakeAStoreLarger(t *testing.T) {
+	dir := t.TempDir()
+	s := openBoundedStore(t, dir)
+	for i := range 50 {
+		if _, err := s.bound.store.(*sqliteStore).Create(t.Context(), fmt.Sprintf("/registry/%d", i), make([]byte, 100_000), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.close()
+	s = openBoundedStore(t, dir)
+	defer s.close()
+	if now := s.bound.fill(); now.full || now.bytes < 5_000_000 {
+		t.Errorf("%+v", now)
+	}
+}
+
+// The file does not shrink, but what was deleted counts no more after two urgent compactions, all of it newer than a
+// thousand revisions.
+func TestWhatIsDeletedMakesRoom(t *testing.T) {
+	ctx := t.Context()
+	s := openBoundedStore(t, t.TempDir())
 	defer s.close()
 	if s.bound.fill().full {
 		t.Fatalf("full at once: %+v", s.bound.fill())
@@ -238,9 +261,11 @@ func TestWhatIsDeletedMakesRoom(t *testing.T) {
 	value, revisions := make([]byte, 100_000), map[string]int64{}
 	for i := range 100 {
 		key := fmt.Sprintf("/registry/configmaps/a/%d", i)
-		if revisions[key], err = sqlite.Create(ctx, key, value, 0); err != nil {
+		revision, err := sqlite.Create(ctx, key, value, 0)
+		if err != nil {
 			t.Fatal(err)
 		}
+		revisions[key] = revision
 	}
 	s.bound.measure(ctx)
 	if now := s.bound.fill(); !now.full || now.bytes < 10_000_000 {
@@ -251,9 +276,13 @@ func TestWhatIsDeletedMakesRoom(t *testing.T) {
 			t.Fatal(ok, err)
 		}
 	}
+	before := s.bound.fill().bytes
 	sqlite.compact(ctx, false)
 	sqlite.compact(ctx, false)
 	s.bound.measure(ctx)
+	if now := s.bound.fill().bytes; now > before*21/10 {
+		t.Errorf("what is deleted takes more than once more: %d after %d", now, before)
+	}
 	if !s.bound.fill().full {
 		t.Fatalf("the last thousand revisions are kept as long as nothing is urgent: %+v", s.bound.fill())
 	}
