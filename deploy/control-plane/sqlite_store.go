@@ -63,7 +63,8 @@ func (s *sqliteStore) size(ctx context.Context) (int64, error) {
 	return pages + log.Size(), nil
 }
 
-// compact goes to the newest revision of the last time: whoever reads in parts, or watches, has that long for it.
+// compact goes to the newest revision of the last time: whoever reads in parts, or watches, has that long for it, as with an
+// etcd.
 func (s *sqliteStore) compact(ctx context.Context, urgent bool) {
 	current, err := s.CurrentRevision(ctx)
 	if err != nil {
@@ -71,9 +72,6 @@ func (s *sqliteStore) compact(ctx context.Context, urgent bool) {
 		return
 	}
 	target := s.seen
-	if !urgent {
-		target = min(target, current-compactMinRetain)
-	}
 	s.seen = current
 	if target > 0 {
 		if _, err := s.Backend.Compact(ctx, target); err != nil && !errors.Is(err, server.ErrCompacted) {

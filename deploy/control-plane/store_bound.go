@@ -40,7 +40,7 @@ const (
 type boundedStore interface {
 	// size is what it has on the disk, but for what it would take again before it grows.
 	size(context.Context) (int64, error)
-	// compact lets go of what was deleted or replaced, of the last minutes too when it is urgent.
+	// compact lets go of what was deleted or replaced before it was called the last time.
 	compact(ctx context.Context, urgent bool)
 }
 
