@@ -26,6 +26,7 @@ mod schedule;
 mod secret;
 mod status;
 mod storage;
+mod store_fill;
 mod system_services;
 #[cfg(test)]
 mod tests;
@@ -60,7 +61,7 @@ use crate::runtime::drain::Drain;
 use crate::runtime::task;
 use crate::tenant::follow::{self, Change};
 
-pub use backends::{Asked, Backends};
+pub use backends::{Asked, Backends, Fill};
 
 /// Clusters worked on at once.
 const WORKERS: usize = 8;

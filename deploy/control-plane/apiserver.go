@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/rest"
 	basecompatibility "k8s.io/component-base/compatibility"
 	"k8s.io/component-base/featuregate"
@@ -28,7 +29,7 @@ type apiServer struct {
 
 // newAPIServer does what kube-apiserver's command does with these flags. The public port, when there is one, is where
 // others reach the server: it is published in the endpoints of the Service kubernetes.
-func newAPIServer(ctx context.Context, flags []string, publicPort int) (*apiServer, error) {
+func newAPIServer(ctx context.Context, flags []string, publicPort int, bound *storeBound) (*apiServer, error) {
 	completed, err := completeOptions(ctx, flags)
 	if err != nil {
 		return nil, err
@@ -41,6 +42,14 @@ func newAPIServer(ctx context.Context, flags []string, publicPort int) (*apiServ
 	if publicPort != 0 {
 		// By now the server's own client has the true address.
 		generic.SecureServing.Listener = publicListener{generic.SecureServing.Listener, publicPort}
+	}
+	if bound != nil {
+		// The aggregator's handlers are the first, those of the others only behind them.
+		aggregator := config.Aggregator.GenericConfig
+		build := aggregator.BuildHandlerChainFunc
+		aggregator.BuildHandlerChainFunc = func(handler http.Handler, c *genericserver.Config) http.Handler {
+			return build(bound.wrap(handler, c.Serializer), c)
+		}
 	}
 	chain, err := config.Complete()
 	if err != nil {

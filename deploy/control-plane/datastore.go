@@ -47,19 +47,26 @@ type store struct {
 	flags map[string]string
 	// More than one replica may use it, so controllers must elect a leader.
 	shared bool
-	close  func()
+	// Nil where nothing bounds it.
+	bound *storeBound
+	close func()
 }
 
 // openStore makes its files in the folder db and its socket at the given path.
 func openStore(ctx context.Context, o *storeOptions, e *endpoint, db, socket string) (*store, error) {
-	if e.kind == storeEtcd {
-		return etcdStore(o, e), nil
-	}
-	k, err := openKine(ctx, o, e, db, socket)
+	most, err := o.bound(e)
 	if err != nil {
 		return nil, err
 	}
-	return &store{flags: map[string]string{"etcd-servers": "unix://" + socket}, shared: e.shared(), close: k.close}, nil
+	if e.kind == storeEtcd {
+		return etcdStore(o, e), nil
+	}
+	k, err := openKine(ctx, o, e, db, socket, most)
+	if err != nil {
+		return nil, err
+	}
+	flags := map[string]string{"etcd-servers": "unix://" + socket}
+	return &store{flags: flags, shared: e.shared(), bound: k.bound, close: k.close}, nil
 }
 
 // etcdStore: the API server speaks to etcd itself, and compacts it.
@@ -79,10 +86,13 @@ type kine struct {
 	grpc   *grpc.Server
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	// Bytes; zero for no bound.
+	most  int64
+	bound *storeBound
 }
 
-func openKine(ctx context.Context, o *storeOptions, e *endpoint, db, socket string) (*kine, error) {
-	k := &kine{}
+func openKine(ctx context.Context, o *storeOptions, e *endpoint, db, socket string, most int64) (*kine, error) {
+	k := &kine{most: most}
 	backend, err := k.openBackend(ctx, o, e, db)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -125,7 +135,11 @@ func (k *kine) openBackend(ctx context.Context, o *storeOptions, e *endpoint, db
 		if err := os.MkdirAll(db, 0o700); err != nil {
 			return nil, err
 		}
-		config.DataSourceName = filepath.Join(db, "state.db") + "?" + sqlite.DefaultParams
+		file := filepath.Join(db, "state.db")
+		config.DataSourceName = file + "?" + sqlite.DefaultParams
+		if k.most > 0 {
+			return k.openBounded(ctx, config, file)
+		}
 	}
 	patience, cancel := context.WithTimeout(ctx, databaseWait)
 	defer cancel()
@@ -141,6 +155,31 @@ func (k *kine) openBackend(ctx context.Context, o *storeOptions, e *endpoint, db
 			logrus.Warnf("the database is not ready, trying again: %v", err)
 		}
 	}
+}
+
+func (k *kine) openBounded(ctx context.Context, config drivers.Config, file string) (server.Backend, error) {
+	interval := config.CompactInterval
+	var bounded *sqliteStore
+	open := func(ctx context.Context, wg *sync.WaitGroup, config *drivers.Config) (bool, server.Backend, error) {
+		var err error
+		bounded, err = openSQLite(ctx, wg, config, file)
+		return false, bounded, err
+	}
+	if _, err := k.tryOpen(ctx, open, config); err != nil {
+		return nil, err
+	}
+	var err error
+	if bounded.seen, err = bounded.CurrentRevision(ctx); err != nil {
+		k.cancel()
+		return nil, err
+	}
+	bounded.truncateLog(ctx)
+	k.bound = newStoreBound(ctx, k.most, interval, bounded)
+	life, cancel := context.WithCancel(context.Background())
+	ended := k.cancel
+	k.cancel = func() { cancel(); ended() }
+	k.bound.watch(life, &k.wg)
+	return bounded, nil
 }
 
 // tryOpen: the context ends the wait for the database, but not the database: the API server writes until its own end.

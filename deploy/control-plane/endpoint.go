@@ -23,6 +23,8 @@ type storeOptions struct {
 	etcdPrefix          string
 	compactInterval     time.Duration
 	datastorePollPeriod time.Duration
+	// Of --max-store-bytes.
+	maxBytes string
 }
 
 // addStoreFlags takes the defaults from the environment: a password on a command line can be read by every process of the node.

@@ -78,6 +78,7 @@ func parse(args []string) (*options, error) {
 	f.DurationVar(&o.livenessWait, "liveness-timeout", 2*time.Minute, "give up when the API server is not live after this time")
 	f.DurationVar(&o.store.compactInterval, "compact-interval", 5*time.Minute, "how often old revisions are removed from the database")
 	f.DurationVar(&o.store.datastorePollPeriod, "datastore-poll-interval", time.Second, "how often the database is read for writes of others")
+	addBoundFlag(f, &o.store)
 	showVersion := f.Bool("version", false, "print the version")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -120,7 +121,7 @@ func run(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, &plane{arguments: *args, probe: &prober{
+	return serve(ctx, &plane{arguments: *args, bound: s.bound, probe: &prober{
 		port: o.securePort, caFile: filepath.Join(o.pkiDir, "server-ca.crt"), serverName: files.serverName, patience: o.livenessWait,
 	}})
 }

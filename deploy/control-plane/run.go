@@ -17,7 +17,9 @@ import (
 type plane struct {
 	arguments
 	publicPort int
-	probe      *prober
+	// Where the store may grow to, when it is bounded.
+	bound *storeBound
+	probe *prober
 	// made, when set, gets the API server before it runs.
 	made func(*apiServer)
 }
@@ -53,7 +55,7 @@ func serve(ctx context.Context, p *plane) error {
 	// The API server has a context of its own, so that it ends when something else fails, too.
 	life, end := context.WithCancel(ctx)
 	defer end()
-	server, err := newAPIServer(life, p.apiServer, p.publicPort)
+	server, err := newAPIServer(life, p.apiServer, p.publicPort, p.bound)
 	if err != nil {
 		return describe("kube-apiserver", err)
 	}

@@ -30,7 +30,7 @@ pub(super) fn missing(namespace: &str, name: &str) -> Failure {
 }
 
 /// Conditions that say something of a cluster that is nevertheless ready.
-const ADVICE: [&str; 2] = [DURABLE, "UpToDate"];
+const ADVICE: [&str; 3] = [DURABLE, "UpToDate", "StoreFull"];
 const DURABLE: &str = "Durable";
 
 /// Whether the status speaks of the current spec and says `Ready`.

@@ -19,7 +19,8 @@ pub struct VirtualClusterStatus {
     /// Standard conditions: `CertificatesReady`, `ServicesReady`, `ControlPlaneReady`, `Ready`; beside them `Durable`
     /// (whether the data outlives the control plane's pod), `UpToDate` (whether it runs with the newest image and flags
     /// that Portico has for it), `HostsAccepted` (which names those of `spec.expose.hosts` that do not lead here, and who
-    /// has them), and `StoreReplaced` or `MassDeletion` while a person is waited for.
+    /// has them), `StoreFull` (since it first was: whether the control plane refuses what adds to its store), and
+    /// `StoreReplaced` or `MassDeletion` while a person is waited for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Generation of the spec that this status describes.

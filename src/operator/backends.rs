@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::HeaderMap;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result, Side};
@@ -13,11 +15,27 @@ use crate::runtime::clock::Clock;
 use crate::upstream::{Pool, Target};
 
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Bytes of an answer: a few lines of JSON.
+const MOST: usize = 64 << 10;
 
-/// How backends are asked for their version.
+/// How full a control plane's store is, as Portico's own image says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Fill {
+    /// What it has.
+    pub bytes: u64,
+    /// What it may have.
+    pub bound: u64,
+    /// Whether what adds to it is refused.
+    pub full: bool,
+}
+
+/// What backends are asked.
 pub trait Backends: Send + Sync {
     /// `gitVersion` of an API server, asked with `identity` headers.
     fn version<'a>(&'a self, target: Target, identity: HeaderMap) -> BoxFuture<'a, Result<String>>;
+
+    /// How full its store is; `None` where it does not say, as an image from before the bound.
+    fn fill<'a>(&'a self, target: Target, identity: HeaderMap) -> BoxFuture<'a, Result<Option<Fill>>>;
 }
 
 /// Asks real ones.
@@ -29,18 +47,53 @@ pub struct Asked {
 
 impl Backends for Asked {
     fn version<'a>(&'a self, target: Target, identity: HeaderMap) -> BoxFuture<'a, Result<String>> {
+        Box::pin(async move { read(&self.ask("/version", target, identity).await?) })
+    }
+
+    fn fill<'a>(&'a self, target: Target, identity: HeaderMap) -> BoxFuture<'a, Result<Option<Fill>>> {
         Box::pin(async move {
-            let pool = Arc::new(Pool::new(target, self.clock.clone()));
-            let client = ApiClient::new(Arc::clone(&pool), identity);
-            let answer = client.get_path("/version", DEADLINE).await;
-            pool.close();
-            read(&answer?)
+            match self.ask("/portico/store", target, identity).await {
+                Ok(answer) => read_fill(&answer).map(Some),
+                Err(error) if error.kind() == Kind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
         })
     }
 }
 
+impl Asked {
+    async fn ask(&self, path: &str, target: Target, identity: HeaderMap) -> Result<Bytes> {
+        let pool = Arc::new(Pool::new(target, self.clock.clone()));
+        let client = ApiClient::new(Arc::clone(&pool), identity);
+        let answer = client.get_bounded(path, DEADLINE, MOST).await;
+        pool.close();
+        answer
+    }
+}
+
 fn read(answer: &[u8]) -> Result<String> {
-    let broken = |what: &str| Error::new(Side::Backend, Kind::Protocol, what.to_owned());
     let answer: Value = serde_json::from_slice(answer).map_err(|e| broken("its version is no JSON").because(e))?;
     answer["gitVersion"].as_str().map(str::to_owned).ok_or_else(|| broken("it names no version"))
+}
+
+fn read_fill(answer: &[u8]) -> Result<Fill> {
+    serde_json::from_slice(answer).map_err(|e| broken("it does not say how full its store is").because(e))
+}
+
+fn broken(what: &str) -> Error {
+    Error::new(Side::Backend, Kind::Protocol, what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fill_is_read_whatever_a_later_image_adds() {
+        let answer = br#"{"bytes": 5, "bound": 4, "full": true, "more": 1}"#;
+        assert_eq!(read_fill(answer).expect("reads"), Fill { bytes: 5, bound: 4, full: true });
+        for broken in ["", "{}", r#"{"bytes": -1, "bound": 4, "full": true}"#, "ok"] {
+            assert_eq!(read_fill(broken.as_bytes()).expect_err("broken").kind(), Kind::Protocol, "{broken}");
+        }
+    }
 }

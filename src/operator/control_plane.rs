@@ -12,7 +12,8 @@ mod tests;
 
 use serde_json::Value;
 
-use crate::crd::{Distro, StorageStatus, VirtualClusterStatus};
+use crate::config::Quantity;
+use crate::crd::{Distro, StorageKind, StorageStatus, VirtualClusterStatus};
 use crate::error::Result;
 use crate::kubernetes::resources::{CLAIMS, PODS, SERVICE_ACCOUNTS, SERVICES, STATEFUL_SETS};
 use crate::names::keys;
@@ -129,6 +130,7 @@ pub(crate) async fn ensure(
         pki_digest: &pki_digest,
         datastore,
         storage: with.storage,
+        grown: claimed(context, cluster, with.storage).await?,
         config: &context.config.operator,
     };
     let desired = manifests::stateful_set(&plan);
@@ -145,6 +147,18 @@ pub(crate) async fn ensure(
     stuck::unstick(context, &set, &pods, namespace).await.during(condition::CONTROL_PLANE)?;
     let (reason, message) = explain(&pods);
     Err(Halt::waiting(condition::CONTROL_PLANE, reason, message))
+}
+
+/// What the claim asks for by now. Not what the volume has: some have a little more from their beginning, for which no
+/// control plane needs to start again.
+async fn claimed(context: &Context, cluster: &Cluster, storage: &StorageStatus) -> Result<Option<Quantity>, Halt> {
+    if storage.kind != StorageKind::Volume {
+        return Ok(None);
+    }
+    let claim = context.host.get(&CLAIMS, cluster.namespace(), &claim_name(cluster)).await;
+    let claim = claim.during(condition::CONTROL_PLANE)?.unwrap_or_default();
+    let size = claim["spec"]["resources"]["requests"]["storage"].as_str();
+    Ok(size.and_then(|size| Quantity::parse(size).ok()))
 }
 
 async fn may_change(

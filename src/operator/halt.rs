@@ -16,6 +16,8 @@ pub(crate) mod condition {
     pub(crate) const MASS_DELETION: &str = "MassDeletion";
     /// Beside the order: whether the data outlives the control plane's pod.
     pub(crate) const DURABLE: &str = "Durable";
+    /// Beside the order: what adds to the store is refused. Absent as long as it never was.
+    pub(crate) const STORE_FULL: &str = "StoreFull";
     /// Beside the order: whether the control plane has the newest rendering.
     pub(crate) const UP_TO_DATE: &str = "UpToDate";
     /// Beside that order: whether all of `spec.expose.hosts` lead here.

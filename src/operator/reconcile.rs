@@ -14,7 +14,8 @@ use crate::operator::context::Context;
 use crate::operator::halt::{During, Halt, condition};
 use crate::operator::secret::{self, Data};
 use crate::operator::{
-    assign_port, cidr, control_plane, kubeconfig, listener, pki, rights, rollout, status, storage, system_services,
+    assign_port, cidr, control_plane, kubeconfig, listener, pki, rights, rollout, status, storage, store_fill,
+    system_services,
 };
 use crate::tenant::Assertion;
 use crate::tls;
@@ -111,7 +112,9 @@ async fn phases(
         next.backend = Some(BackendStatus { address, server_name: target.server_name.to_str().into_owned() });
         target
     };
-    version(context, cluster, target, next).await
+    version(context, cluster, target.clone(), next).await?;
+    store_fill::note(context, cluster, target, next).await;
+    Ok(())
 }
 
 /// PKI and kubeconfig, and what the status says of them.

@@ -7,6 +7,7 @@ mod following;
 mod hosts;
 mod recovery;
 mod storage;
+mod store_fill;
 mod waves;
 
 use std::collections::HashMap;
@@ -48,7 +49,7 @@ impl World {
             owners: Mutex::default(),
             config: Arc::new(config),
             host: host.host(),
-            backends: Arc::new(Answers),
+            backends: Arc::new(Answers::default()),
             clock: Clock::seeded(now, 1),
             ports: Ports::default(),
             waves: Waves::default(),

@@ -69,6 +69,10 @@ impl operator::Backends for Answers {
     fn version<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<String>> {
         Box::pin(async { Ok("v1.34.4".to_owned()) })
     }
+
+    fn fill<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<Option<operator::Fill>>> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// One process. Dropped, it is killed.

@@ -47,6 +47,9 @@ fn container(plan: &Plan<'_>) -> Value {
     ];
     let mut environment = vec![json!({"name": "GOGC", "value": "50"})];
     environment.extend(plan::heap_limit(plan));
+    // Not its flag: an image from before it, which spec.image may name, would not start.
+    let bound = plan::store_bound(plan);
+    environment.extend(bound.map(|bytes| json!({"name": "PORTICO_MAX_STORE_BYTES", "value": bytes.to_string()})));
     let mut mounts = vec![
         json!({"name": "data", "mountPath": "/data"}),
         json!({"name": "pki", "mountPath": "/pki", "readOnly": true}),

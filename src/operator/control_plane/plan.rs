@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::config::{OperatorConfig, Quantity};
-use crate::crd::StorageStatus;
+use crate::crd::{StorageKind, StorageStatus};
 use crate::operator::cluster::Cluster;
 use crate::operator::control_plane::datastore::Datastore;
 
@@ -23,6 +23,8 @@ pub(super) struct Plan<'a> {
     pub datastore: Option<Datastore>,
     /// Where the data is.
     pub storage: &'a StorageStatus,
+    /// Size of its volume, where somebody has grown it since.
+    pub grown: Option<Quantity>,
     /// Limits.
     pub config: &'a OperatorConfig,
 }
@@ -85,6 +87,25 @@ pub(super) fn resources(plan: &Plan<'_>, defaults: &[(&str, &str)]) -> Value {
 pub(super) fn heap_limit(plan: &Plan<'_>) -> Option<Value> {
     let bytes = limits(plan).get("memory")?.units() / 100 * HEAP_PERCENT;
     Some(json!({"name": "GOMEMLIMIT", "value": bytes.to_string()}))
+}
+
+/// How many percent of its volume, or of what its pod may take, a store may fill. The database keeps what is deleted once
+/// more until the next compaction, so a store that is deleted as a whole takes twice its room for a minute. The rest is for
+/// the write-ahead log, and in the pod for what the container logs.
+const PERCENT_OF_VOLUME: u64 = 40;
+const PERCENT_OF_POD: u64 = 30;
+
+/// Bytes that a SQLite may grow to; `None` where nobody has said what there is, and for a database outside.
+pub(super) fn store_bound(plan: &Plan<'_>) -> Option<u64> {
+    let (room, percent) = match plan.storage.kind {
+        StorageKind::Volume => {
+            let decided = Quantity::parse(&plan.storage.size).ok();
+            (decided.into_iter().chain(plan.grown.clone()).max()?, PERCENT_OF_VOLUME)
+        }
+        StorageKind::Pod => (limits(plan).get("ephemeral-storage")?.clone(), PERCENT_OF_POD),
+        StorageKind::Database | StorageKind::External => return None,
+    };
+    Some(room.units() / 100 * percent).filter(|bytes| *bytes > 0 && plan.datastore.is_none())
 }
 
 /// A folder of the pod that is no larger than what the pod may take.

@@ -36,6 +36,7 @@ fn plan(cluster: &Cluster) -> Plan<'_> {
         pki_digest: "abc",
         datastore: None,
         storage: &IN_THE_POD,
+        grown: None,
         config: &CONFIG,
     }
 }
@@ -114,6 +115,20 @@ fn limits_are_within_what_the_configuration_allows() {
         (&json!("2Gi"), &json!("2")),
         "what cannot be read is no way around"
     );
+}
+
+/// Twice the bound is what a store takes that is deleted as a whole: that must fit.
+#[test]
+fn a_store_is_bounded_by_where_it_is() {
+    let cluster = cluster(Distro::K8s);
+    let (gibibyte, of) = (1_u64 << 30, |plan: &Plan<'_>| plan::store_bound(plan));
+    let bound = of(&Plan { storage: &volume(""), ..plan(&cluster) }).expect("a bound of 2Gi");
+    assert!(bound > gibibyte / 2 && bound * 21 / 10 < 2 * gibibyte, "{bound}");
+    let bound = of(&plan(&cluster)).expect("a bound of the pod's 4Gi");
+    assert!(bound > gibibyte && bound * 21 / 10 < 3 * gibibyte, "{bound}");
+    assert_eq!(of(&with_datastore(&cluster)), None);
+    let size = "as much as there is".to_owned();
+    assert_eq!(of(&Plan { storage: &StorageStatus { size, ..volume("") }, ..plan(&cluster) }), None);
 }
 
 #[test]

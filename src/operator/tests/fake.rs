@@ -1,27 +1,40 @@
 //! The simulated host, in the operator's tests' words, and backends that answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use http::HeaderMap;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::error::{Result, Side};
 use crate::kubernetes::Resource;
 use crate::kubernetes::resources::SERVICE_CIDRS;
 use crate::kubernetes::testing::{Faults, Server};
-use crate::operator::backends::Backends;
+use crate::operator::backends::{Backends, Fill};
 use crate::operator::host::Host;
 use crate::upstream::Target;
 
 pub(super) struct FakeHost(pub(super) Server);
 
 /// Backends that answer.
-pub(super) struct Answers;
+#[derive(Default)]
+pub(super) struct Answers {
+    /// How full each store is; without it no backend says so.
+    pub(super) fill: Mutex<Option<Result<Fill>>>,
+    /// How often that was asked for.
+    pub(super) asked: AtomicUsize,
+}
 
 impl Backends for Answers {
     fn version<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<String>> {
         Box::pin(async { Ok("v1.34.4".to_owned()) })
+    }
+
+    fn fill<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<Option<Fill>>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { self.fill.lock().take().transpose() })
     }
 }
 
