@@ -4,6 +4,7 @@
 //! too many would hang, not fail); a request that was not sent is sent again on another connection; no lock is held
 //! across an await; no task outlives the pool and the bodies that came from it.
 
+mod breaker;
 mod connection;
 mod dial;
 mod lease;
@@ -16,10 +17,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use self::breaker::{Breaker, Pass};
 use self::connection::{Connections, Found, first};
 use self::dial::{Address, Dialer};
 use self::lease::Lease;
@@ -27,7 +29,7 @@ pub use self::lease::ResponseBody;
 use self::open::Dialing;
 use self::replay::Replay;
 use self::token::TokenCache;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Side};
 use crate::runtime::clock::Clock;
 use crate::runtime::task::{self, Task};
 use crate::upstream::{Body, Target};
@@ -80,6 +82,10 @@ impl Class {
         matches!(self, Self::Unary | Self::Watch | Self::Anonymous | Self::AnonymousWatch)
     }
 
+    fn is_known(self) -> bool {
+        matches!(self, Self::Unary | Self::Watch | Self::Token | Self::TokenWatch)
+    }
+
     /// For logs.
     pub fn name(self) -> &'static str {
         match self {
@@ -103,6 +109,7 @@ pub struct Pool {
     dialer: Dialer,
     classes: [Arc<Connections>; 8],
     token: TokenCache,
+    breaker: Breaker,
     closed: AtomicBool,
     /// After this nothing new begins.
     ends: OnceLock<Instant>,
@@ -127,6 +134,7 @@ impl Pool {
             dialer: Dialer::new(&target),
             token: TokenCache::new(target.credential.clone(), target.side),
             classes: std::array::from_fn(|_| Arc::new(Connections::default())),
+            breaker: Breaker::default(),
             target,
             clock,
             closed: AtomicBool::new(false),
@@ -156,6 +164,10 @@ impl Pool {
         mut request: Request<Body>,
         head_deadline: Duration,
     ) -> Result<Response<ResponseBody>> {
+        let pass = self.pass()?;
+        // An answer that does not come says nothing of the server while it may still wait for the rest of the request, or
+        // when anybody could have sent it.
+        let is_telling = class.is_known() && request.body().is_end_stream();
         self.address.prepare(&mut request)?;
         if class.has_identity()
             && !request.headers().contains_key(header::AUTHORIZATION)
@@ -170,9 +182,17 @@ impl Pool {
             }
             Ok(Err(error)) => {
                 self.note_failure(&error);
+                if matches!(error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Tls) {
+                    self.breaker.failed(pass, self.clock.instant());
+                }
                 Err(error)
             }
-            Err(_) => Err(Error::new(self.target.side, Kind::Timeout, "the API server did not answer in time")),
+            Err(_) => {
+                if is_telling {
+                    self.breaker.failed(pass, self.clock.instant());
+                }
+                Err(Error::new(self.target.side, Kind::Timeout, "the API server did not answer in time"))
+            }
         }
     }
 
@@ -314,7 +334,19 @@ impl Pool {
         error
     }
 
+    /// The host is asked by Portico alone, which spaces its tries itself.
+    fn pass(&self) -> Result<Pass> {
+        if self.target.side != Side::Backend {
+            return Ok(Pass::Closed);
+        }
+        self.breaker.pass(self.clock.instant()).ok_or_else(|| {
+            let message = "the API server does not answer; it is asked again in a moment";
+            Error::new(self.target.side, Kind::Unavailable, message)
+        })
+    }
+
     fn note_success(&self) {
+        self.breaker.succeeded();
         if !self.reachable.load(Ordering::Relaxed) {
             self.reachable.store(true, Ordering::Relaxed);
         }

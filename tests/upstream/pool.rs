@@ -397,3 +397,34 @@ async fn an_upgrade_has_a_connection_of_its_own() {
     }
     assert_eq!(api.accepted(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_away_is_not_dialed_by_everybody_and_comes_back() {
+    let api = FakeApi::start(|_| async { Answer::text(200, "fine") }).await;
+    let mut target = api.target(Side::Backend);
+    let (alive, dead) = (target.port, crate::support::port::free(std::net::Ipv4Addr::LOCALHOST));
+    target.port = dead;
+    let pool = Pool::new(target.clone(), clock());
+    let mut told = String::new();
+    while !told.contains("asked again in a moment") {
+        let error = pool.send(Class::Unary, get("/api"), DEADLINE).await.expect_err("nobody is there");
+        assert_eq!((error.side(), error.kind()), (Side::Backend, Kind::Unavailable));
+        told = error.message().to_owned();
+    }
+    // It comes up where it was: whoever asks again gets through by himself.
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", dead)).await.expect("free");
+    let _relay = portico::runtime::task::spawn("relay", async move {
+        let mut relayed = Vec::new();
+        loop {
+            let (mut from, _) = listener.accept().await.expect("accepted");
+            let mut to = tokio::net::TcpStream::connect(("127.0.0.1", alive)).await.expect("connected");
+            relayed.push(portico::runtime::task::spawn("relayed", async move {
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            }));
+        }
+    });
+    while pool.send(Class::Unary, get("/api"), DEADLINE).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(pool.is_reachable());
+}
