@@ -86,6 +86,9 @@ pub struct SyncerConfig {
     pub max_cached_bytes_per_tenant: usize,
     /// The same of all tenants. When it is reached, those that keep less than their even part go on all the same.
     pub max_cached_bytes: usize,
+    /// Events written in one tenant in a second in the long run, those of the host and Portico's own; at one moment twenty
+    /// times as many. What is beyond is not said.
+    pub max_events_per_second_per_tenant: u32,
     /// Images replaced on the way to the host: exact match of the tenant's image.
     pub translate_images: BTreeMap<String, String>,
     /// Only host nodes with these labels are shown to tenants and used by their pods.
@@ -108,6 +111,7 @@ impl Default for SyncerConfig {
             workers_per_tenant: 16,
             max_cached_bytes_per_tenant: 128 << 20,
             max_cached_bytes: 512 << 20,
+            max_events_per_second_per_tenant: 100,
             translate_images: BTreeMap::new(),
             node_selector: BTreeMap::new(),
             drift_interval: Span(Duration::from_secs(300)),
@@ -204,6 +208,9 @@ impl Config {
         self.dns.check()?;
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
             return refuse("syncer.workers and syncer.workersPerTenant must be at least 1");
+        }
+        if self.syncer.max_events_per_second_per_tenant == 0 {
+            return refuse("syncer.maxEventsPerSecondPerTenant must be at least 1");
         }
         if self.syncer.mass_deletion_number == 0 || !(1..=100).contains(&self.syncer.mass_deletion_share) {
             return refuse("syncer.massDeletionNumber must be at least 1, massDeletionShare 1 to 100");

@@ -94,7 +94,24 @@ pub struct PolicyBounds {
     /// Longest time in seconds that a pod is given to end.
     #[schemars(range(min = 1))]
     pub max_grace_period_seconds: u32,
+    /// How many objects of each kind (by its plural), how many node ports (`services.nodeports`) and load balancers
+    /// (`services.loadbalancers`) one virtual cluster has on the host. What is not named has the default.
+    pub objects: BTreeMap<String, u32>,
 }
+
+/// What one virtual cluster has on the host where nobody says another number.
+const OBJECTS: &[(&str, u32)] = &[
+    ("configmaps", 5000),
+    ("endpoints", 2000),
+    ("endpointslices", 2000),
+    ("ingresses", 500),
+    ("persistentvolumeclaims", 1000),
+    ("pods", 5000),
+    ("secrets", 5000),
+    ("services", 2000),
+    ("services.loadbalancers", 10),
+    ("services.nodeports", 50),
+];
 
 impl Default for PolicyBounds {
     fn default() -> Self {
@@ -153,11 +170,18 @@ impl Default for PolicyBounds {
             images: list(&["*"]),
             image_digests: false,
             max_grace_period_seconds: 3600,
+            objects: OBJECTS.iter().map(|(kind, most)| ((*kind).to_owned(), *most)).collect(),
         }
     }
 }
 
 impl PolicyBounds {
+    /// How many of this; no number: it is not counted.
+    pub(crate) fn most(&self, what: &str) -> Option<u32> {
+        let default = || OBJECTS.iter().find(|(known, _)| *known == what).map(|(_, most)| *most);
+        self.objects.get(what).copied().or_else(default)
+    }
+
     /// What is wrong with it, for the admin.
     pub fn fault(&self) -> Option<String> {
         let lists = [
@@ -188,6 +212,10 @@ impl PolicyBounds {
         }
         if let Some(entry) = self.endpoints.iter().find(|entry| entry.parse::<IpNet>().is_err()) {
             return Some(format!("endpoints: {entry:?} is no network, such as 192.0.2.0/24"));
+        }
+        if let Some(kind) = self.objects.keys().find(|kind| !OBJECTS.iter().any(|(known, _)| known == kind)) {
+            let known: Vec<&str> = OBJECTS.iter().map(|(known, _)| *known).collect();
+            return Some(format!("objects: {kind:?} is not counted; choose of {}", known.join(", ")));
         }
         (self.max_grace_period_seconds == 0).then(|| "maxGracePeriodSeconds must be at least 1".to_owned())
     }

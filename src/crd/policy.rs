@@ -4,6 +4,7 @@
 //! Promises: a VirtualCluster can take away from the bounds and never add to them. Pure; which object asks for what is
 //! [`crate::translate`]'s to know.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -85,6 +86,10 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_grace_period_seconds: Option<u32>,
+    /// How many objects of each kind are on the host, by the names of the configuration's `policy.objects`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub objects: BTreeMap<String, u32>,
 }
 
 /// A list of a VirtualCluster.
@@ -249,6 +254,12 @@ impl GrantedPolicy {
     /// Whether images must be named by digest.
     pub fn image_digests(&self) -> bool {
         self.bounds.image_digests || self.asked.image_digests == Some(true)
+    }
+
+    /// How many of this (`pods`, `services.nodeports`) the host has at most; no number: it is not counted.
+    pub fn most(&self, what: &str) -> usize {
+        let most = self.bounds.most(what).unwrap_or(u32::MAX);
+        self.asked.objects.get(what).map_or(most, |asked| most.min(*asked)) as usize
     }
 
     /// Longest grace period in seconds.

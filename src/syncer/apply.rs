@@ -13,10 +13,10 @@ use crate::kubernetes::Resource;
 use crate::kubernetes::resources::{EVENTS, PODS, SECRETS};
 use crate::syncer::attempt::{Pair, Stop};
 use crate::syncer::cache::{SourceState, mark, text};
-use crate::syncer::explain;
-use crate::syncer::incoming::key_of;
-use crate::syncer::kind::{Action, Involved, ObjectKey};
+use crate::syncer::kind::{Action, ObjectKey};
+use crate::syncer::making::Making;
 use crate::syncer::queue::Item;
+use crate::syncer::tell;
 use crate::syncer::tenant::{Member, TenantState, identify};
 use crate::syncer::tokens::{Minted, Wish};
 use crate::syncer::world::World;
@@ -71,6 +71,9 @@ impl<'a> Execution<'a> {
         }
         self.check_right(&action)?;
         let is_virtual = asks_tenant(&action);
+        if writes_event(&action) && !tell::has_room(self.world, self.tenant) {
+            return Ok(());
+        }
         match action {
             Action::ApplyHost { resource, object } => self.apply_host(&resource, object).await?,
             Action::CreateHost { resource, object } => self.create_host(&resource, &object).await?,
@@ -117,7 +120,7 @@ impl<'a> Execution<'a> {
                 return Box::pin(self.step(*first)).await;
             }
             Action::Explain { involved, reason, message, warning } => {
-                explain(self.world, self.tenant, &involved, reason, &message, warning).await;
+                tell::say(self.world, self.tenant, &involved, reason, &message, warning).await;
                 return Ok(());
             }
         }
@@ -153,6 +156,7 @@ impl<'a> Execution<'a> {
     async fn apply_host(&self, resource: &Resource, mut object: Value) -> Result<(), Stop> {
         let name = text(&object, "name").to_owned();
         let uid = self.own_uid(resource, &name).await?;
+        let _making = if uid.is_none() { self.makes(resource)? } else { None };
         if let Some(uid) = uid
             && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
         {
@@ -161,6 +165,12 @@ impl<'a> Execution<'a> {
         let answer = self.world.host.apply(resource, self.host_namespace(resource), &name, &object).await?;
         self.world.learn_host(self.tenant, resource, answer, false);
         Ok(())
+    }
+
+    /// Of kinds that this tenant's own objects are.
+    fn makes(&self, resource: &Resource) -> Result<Option<Making<'a>>, Stop> {
+        let is_of_kind = self.world.catalog.index_of(resource) == Some(self.item.kind);
+        is_of_kind.then(|| Making::begin(self.tenant, self.member, self.item.kind)).transpose()
     }
 
     /// uid of the host object of that name if it is ours, None if the name is free.
@@ -196,6 +206,7 @@ impl<'a> Execution<'a> {
 
     async fn create_host(&mut self, resource: &Resource, object: &Value) -> Result<(), Stop> {
         let namespace = self.host_namespace(resource);
+        let _making = self.makes(resource)?;
         let answer = match self.world.host.create(resource, namespace, ("", ""), object).await {
             Ok(answer) => answer,
             Err(error) if error.kind() == Kind::AlreadyExists => {
@@ -362,24 +373,11 @@ fn asks_tenant(action: &Action) -> bool {
     )
 }
 
-/// Tells the tenant's users; best effort, since a later try says it again.
-pub async fn explain(
-    world: &World,
-    tenant: &TenantState,
-    involved: &Involved,
-    reason: &str,
-    message: &str,
-    warning: bool,
-) {
-    if !tenant.explained.is_due(involved, reason, message, world.clock.instant()) {
-        return;
-    }
-    let suffix = world.clock.random_below(u64::MAX);
-    let event = explain::event(involved, reason, message, warning, world.clock.now(), suffix);
-    let namespace = key_of(&event).namespace;
-    if let Err(error) = tenant.bound().api.create(&EVENTS, Some(&namespace), ("", ""), &event).await {
-        tracing::debug!(tenant = %tenant.id, %error, "an Event could not be written");
-        tenant.explained.failed(involved, reason, message, world.clock.instant());
+/// An Event of the host that the tenant is shown.
+fn writes_event(action: &Action) -> bool {
+    match action {
+        Action::ApplyVirtual { resource, .. } | Action::CreateVirtual { resource, .. } => *resource == EVENTS,
+        _ => false,
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Stop {
     Failed(Error),
     /// Something else is not ready; no failure.
     Later(Duration),
+    /// The tenant has as many as it may; what to tell its users.
+    Limited(String),
     /// The host name is taken by an object that is not ours.
     Foreign,
     /// We are shutting down.

@@ -53,6 +53,11 @@ impl HostIndex {
         self.by_name.get(name)
     }
 
+    /// How many have a host object.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
     /// All that have a host object, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &String)> {
         self.by_key.iter()

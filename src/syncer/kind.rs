@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::kubernetes::Resource;
-use crate::translate::summary::{NamespaceSummary, ServiceSummary, Summary};
+use crate::translate::summary::{Exposure, NamespaceSummary, ServiceSummary, Summary};
 
 /// What the pure functions may know of a tenant.
 pub use crate::translate::View as TenantView;
@@ -52,6 +52,16 @@ pub trait Lookup {
     fn services(&self, namespace: &str) -> Vec<Arc<ServiceSummary>>;
     /// One virtual Service.
     fn service(&self, key: &ObjectKey) -> Option<Arc<ServiceSummary>>;
+    /// What the virtual Services take of the host that have a copy there, but for this one.
+    fn exposed(&self, except: &ObjectKey) -> Exposure {
+        let _ = except;
+        Exposure::default()
+    }
+    /// How many host objects of a kind stand for virtual ones.
+    fn copies(&self, kind: &str) -> usize {
+        let _ = kind;
+        0
+    }
     /// A host object of the tenant by the virtual object it stands for (namespaced kinds), projected.
     fn host_object(&self, kind: &str, key: &ObjectKey) -> Option<Value>;
     /// A cluster-scoped host object by name (nodes, classes, PVs), projected.

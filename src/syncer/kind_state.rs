@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -22,6 +22,8 @@ pub struct KindState {
     /// The host side, shared with other tenants.
     pub host: Option<Arc<HostStore>>,
     pub(super) index: RwLock<HostIndex>,
+    /// Host objects of it that are being made.
+    pub making: AtomicUsize,
     /// Nothing of it is planned: what vcluster left of it could not be taken over yet.
     pub held: AtomicBool,
     /// Virtual objects whose end the watch has shown, as long as their copies stand.
@@ -40,6 +42,7 @@ impl KindState {
             state: SharedState::new(state),
             host,
             index: RwLock::default(),
+            making: AtomicUsize::new(0),
             held: AtomicBool::new(false),
             ended: Mutex::default(),
             carried: Mutex::default(),

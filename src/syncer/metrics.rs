@@ -1,7 +1,7 @@
 //! The syncer's counters as Prometheus families.
 
 use crate::runtime::telemetry::{Families, HistogramSample, Source};
-use crate::syncer::stats::{LAG_BOUNDS_MS, Stats};
+use crate::syncer::stats::{Kept, LAG_BOUNDS_MS, Stats};
 
 impl Source for Stats {
     fn collect(&self, families: &mut Families) {
@@ -18,11 +18,13 @@ impl Source for Stats {
                 count as f64,
             );
         }
-        for (id, bytes, cut) in &now.cached {
+        for Kept { id, bytes, cut, unsaid } in &now.kept {
             let tenant = [("namespace", id.namespace().as_str()), ("cluster", id.name().as_str())];
             families.gauge("portico_syncer_cached_bytes", "Bytes kept of a tenant's objects", &tenant, *bytes as f64);
             let help = "Objects that are not synced, since there is no room to keep more of that tenant";
             families.gauge("portico_syncer_cut_objects", help, &tenant, *cut as f64);
+            let help = "Events that were not written in a tenant, since it had too many";
+            families.counter("portico_syncer_unsaid_events_total", help, &tenant, *unsaid);
         }
         for kind in &now.kinds {
             let labels = [("kind", kind.kind)];

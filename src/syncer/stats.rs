@@ -52,10 +52,23 @@ pub struct Snapshot {
     pub lag_sum_ms: u64,
     /// Host sources that cannot be read now: (kind, host namespace or "").
     pub off: Vec<(&'static str, String)>,
-    /// Bytes of each tenant's objects, and of how many nothing more is kept than that they are there.
-    pub cached: Vec<(TenantId, usize, usize)>,
+    /// What is kept of each tenant, and what is not.
+    pub kept: Vec<Kept>,
     /// Tenants whose first lists are not complete.
     pub starting: Vec<String>,
+}
+
+/// Of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Whose.
+    pub id: TenantId,
+    /// Bytes of its objects.
+    pub bytes: usize,
+    /// Objects of which nothing more is kept than that they are there.
+    pub cut: usize,
+    /// Events that were not written, since there were too many.
+    pub unsaid: u64,
 }
 
 /// One kind's counts.

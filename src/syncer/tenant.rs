@@ -5,7 +5,7 @@
 mod objects;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::crd::OnLoss;
 use crate::kubernetes::api::SharedCluster;
 use crate::names::TenantId;
+use crate::runtime::pace::Pace;
 use crate::runtime::task::Task;
 use crate::syncer::budget::Share;
 use crate::syncer::cache::{Entry, SourceState, Store};
@@ -66,6 +67,10 @@ pub struct TenantState {
     pub closed: CancellationToken,
     /// What its users were told already.
     pub explained: Explained,
+    /// How often they are told something.
+    pub events: Pace,
+    /// What they were not told, since it would have been too often.
+    pub unsaid: AtomicU64,
     /// Its `kubernetes` Service may not be right any more.
     pub service_changed: Notify,
     /// Held while one of its objects that take much memory is worked on.
@@ -110,6 +115,8 @@ impl TenantState {
             deletions: Deletions::new(catalog.len()),
             closed: CancellationToken::new(),
             explained: Explained::default(),
+            events: Pace::default(),
+            unsaid: AtomicU64::new(0),
             service_changed: Notify::new(),
             heavy: Semaphore::new(1),
             dns_service_changed: Notify::new(),
@@ -276,6 +283,11 @@ impl TenantState {
     pub fn host_object(&self, kind: u16, key: &ObjectKey) -> Option<Value> {
         let name = self.host_name(kind, key)?;
         self.kind(kind).host.as_ref()?.objects.read().get(&name).map(Entry::object)
+    }
+
+    /// How many host objects of a kind stand for virtual ones.
+    pub fn copy_count(&self, kind: u16) -> usize {
+        self.kind(kind).index.read().len()
     }
 
     /// Every key of one kind that exists on either side.

@@ -13,7 +13,7 @@ use crate::syncer::catalog::Catalog;
 use crate::syncer::kind::{HostScope, Lookup, ObjectKey};
 use crate::syncer::queue::Item;
 use crate::syncer::tenant::{TenantState, identify};
-use crate::translate::summary::{NamespaceSummary, ServiceSummary, Summary};
+use crate::translate::summary::{Exposure, NamespaceSummary, ServiceSummary, Summary};
 
 /// One tenant's caches. Bodies of kinds that are fetched on demand are not in them.
 pub struct Caches<'a> {
@@ -68,6 +68,19 @@ impl Lookup for Caches<'_> {
 
     fn service(&self, key: &ObjectKey) -> Option<Arc<ServiceSummary>> {
         self.tenant.kind(self.catalog.index("Service")?).objects.read().get(key).and_then(service)
+    }
+
+    fn exposed(&self, except: &ObjectKey) -> Exposure {
+        let Some(kind) = self.catalog.index("Service") else { return Exposure::default() };
+        let state = self.tenant.kind(kind);
+        let (objects, index) = (state.objects.read(), state.index.read());
+        let others = index.iter().filter(|(key, _)| *key != except);
+        let exposures = others.filter_map(|(key, _)| objects.get(key).and_then(service).map(|s| s.exposure));
+        exposures.fold(Exposure::default(), Exposure::and)
+    }
+
+    fn copies(&self, kind: &str) -> usize {
+        self.catalog.index(kind).map_or(0, |kind| self.tenant.copy_count(kind))
     }
 
     fn host_object(&self, kind: &str, key: &ObjectKey) -> Option<Value> {

@@ -21,9 +21,10 @@ use crate::syncer::attempt::{Pair, Stop};
 use crate::syncer::cache::{Entry, SourceState, text};
 use crate::syncer::explain::in_tenant_words;
 use crate::syncer::incoming::pack_virtual;
-use crate::syncer::kind::{Action, Direction, HostScope, Involved, ObjectKey, Plan};
+use crate::syncer::kind::{Action, Direction, HostScope, Plan};
 use crate::syncer::mass_deletion;
 use crate::syncer::queue::{Item, Work};
+use crate::syncer::tell;
 use crate::syncer::tenant::{Member, TenantState, identify};
 use crate::syncer::view::Caches;
 use crate::syncer::world::World;
@@ -31,6 +32,8 @@ use crate::translate::bounds;
 
 /// What the host refuses is tried again now and then: quotas and policies change.
 const REFUSED_RETRY: Duration = Duration::from_secs(20);
+/// Others of the tenant may have gone by then.
+const LIMITED_RETRY: Duration = Duration::from_secs(30);
 const FOREIGN_RETRY: Duration = Duration::from_secs(45);
 /// Another large object of this tenant is in work.
 const HEAVY_RETRY: Duration = Duration::from_millis(200);
@@ -172,7 +175,7 @@ async fn recall(
          you do not need",
         tenant.cached.held()
     );
-    explain(world, tenant, item, "SyncDenied", &message).await;
+    tell::about(world, tenant, item, "SyncDenied", &message).await;
     Ok(None)
 }
 
@@ -190,7 +193,7 @@ async fn weigh<'t>(
              object; use fewer",
             bounds::WEIGHT
         );
-        explain(world, tenant, item, "SyncDenied", &message).await;
+        tell::about(world, tenant, item, "SyncDenied", &message).await;
         return Ok(None);
     }
     if weight <= bounds::LIGHT {
@@ -291,8 +294,12 @@ async fn conclude(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work, st
         Stop::Foreign => {
             let message =
                 "an object that is not managed by this virtual cluster has the name that its copy on the host needs";
-            explain(world, tenant, &item, "SyncFailed", message).await;
+            tell::about(world, tenant, &item, "SyncFailed", message).await;
             return Next::Retry(FOREIGN_RETRY);
+        }
+        Stop::Limited(message) => {
+            tell::about(world, tenant, &item, "SyncDenied", &message).await;
+            return Next::Done(Some(LIMITED_RETRY));
         }
         Stop::Failed(error) => error,
     };
@@ -385,15 +392,5 @@ async fn explain_refusal(world: &Arc<World>, tenant: &Arc<TenantState>, item: &I
     let host_name = world.catalog.kind(item.kind).host_name(&item.key, view).unwrap_or_default();
     let said = bounds::cut(error.message(), bounds::MESSAGE_BYTES);
     let said = in_tenant_words(said, &host_name, &item.key, view);
-    explain(world, tenant, item, "SyncFailed", &format!("the host cluster refuses: {said}")).await;
-}
-
-async fn explain(world: &Arc<World>, tenant: &Arc<TenantState>, item: &Item, reason: &'static str, message: &str) {
-    let Some(uid) = tenant.kind(item.kind).objects.read().get(&item.key).map(|entry| entry.uid.to_string()) else {
-        return;
-    };
-    let resource = world.catalog.kind(item.kind).resource();
-    let key = ObjectKey { namespace: item.key.namespace.clone(), name: item.key.name.clone() };
-    let involved = Involved { api_version: resource.api_version(), kind: resource.kind.to_owned(), key, uid };
-    super::apply::explain(world, tenant, &involved, reason, message, true).await;
+    tell::about(world, tenant, item, "SyncFailed", &format!("the host cluster refuses: {said}")).await;
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 use serde_json::Value;
@@ -22,7 +23,7 @@ use crate::syncer::incoming::{Origin, pack_host, pack_virtual};
 use crate::syncer::kind::ObjectKey;
 use crate::syncer::queue::{Item, Queue, TenantNumber, Urgency};
 use crate::syncer::routes::{Affected, HostRoutes};
-use crate::syncer::stats::{Live, Snapshot, Stats};
+use crate::syncer::stats::{Kept, Live, Snapshot, Stats};
 use crate::syncer::tenant::{TenantState, Touched};
 use crate::translate::service;
 
@@ -177,7 +178,13 @@ impl Live for World {
         snapshot.queue = self.queue.depth();
         let tenants = self.tenants();
         snapshot.tenants = tenants.len();
-        snapshot.cached = tenants.iter().map(|t| (t.id.clone(), t.cached.held(), t.cut_objects())).collect();
+        let kept = |t: &Arc<TenantState>| Kept {
+            id: t.id.clone(),
+            bytes: t.cached.held(),
+            cut: t.cut_objects(),
+            unsaid: t.unsaid.load(Ordering::Relaxed),
+        };
+        snapshot.kept = tenants.iter().map(kept).collect();
         snapshot.starting = tenants.iter().filter(|t| !t.is_ready()).map(|t| t.id.to_string()).collect();
         for (place, routes) in self.places.read().iter() {
             if routes.store.state.get() == SourceState::Off {

@@ -47,6 +47,8 @@ pub struct ServiceSummary {
     pub has_selector: bool,
     /// Its deletion has begun.
     pub is_deleting: bool,
+    /// What it takes of the host's nodes and load balancers.
+    pub exposure: Exposure,
     /// None of a Service that does not cross because it has too many.
     pub ports: Box<[Port]>,
 }
@@ -60,6 +62,37 @@ pub struct Port {
     pub number: i64,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: Box<str>,
+}
+
+/// What Services take of the host's nodes and load balancers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exposure {
+    /// Ports of every node.
+    pub node_ports: u32,
+    /// Load balancers.
+    pub load_balancers: u32,
+}
+
+impl Exposure {
+    /// Of one Service, virtual or of the host.
+    pub fn of(service: &Value) -> Self {
+        let ports = || u32::try_from(json::items(service, "/spec/ports").len()).unwrap_or(u32::MAX);
+        let allocates = service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
+        match json::text(service, "/spec/type") {
+            "NodePort" => Self { node_ports: ports(), load_balancers: 0 },
+            "LoadBalancer" => Self { node_ports: if allocates { ports() } else { 0 }, load_balancers: 1 },
+            _ => Self::default(),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            node_ports: self.node_ports.saturating_add(other.node_ports),
+            load_balancers: self.load_balancers.saturating_add(other.load_balancers),
+        }
+    }
 }
 
 impl NamespaceSummary {
@@ -100,6 +133,7 @@ impl ServiceSummary {
             is_external: json::text(object, "/spec/type") == "ExternalName",
             has_selector: service::has_selector(object),
             is_deleting: json::is_deleting(object),
+            exposure: Exposure::of(object),
             ports: ports.iter().filter_map(port).collect(),
         }
     }

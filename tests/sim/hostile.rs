@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::config::{Span, SyncerConfig};
+use portico::config::{PolicyBounds, Span, SyncerConfig};
+use portico::crd::policy::{GrantedPolicy, Policy};
 use portico::error::Side;
 use portico::names::keys;
 use portico::runtime::clock::Clock;
@@ -263,10 +264,10 @@ async fn more_than_is_kept(seed: u64) {
     };
     let (running, stats) = start_counted(&host, config, seed);
     running.set_members(vec![member(&greedy), member(&quiet)]);
-    let kept = || stats.snapshot().cached.into_iter().find(|(id, ..)| id.name().as_str() == "greedy").unwrap();
+    let kept = || stats.snapshot().kept.into_iter().find(|kept| kept.id.name().as_str() == "greedy").unwrap();
     for _ in 0..200 {
         tokio::time::sleep(DRIFT / 200).await;
-        assert!(kept().1 <= MOST, "seed {seed}: {} bytes of lists", kept().1);
+        assert!(kept().bytes <= MOST, "seed {seed}: {} bytes of lists", kept().bytes);
     }
     for object in greedy.server.objects("services") {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
@@ -282,7 +283,7 @@ async fn more_than_is_kept(seed: u64) {
     }
     faults.stop();
     tokio::time::sleep(DRIFT * 20).await;
-    let (_, bytes, cut) = kept();
+    let (bytes, cut) = (kept().bytes, kept().cut);
     let synced = copies(&host, "pods", &greedy).len();
     assert!(bytes <= MOST && cut > 25 && synced >= 5, "seed {seed}: {bytes} bytes, {cut} cut, {synced} synced");
     assert_eq!((synced + cut, copies(&host, "pods", &quiet).len()), (40, 20), "seed {seed}");
@@ -299,11 +300,63 @@ async fn more_than_is_kept(seed: u64) {
         }
     }
     tokio::time::sleep(DRIFT * 20).await;
-    assert_eq!((kept().2, copies(&host, "pods", &greedy).len()), (0, 8), "seed {seed}");
+    assert_eq!((kept().cut, copies(&host, "pods", &greedy).len()), (0, 8), "seed {seed}");
     running.stop().await;
 }
 
 #[test]
 fn a_tenant_with_more_than_is_kept_of_it_costs_the_others_nothing() {
     run_seeds("more_than_is_kept", 5, |seed| run_paused(async { Box::pin(more_than_is_kept(seed)).await }));
+}
+
+/// One tenant wants more pods than it may have, all at once, and to be told of each.
+async fn more_than_it_may_have(seed: u64) {
+    const MOST: usize = 7;
+    let faults = Faults::new(seed);
+    let host = Server::new("host", Side::Host, Arc::clone(&faults));
+    let tenant = |n: u8, name: &str, policy: Policy| {
+        let server = Server::new(name, Side::Backend, Arc::clone(&faults));
+        wrong_service(&server);
+        let ip = format!("10.96.0.{}", n + 10).parse().unwrap();
+        let mut view = super::kinds::view("team-a", name, &super::virtual_cluster(&host, "team-a", name), ip);
+        view.policy = GrantedPolicy::of(PolicyBounds::default(), policy);
+        Tenant { view, server }
+    };
+    let few = Policy { objects: [("pods".to_owned(), MOST as u32)].into(), ..Policy::default() };
+    let [greedy, quiet] = [tenant(0, "greedy", few), tenant(1, "quiet", Policy::default())];
+    for n in 0..40 {
+        greedy.server.put("pods", pod(&format!("web-{n:02}"), json!({})));
+        quiet.server.put("pods", pod(&format!("web-{n:02}"), json!({})));
+    }
+    let config =
+        SyncerConfig { drift_interval: Span(DRIFT), max_events_per_second_per_tenant: 1, ..SyncerConfig::default() };
+    let (running, stats) = start_counted(&host, config, seed);
+    running.set_members(vec![member(&greedy), member(&quiet)]);
+    let copied = |tenant: &Tenant| copies(&host, "pods", tenant).len();
+    for round in 0..400 {
+        tokio::time::sleep(DRIFT / 100).await;
+        assert!(copied(&greedy) <= MOST, "seed {seed}: {} pods", copied(&greedy));
+        if round == 300 {
+            faults.stop();
+        }
+    }
+    tokio::time::sleep(DRIFT * 5).await;
+    assert_eq!((copied(&greedy), copied(&quiet)), (MOST, 40), "seed {seed}");
+    let events = greedy.server.objects("events");
+    let told = events.iter().filter(|e| e["message"].as_str().unwrap().contains("`objects`")).count();
+    let unsaid = stats.snapshot().kept.iter().find(|kept| kept.id.name().as_str() == "greedy").unwrap().unsaid;
+    assert!(told >= 5 && unsaid > 0, "seed {seed}: {told} told, {unsaid} not");
+    // What is deleted makes room; the rest follows without being touched.
+    for host_pod in copies(&host, "pods", &greedy) {
+        let name = host_pod["metadata"]["annotations"][keys::OBJECT_NAME].as_str().unwrap().to_owned();
+        greedy.server.delete_gracefully("pods", "ns", &name, Some(0));
+    }
+    tokio::time::sleep(DRIFT * 20).await;
+    assert_eq!(copied(&greedy), MOST, "seed {seed}");
+    running.stop().await;
+}
+
+#[test]
+fn a_tenant_has_no_more_objects_than_it_may_and_its_neighbour_all() {
+    run_seeds("more_than_it_may_have", 5, |seed| run_paused(async { Box::pin(more_than_it_may_have(seed)).await }));
 }

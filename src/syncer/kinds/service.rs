@@ -17,13 +17,15 @@ use crate::kubernetes::resources::SERVICES;
 use crate::kubernetes::{PatchKind, Resource};
 use crate::names::{Limit, keys};
 pub use crate::translate::service::REFUSED;
-use crate::translate::summary::{ServiceSummary, Summary};
-use crate::translate::{diff, identity, json, service};
+use crate::translate::summary::{Exposure, ServiceSummary, Summary};
+use crate::translate::{diff, identity, json, policy, service};
 
 /// Annotation on the host: the tenant's Service while it is being made again.
 pub const RECREATE: &str = "portico.dev/recreate";
 /// How long a host Service may wait for the virtual one that the gateway is about to make.
 const PENDING_SECONDS: i64 = 120;
+/// Seconds after which a Service for which there was no room is looked at again.
+const COUNT_AGAIN: u64 = 30;
 
 /// Fields that are removed on the host when the tenant removes them; the API server has no defaults for them.
 const NULLABLE: &[&str] = &[
@@ -86,8 +88,10 @@ impl ResourceSyncer for ServiceKind {
             (Some(object), host) if json::is_deleting(object) => deletion(host),
             (Some(_), Some(host)) if json::is_deleting(host) => Plan::default(),
             (Some(object), host) if service::refusal(object, view).is_some() => refusal(object, host, view),
-            (Some(object), None) => creation(object, view),
-            (Some(object), Some(host)) => update(object, host, view),
+            (Some(object), host) => match beyond(key, object, host, view, lookup) {
+                Some(plan) => plan,
+                None => host.map_or_else(|| creation(object, view), |host| update(object, host, view)),
+            },
         }
     }
 }
@@ -109,6 +113,36 @@ fn refusal(object: &Value, host: Option<&Value>, view: &TenantView) -> Plan {
             .map(|why| explain(&SERVICES, object, "SyncDenied", format!("not made on the host: {why}"))),
     );
     plan
+}
+
+/// Node ports and load balancers are the whole cluster's: what is beyond the tenant's part of them is not made, nor kept when
+/// the gateway, which counts nothing, has just made it. The same goes for the number of Services.
+fn beyond(
+    key: &ObjectKey,
+    object: &Value,
+    host: Option<&Value>,
+    view: &TenantView,
+    lookup: &dyn Lookup,
+) -> Option<Plan> {
+    let is_new = host.is_none_or(|host| !identity::annotation(host, keys::PENDING).is_empty());
+    let (own, has) = (Exposure::of(object), host.map(Exposure::of).unwrap_or_default());
+    let grows = own.node_ports > has.node_ports || own.load_balancers > has.load_balancers;
+    let exposed = if own != Exposure::default() && (is_new || grows) { lookup.exposed(key).and(own) } else { own };
+    let most = |what: &str| view.policy.most(what);
+    let over = |number: u32, what| (number as usize > most(what)).then_some(what);
+    let services = || (host.is_some() && is_new && lookup.copies("Service") > most("services")).then_some("services");
+    let what = over(exposed.node_ports, "services.nodeports")
+        .or_else(|| over(exposed.load_balancers, "services.loadbalancers"))
+        .filter(|_| is_new || grows)
+        .or_else(services)?;
+    let mut plan = deletion(host.filter(|_| is_new));
+    let message = format!(
+        "not made on the host: this virtual cluster would have more than {} of {what} ({})",
+        most(what),
+        policy::decides("objects")
+    );
+    plan.actions.push(explain(&SERVICES, object, "SyncDenied", message));
+    Some(Plan { again_after: Some(COUNT_AGAIN), ..plan })
 }
 
 /// A host Service without a virtual one: being made again, about to be made by the gateway, or left over.

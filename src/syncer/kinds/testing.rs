@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::super::kind::{Action, Direction, Lookup, ObjectKey, Plan, ResourceSyncer, TenantView};
 use crate::kubernetes::Resource;
-use crate::translate::summary::{NamespaceSummary, ServiceSummary};
+use crate::translate::summary::{Exposure, NamespaceSummary, ServiceSummary};
 use crate::translate::testing::{hostile, open_view, poisoned, view};
 use crate::translate::{identity, json};
 
@@ -292,6 +292,16 @@ impl Lookup for World {
 
     fn service(&self, key: &ObjectKey) -> Option<Arc<ServiceSummary>> {
         self.virtual_object("Service", key).map(|o| Arc::new(ServiceSummary::of(&o)))
+    }
+
+    fn exposed(&self, except: &ObjectKey) -> Exposure {
+        let all = self.virtual_objects.iter().filter(|((kind, key), _)| kind == "Service" && key != except);
+        let on_host = all.filter(|((_, key), _)| self.host_object("Service", key).is_some());
+        on_host.map(|(_, service)| Exposure::of(service)).fold(Exposure::default(), Exposure::and)
+    }
+
+    fn copies(&self, kind: &str) -> usize {
+        self.host_objects.keys().filter(|(of, _)| of == kind).count()
     }
 
     fn host_object(&self, kind: &str, key: &ObjectKey) -> Option<Value> {

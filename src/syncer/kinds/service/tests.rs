@@ -148,3 +148,49 @@ fn selectors_follow_the_labels_that_are_moved() {
     assert_eq!(host["spec"]["selector"]["app.kubernetes.io/name"], "db");
     assert!(host["spec"]["selector"].get("cnpg.io/cluster").is_none());
 }
+
+/// Node ports and load balancers are the whole host's.
+#[test]
+fn node_ports_and_load_balancers_are_counted() {
+    let few = |nodeports: u32, balancers: u32| {
+        let objects = [("services.nodeports".to_owned(), nodeports), ("services.loadbalancers".to_owned(), balancers)];
+        GrantedPolicy::of(PolicyBounds::default(), Policy { objects: objects.into(), ..Policy::default() })
+    };
+    let service = |name: &str, kind: &str, ports: u32| {
+        let ports: Value = (1..=ports).map(|port| json!({"port": port})).collect();
+        json!({"metadata": {"name": name, "namespace": "default", "uid": format!("u-{name}")},
+            "spec": {"type": kind, "ports": ports}})
+    };
+    let mut world = World::new();
+    world.view.policy = few(5, 1);
+    let host = |world: &World, name: &str| world.host("Service", &format!("{name}-x-default-x-vc1"));
+    for (name, kind, ports, is_made) in [
+        ("a", "NodePort", 3, true),
+        ("b", "NodePort", 3, false),
+        ("c", "LoadBalancer", 2, true),
+        ("d", "LoadBalancer", 0, false),
+        ("e", "ClusterIP", 9, true),
+    ] {
+        world.put_virtual("Service", service(name, kind, ports));
+        world.settle(&ServiceKind, "default", name);
+        assert_eq!(host(&world, name).is_some(), is_made, "{name}");
+    }
+    assert!(world.explained.iter().any(|(_, m)| m.contains("services.nodeports") && m.contains("`objects`")));
+    assert!(world.explained.iter().any(|(_, m)| m.contains("services.loadbalancers")));
+    // One that is there does not become one that is too many, and stays as it is.
+    world.put_virtual("Service", service("e", "NodePort", 9));
+    world.settle(&ServiceKind, "default", "e");
+    assert_eq!(host(&world, "e").expect("kept")["spec"]["type"], "ClusterIP");
+    // What the gateway has just made is taken back.
+    let mut made = service::to_host(&service("f", "NodePort", 1), &world.view).expect("valid");
+    identity::set_annotation(&mut made, keys::PENDING, "2026-01-01T00:00:00Z".to_owned());
+    world.put_host("Service", made);
+    world.put_virtual("Service", service("f", "NodePort", 1));
+    world.settle(&ServiceKind, "default", "f");
+    assert!(host(&world, "f").is_none());
+    world.view.policy = few(50, 1);
+    for name in ["b", "e", "f"] {
+        world.settle(&ServiceKind, "default", name);
+        assert_eq!(host(&world, name).expect("made")["spec"]["type"], "NodePort", "{name}");
+    }
+}
