@@ -12,6 +12,7 @@ mod load;
 mod port;
 
 mod adoption;
+mod budgets;
 mod clients;
 mod crash;
 mod datastores;
