@@ -53,6 +53,7 @@ pub mod synthetic;
 pub mod tell;
 pub mod tenant;
 pub mod tokens;
+pub mod unsynced;
 pub mod view;
 pub mod worker;
 pub mod world;

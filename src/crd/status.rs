@@ -19,8 +19,9 @@ pub struct VirtualClusterStatus {
     /// Standard conditions: `CertificatesReady`, `ServicesReady`, `ControlPlaneReady`, `Ready`; beside them `Durable`
     /// (whether the data outlives the control plane's pod), `UpToDate` (whether it runs with the newest image and flags
     /// that Portico has for it), `HostsAccepted` (which names those of `spec.expose.hosts` that do not lead here, and who
-    /// has them), `StoreFull` (since it first was: whether the control plane refuses what adds to its store), and
-    /// `StoreReplaced` or `MassDeletion` while a person is waited for.
+    /// has them), `StoreFull` (since it first was: whether the control plane refuses what adds to its store),
+    /// `ObjectsSynced` (since they first were not: whether there is room for all its objects), and `StoreReplaced` or
+    /// `MassDeletion` while a person is waited for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Generation of the spec that this status describes.
@@ -61,6 +62,9 @@ pub struct VirtualClusterStatus {
     /// Which store the tenant has. Nothing is synced before this is known, and nothing of another store is believed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreStatus>,
+    /// What of its objects is not synced for want of room, in a sentence; absent while all are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsynced: Option<String>,
     /// The Pod Security Standard in force: `spec.policy.podSecurity`, within what the configuration allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_security: Option<PodSecurity>,

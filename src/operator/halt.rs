@@ -18,6 +18,8 @@ pub(crate) mod condition {
     pub(crate) const DURABLE: &str = "Durable";
     /// Beside the order: what adds to the store is refused. Absent as long as it never was.
     pub(crate) const STORE_FULL: &str = "StoreFull";
+    /// Beside the order: whether there is room for all its objects. Absent as long as there always was.
+    pub(crate) const OBJECTS_SYNCED: &str = "ObjectsSynced";
     /// Beside the order: whether the control plane has the newest rendering.
     pub(crate) const UP_TO_DATE: &str = "UpToDate";
     /// Beside that order: whether all of `spec.expose.hosts` lead here.

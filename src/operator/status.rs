@@ -36,6 +36,18 @@ pub(crate) fn conclude(status: &mut VirtualClusterStatus, halt: Option<&Halt>, g
     .to_owned();
     status.message = halt.map(|halt| halt.message.clone()).unwrap_or_default();
     show_hold(status, generation, now);
+    show_unsynced(status, generation, now);
+}
+
+/// What the syncer says of objects for which there is no room.
+fn show_unsynced(status: &mut VirtualClusterStatus, generation: i64, now: Timestamp) {
+    let kind = condition::OBJECTS_SYNCED;
+    let was_said = status.conditions.iter().any(|c| c.r#type == kind);
+    match status.unsynced.clone() {
+        Some(message) => set(&mut status.conditions, kind, ("False", "NoRoom", &message), generation, now),
+        None if was_said => set(&mut status.conditions, kind, ("True", "Room", ""), generation, now),
+        None => {}
+    }
 }
 
 /// What the syncer says of a hold, as conditions: nobody shall read `Ready` while nothing is synced.
@@ -142,6 +154,21 @@ mod tests {
 
     fn get<'a>(status: &'a VirtualClusterStatus, kind: &str) -> &'a Condition {
         status.conditions.iter().find(|c| c.r#type == kind).expect("condition")
+    }
+
+    #[test]
+    fn objects_without_room_are_said_until_there_is_some() {
+        let (mut status, now) = (VirtualClusterStatus::default(), at("2026-01-01T00:00:00Z"));
+        conclude(&mut status, None, 1, now);
+        assert!(!status.conditions.iter().any(|c| c.r#type == condition::OBJECTS_SYNCED), "no word of what never was");
+        status.unsynced = Some("3 objects are not synced".to_owned());
+        conclude(&mut status, None, 1, now);
+        let said = get(&status, condition::OBJECTS_SYNCED);
+        assert_eq!((said.status.as_str(), said.message.as_str()), ("False", "3 objects are not synced"));
+        assert_eq!(status.phase, "Ready", "the rest is");
+        status.unsynced = None;
+        conclude(&mut status, None, 1, now);
+        assert_eq!(get(&status, condition::OBJECTS_SYNCED).status, "True");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::syncer::queue::{Item, Urgency};
+use crate::syncer::unsynced;
 use crate::syncer::world::World;
 
 const BATCH: usize = 64;
@@ -25,6 +26,7 @@ pub async fn run(world: Arc<World>) {
         }
         let slot = (interval / slots).max(SHORTEST_PAUSE);
         for tenant in tenants {
+            unsynced::tell(&world, &tenant).await;
             for (kind, _) in world.catalog.iter() {
                 let keys = if tenant.is_ready() { tenant.keys(kind) } else { Vec::new() };
                 let batches = u32::try_from(keys.len().div_ceil(BATCH)).unwrap_or(u32::MAX).max(1);

@@ -189,6 +189,14 @@ pub async fn write_hold(world: &World, member: &Member, hold: Option<&HoldStatus
     }
 }
 
+/// Records what is not synced, where there is a VirtualCluster to say it on.
+pub async fn write_unsynced(world: &World, member: &Member, message: Option<&str>) -> Result<()> {
+    match Ledger::of(&member.view) {
+        Ledger::VirtualCluster => patch_status(world, member, &json!({"unsynced": message})).await,
+        Ledger::ConfigMap => Ok(()),
+    }
+}
+
 async fn patch_status(world: &World, member: &Member, status: &Value) -> Result<()> {
     let view = &member.view;
     let patch = json!({"metadata": {"uid": view.uid}, "status": status});

@@ -5,7 +5,7 @@
 mod objects;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
@@ -61,6 +61,8 @@ pub struct TenantState {
     pub store: Arc<StoreGuard>,
     /// What is kept of its objects.
     pub cached: Share,
+    /// Whether its owner knows of what is not kept ([`crate::syncer::unsynced::Told`]).
+    pub told: AtomicU8,
     /// Deletions that nobody asked for.
     pub deletions: Deletions,
     /// Ends all its work.
@@ -112,6 +114,7 @@ impl TenantState {
             references: Mutex::default(),
             store: Arc::default(),
             cached,
+            told: AtomicU8::new(0),
             deletions: Deletions::new(catalog.len()),
             closed: CancellationToken::new(),
             explained: Explained::default(),

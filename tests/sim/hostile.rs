@@ -292,6 +292,14 @@ async fn more_than_is_kept(seed: u64) {
         .iter()
         .filter(|e| e["reason"] == "SyncDenied" && e["message"].as_str().unwrap().contains("are kept for it"));
     assert!(told.count() >= cut, "seed {seed}: nobody was told");
+    let unsynced = |tenant: &Tenant| {
+        let name = tenant.view.cluster().as_str();
+        let clusters = host.objects("virtualclusters");
+        let found = clusters.iter().find(|c| c["metadata"]["name"] == name).expect("its VirtualCluster");
+        found["status"]["unsynced"].as_str().unwrap_or_default().to_owned()
+    };
+    assert!(unsynced(&greedy).contains("objects are not synced"), "seed {seed}: its owner was not told");
+    assert_eq!(unsynced(&quiet), "", "seed {seed}");
     // What is deleted makes room; the rest follows without being touched.
     for pod in greedy.server.objects("pods") {
         let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
@@ -301,6 +309,7 @@ async fn more_than_is_kept(seed: u64) {
     }
     tokio::time::sleep(DRIFT * 20).await;
     assert_eq!((kept().cut, copies(&host, "pods", &greedy).len()), (0, 8), "seed {seed}");
+    assert_eq!(unsynced(&greedy), "", "seed {seed}: its owner was not told that there is room");
     running.stop().await;
 }
 
