@@ -11,13 +11,14 @@ mod lease;
 mod open;
 mod replay;
 mod token;
+mod upgrade;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, header};
-use hyper::body::{Body as _, Incoming};
+use http::{Request, Response, header};
+use hyper::body::Body as _;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -29,6 +30,7 @@ pub use self::lease::ResponseBody;
 use self::open::Dialing;
 use self::replay::Replay;
 use self::token::TokenCache;
+pub use self::upgrade::UpgradeConnection;
 use crate::error::{Error, Kind, Result, Side};
 use crate::runtime::clock::Clock;
 use crate::runtime::task::{self, Task};
@@ -118,14 +120,6 @@ pub struct Pool {
     reaper: Mutex<Option<Task>>,
 }
 
-/// A fresh HTTP/1.1 connection for one upgrade request.
-pub struct UpgradeConnection {
-    sender: hyper::client::conn::http1::SendRequest<Body>,
-    address: Address,
-    target: Target,
-    credential: Option<HeaderValue>,
-}
-
 impl Pool {
     /// A pool without connections; the first request dials.
     pub fn new(target: Target, clock: Clock) -> Self {
@@ -206,7 +200,7 @@ impl Pool {
             Err(_) => return Err(self.dial_timed_out()),
         };
         self.note_success();
-        Ok(UpgradeConnection { sender, address: self.address.clone(), target: self.target.clone(), credential })
+        Ok(UpgradeConnection::new(sender, self.address.clone(), self.target.clone(), credential))
     }
 
     /// Whether the last dial or request reached the server; for readiness and `describe`.
@@ -381,27 +375,5 @@ impl Pool {
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pool").field("target", &self.target).finish_non_exhaustive()
-    }
-}
-
-impl UpgradeConnection {
-    /// Sends the upgrade request and waits for the response head. On 101 use `hyper::upgrade::on(response)`; nothing
-    /// beyond the request head is sent before that.
-    pub async fn send(mut self, mut request: Request<Body>, deadline: Duration) -> Result<Response<Incoming>> {
-        self.address.prepare(&mut request)?;
-        self.address.fit(&mut request, false);
-        if let Some(value) = self.credential.take() {
-            request.headers_mut().entry(header::AUTHORIZATION).or_insert(value);
-        }
-        match tokio::time::timeout(deadline, self.sender.send_request(request)).await {
-            Ok(outcome) => outcome.map_err(|e| dial::hyper_error(self.target.side, e)),
-            Err(_) => Err(Error::new(self.target.side, Kind::Timeout, "the API server did not answer in time")),
-        }
-    }
-}
-
-impl std::fmt::Debug for UpgradeConnection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UpgradeConnection").field("target", &self.target).finish_non_exhaustive()
     }
 }

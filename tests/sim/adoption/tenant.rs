@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use portico::config::PolicyBounds;
+use portico::crd::policy::{GrantedPolicy, Policy};
 use portico::error::Side;
 use portico::syncer::kind::TenantView;
 use portico::translate::Owner;
@@ -65,6 +67,13 @@ impl Tenant {
             &format!("vc-{n}"),
             format!("10.96.0.{}", n + 10).parse().unwrap(),
         );
+        // What vcluster let pass; the policy's own tests say what becomes of what it does not list.
+        let bounds = PolicyBounds {
+            ingress_domains: vec!["*".to_owned()],
+            endpoints: vec!["0.0.0.0/0".to_owned()],
+            ..PolicyBounds::default()
+        };
+        view.policy = GrantedPolicy::of(bounds, Policy::default());
         view.owner = Some(Owner {
             api_version: "apps/v1".to_owned(),
             kind: "StatefulSet".to_owned(),
