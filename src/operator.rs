@@ -14,8 +14,10 @@ mod context;
 mod control_plane;
 mod halt;
 mod host;
+mod host_network;
 mod kubeconfig;
 mod listener;
+mod networks;
 mod pki;
 mod ports;
 mod reconcile;
@@ -101,6 +103,7 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         reserved: Arc::new(Reserved::new(&parts.config)),
         owners: Mutex::default(),
         service_cidr: Mutex::default(),
+        network: host_network::Known::default(),
     });
     let mut operator = Operator::new(context);
     operator.run(drain).await

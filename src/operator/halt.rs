@@ -20,6 +20,8 @@ pub(crate) mod condition {
     pub(crate) const STORE_FULL: &str = "StoreFull";
     /// Beside the order: whether the control plane has the newest rendering.
     pub(crate) const UP_TO_DATE: &str = "UpToDate";
+    /// Beside the order: whether NetworkPolicies keep the pods apart from those of others.
+    pub(crate) const NETWORK_POLICIES: &str = "NetworkPoliciesApplied";
     /// Beside that order: whether all of `spec.expose.hosts` lead here.
     pub(crate) const HOSTS: &str = "HostsAccepted";
 }

@@ -1,0 +1,78 @@
+//! Phase 2: NetworkPolicies in the host namespace, before anything is made there that they protect. Beside the order of
+//! phases: a cluster without them works, and a condition says that it is less apart from the others than it should be.
+
+mod ranges;
+mod render;
+
+use crate::crd::VirtualClusterStatus;
+use crate::error::{Error, Kind, Result};
+use crate::kubernetes::resources::NETWORK_POLICIES;
+use crate::operator::apply::{self, Mark};
+use crate::operator::cluster::Cluster;
+use crate::operator::context::Context;
+use crate::operator::halt::{Halt, condition};
+use crate::operator::host::{name_of, uid_of};
+use crate::operator::status;
+
+/// What the condition says: its status, reason and message.
+type Says = (&'static str, &'static str, String);
+
+/// Makes the policies, or takes them away, and says what became of it. That it cannot is no failure of the round.
+pub(crate) async fn ensure(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) {
+    let done =
+        if context.config.networks.enabled { make(context, cluster).await } else { remove(context, cluster).await };
+    let (value, reason, message) = done.unwrap_or_else(|error| failure(cluster, &error));
+    let says = (value, reason, message.as_str());
+    status::note(next, condition::NETWORK_POLICIES, says, cluster.generation, context.clock.now());
+}
+
+async fn make(context: &Context, cluster: &Cluster) -> Result<Says> {
+    let network = context.network.get(&context.host, context.clock.instant()).await?;
+    let plan = render::Plan { cluster, config: &context.config, host: &network };
+    for desired in render::policies(&plan) {
+        let mark = Mark::Owner(&cluster.uid);
+        apply::ensure(&context.host, &NETWORK_POLICIES, cluster.namespace(), desired, mark).await?;
+    }
+    Ok(if !render::are_pods_known(&plan) {
+        let message = "which addresses the host's pods have is not known, so all private networks are closed to this \
+                       cluster's pods; networks.podNetworks in Portico's configuration says it";
+        ("True", "PodNetworksUnknown", message.to_owned())
+    } else if network.api_server.is_none() {
+        let message = "the addresses of the host's API server may not be read, so they are closed only where \
+                       networks.closed in Portico's configuration names them";
+        ("True", "ApiServerUnknown", message.to_owned())
+    } else {
+        ("True", "Applied", String::new())
+    })
+}
+
+async fn remove(context: &Context, cluster: &Cluster) -> Result<Says> {
+    let (host, namespace) = (&context.host, cluster.namespace());
+    for name in render::names(cluster) {
+        let found = match host.get(&NETWORK_POLICIES, namespace, &name).await {
+            // Who may not even read them has made none.
+            Err(error) if error.kind() == Kind::Forbidden => break,
+            found => found?,
+        };
+        if let Some(policy) = found.filter(|policy| Mark::Owner(&cluster.uid).is_on(policy)) {
+            match host.delete(&NETWORK_POLICIES, namespace, name_of(&policy), uid_of(&policy)).await {
+                Err(error) if error.kind() != Kind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(("False", "Disabled", "networks.enabled is false in Portico's configuration".to_owned()))
+}
+
+fn failure(cluster: &Cluster, error: &Error) -> Says {
+    if error.kind() == Kind::Forbidden {
+        let message = format!(
+            "Portico may not make NetworkPolicies in namespace {:?}, so pods of others may reach this cluster's: the \
+             ClusterRole portico-tenant that is bound there lacks networkpolicies (docs/security.md)",
+            cluster.namespace()
+        );
+        return ("False", "NoRights", message);
+    }
+    let halt = Halt::failed(condition::NETWORK_POLICIES, error);
+    ("False", halt.reason, halt.message)
+}
