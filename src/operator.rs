@@ -12,6 +12,7 @@ mod cidr;
 mod cluster;
 mod context;
 mod control_plane;
+mod enforcement;
 mod halt;
 mod host;
 mod host_network;
@@ -104,6 +105,7 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         owners: Mutex::default(),
         service_cidr: Mutex::default(),
         network: host_network::Known::default(),
+        enforcement: enforcement::Verdicts::default(),
     });
     let mut operator = Operator::new(context);
     operator.run(drain).await

@@ -4,15 +4,26 @@
 mod ranges;
 mod render;
 
-use crate::crd::VirtualClusterStatus;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::crd::{Distro, VirtualClusterStatus};
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::resources::NETWORK_POLICIES;
 use crate::operator::apply::{self, Mark};
 use crate::operator::cluster::Cluster;
 use crate::operator::context::Context;
+use crate::operator::control_plane;
+use crate::operator::enforcement::{self, Verdict};
 use crate::operator::halt::{Halt, condition};
 use crate::operator::host::{name_of, uid_of};
 use crate::operator::status;
+
+/// How long policies must have been there before it is tried whether they hold.
+const SETTLED: SignedDuration = SignedDuration::from_secs(30);
+const NOT_ENFORCED: &str = "a connection to the control plane that its policy refuses came to be: the host's network plugin does not \
+                            enforce NetworkPolicies, and pods of others reach this cluster's";
+const NOT_PROBED: &str =
+    "no control plane in this namespace answers the probe: those of distro k8s with an image of this version do";
 
 /// What the condition says: its status, reason and message.
 type Says = (&'static str, &'static str, String);
@@ -24,6 +35,42 @@ pub(crate) async fn ensure(context: &Context, cluster: &Cluster, next: &mut Virt
     let (value, reason, message) = done.unwrap_or_else(|error| failure(cluster, &error));
     let says = (value, reason, message.as_str());
     status::note(next, condition::NETWORK_POLICIES, says, cluster.generation, context.clock.now());
+}
+
+/// Says whether the host's network does what the policies say, as far as that is known: for a cluster whose control plane runs.
+pub(crate) async fn judge(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) {
+    let now = context.clock.now();
+    let applied = next.conditions.iter().find(|c| c.r#type == condition::NETWORK_POLICIES && c.status == "True");
+    let since = applied.and_then(|condition| condition.last_transition_time.parse::<Timestamp>().ok());
+    let says = match since {
+        None => ("Unknown", "NoPolicies", ""),
+        // The network plugin reads them in its own time.
+        Some(since) if now.duration_since(since) < SETTLED => ("Unknown", "NotYet", ""),
+        Some(_) => match verdict(context, cluster).await {
+            Verdict::Enforced => ("True", "Probed", ""),
+            Verdict::NotEnforced => ("False", "NotEnforced", NOT_ENFORCED),
+            Verdict::Unknown => ("Unknown", "NotProbed", NOT_PROBED),
+        },
+    };
+    status::note(next, condition::POLICIES_ENFORCED, says, cluster.generation, now);
+}
+
+/// One for all clusters of a namespace: by the first of them that tells.
+async fn verdict(context: &Context, cluster: &Cluster) -> Verdict {
+    let (namespace, now) = (cluster.namespace(), context.clock.instant());
+    if let Some(known) = context.enforcement.get(namespace, now) {
+        return known;
+    }
+    if cluster.spec.distro != Distro::K8s {
+        return Verdict::Unknown;
+    }
+    // That its pod cannot be found says nothing, like one that does not answer.
+    let Ok(Some(pod)) = control_plane::address(context, cluster).await else { return Verdict::Unknown };
+    let found = enforcement::probe(context.backends.as_ref(), pod).await;
+    if context.enforcement.put(namespace, found, now) && found == Verdict::NotEnforced {
+        tracing::warn!(tenant = %cluster.id, "the host's network does not enforce NetworkPolicies");
+    }
+    found
 }
 
 async fn make(context: &Context, cluster: &Cluster) -> Result<Says> {

@@ -115,6 +115,7 @@ async fn phases(
     };
     version(context, cluster, target.clone(), next).await?;
     store_fill::note(context, cluster, target, next).await;
+    networks::judge(context, cluster, next).await;
     Ok(())
 }
 

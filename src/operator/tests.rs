@@ -56,6 +56,7 @@ impl World {
             waves: Waves::default(),
             service_cidr: Mutex::default(),
             network: host_network::Known::default(),
+            enforcement: enforcement::Verdicts::default(),
         }
     }
 

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::{
-    AGNHOST, Dump, PORTICO, SYSTEM, Space, alpha, beta, eventually, eventually_is, host, http_get, node,
+    AGNHOST, Dump, PORTICO, SYSTEM, Space, alpha, beta, eventually, eventually_is, host, http_get, node, portico,
 };
 
 /// A pod that answers at 8080, and how long to wait for what a policy drops: it says nothing at all.
@@ -84,6 +84,24 @@ fn hostile_pods_reach_no_other_tenant_and_nothing_of_the_host() {
     for (address, port, what) in closed {
         assert!(!connects(&theirs, "box", &address, port), "{what}: {address}:{port}");
     }
+}
+
+/// Found by a probe: this cluster's network does what policies say.
+#[test]
+fn the_host_is_known_to_enforce_policies() {
+    let _dump = Dump(vec![alpha()]);
+    eventually("the probe", || {
+        let object = alpha().on_host(&["get", "virtualcluster", &alpha().name, "-o", "json"]).json();
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions.into_iter().find(|c| c["type"] == "NetworkPoliciesEnforced").unwrap_or_default();
+        if (&found["status"], &found["reason"]) == (&json!("True"), &json!("Probed")) {
+            Ok(())
+        } else {
+            Err(found.to_string())
+        }
+    });
+    let said = portico(&["describe", &alpha().name, "-n", &alpha().namespace]).ok();
+    assert!(said.contains("NetworkPoliciesEnforced  True"), "{said}");
 }
 
 #[test]

@@ -34,12 +34,13 @@ pub(super) fn blocks(open: &[IpNet], closed: &[IpNet]) -> Vec<Value> {
 /// The same networks in as few words as there are, and wider ones where there are too many: what is closed may become more,
 /// never less.
 fn bounded(networks: &[IpNet]) -> Vec<IpNet> {
-    let of = |is_v4: bool| networks.iter().filter(move |network| network.addr().is_ipv4() == is_v4).map(IpNet::trunc);
-    [of(true).collect(), of(false).collect()].into_iter().flat_map(widened).collect()
+    let (v4, v6): (Vec<IpNet>, Vec<IpNet>) =
+        networks.iter().map(IpNet::trunc).partition(|network| network.addr().is_ipv4());
+    [widened(&v4), widened(&v6)].concat()
 }
 
-fn widened(networks: Vec<IpNet>) -> Vec<IpNet> {
-    let mut all = IpNet::aggregate(&networks);
+fn widened(networks: &[IpNet]) -> Vec<IpNet> {
+    let mut all = IpNet::aggregate(&networks.to_vec());
     while all.len() > MOST {
         let longest = all.iter().map(IpNet::prefix_len).max().unwrap_or_default();
         let widen = |network: &IpNet| if network.prefix_len() == longest { network.supernet() } else { None };

@@ -14,6 +14,7 @@ use crate::config::{Config, NetworkEgress};
 use crate::names::keys;
 use crate::operator::cluster::Cluster;
 use crate::operator::control_plane::API_PORT;
+use crate::operator::enforcement;
 use crate::operator::host_network::HostNetwork;
 use crate::operator::networks::ranges;
 
@@ -85,16 +86,17 @@ fn for_control_plane(plan: &Plan<'_>) -> Value {
     let (cluster, networks) = (plan.cluster, &plan.config.networks);
     let itself = control_plane(cluster);
     let api = json!([{"port": API_PORT, "protocol": "TCP"}]);
+    let probed = json!([{"port": enforcement::ALLOWED, "protocol": "TCP"}]);
     let mut from = vec![itself.clone()];
     from.extend(portico(plan));
     let mut to = vec![pods(cluster)];
     to.extend(outside(plan));
-    let mut egress = vec![json!({"to": to}), json!({"to": [itself.clone()], "ports": api}), to_portico(plan)];
+    let mut egress = vec![json!({"to": to}), json!({"to": [itself], "ports": api}), to_portico(plan)];
     egress.extend(networks.reaches.iter().chain(&networks.control_plane_reaches).map(rule));
     let spec = json!({
         "podSelector": itself["podSelector"],
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"from": from, "ports": api}],
+        "ingress": [{"from": from, "ports": api}, {"from": portico(plan), "ports": probed}],
         "egress": egress,
     });
     policy(cluster, &control_plane_name(cluster), &spec)

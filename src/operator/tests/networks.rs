@@ -90,6 +90,7 @@ async fn tenants_are_apart_in_two_namespaces_and_in_one() {
         assert!(!reaches(own, &control, (8443, "TCP")), "it serves no tenant");
         for from in [&gateway, &control] {
             assert!(reaches(from, plane, API) && reaches(from, own, WEB) && !reaches(from, plane, (2379, "TCP")));
+            assert!(reaches(from, plane, (6441, "TCP")) && !reaches(from, plane, (6442, "TCP")), "what is probed");
         }
         let impostor = pod("team-c", json!({"portico.dev/component": "portico"}), "10.244.0.50");
         assert!(!reaches(&impostor, own, WEB) && !reaches(&impostor, plane, API), "another namespace");
@@ -224,6 +225,73 @@ async fn an_unreadable_api_server_address_is_said() {
     world.add("team-a", "dev", json!({}));
     let (_, status) = world.round("team-a", "dev").await;
     assert_eq!(applied(&status), ("True".to_owned(), "ApiServerUnknown".to_owned()));
+}
+
+/// A cluster that is ready, a while after its policies were made, with a control plane whose pod is ready.
+async fn probed(open: &[u16]) -> (World, Arc<Answers>, Value) {
+    let mut world = host_with_networks();
+    world.add("team-a", "dev", json!({}));
+    world.round("team-a", "dev").await;
+    world.pod_is_ready("team-a", "dev");
+    let labels = json!({"portico.dev/control-plane": "dev"});
+    let ready = json!({"podIP": "10.244.0.7", "conditions": [{"type": "Ready", "status": "True"}]});
+    world.host.put(&PODS, "team-a", json!({"metadata": {"name": "dev-0", "labels": labels}, "status": ready}));
+    let (_, status) = world.round("team-a", "dev").await;
+    assert_eq!(status["phase"], "Ready", "{status}");
+    assert_eq!(enforced(&status), ("Unknown".to_owned(), "NotYet".to_owned()), "plugins need a moment");
+    world.now += jiff::SignedDuration::from_secs(60);
+    let answers = Arc::new(Answers::default());
+    *answers.open.lock() = open.to_vec();
+    set(&mut world, |_| {});
+    world.context.backends = Arc::clone(&answers) as Arc<dyn backends::Backends>;
+    let (_, status) = world.round("team-a", "dev").await;
+    (world, answers, status)
+}
+
+#[tokio::test]
+async fn whether_policies_hold_is_tried_and_said() {
+    for (open, value, reason) in [
+        (&[6441_u16][..], "True", "Probed"),
+        (&[6441, 6442], "False", "NotEnforced"),
+        (&[], "Unknown", "NotProbed"),
+        (&[6442], "Unknown", "NotProbed"),
+    ] {
+        let (world, answers, status) = probed(open).await;
+        assert_eq!(enforced(&status), (value.to_owned(), reason.to_owned()), "{open:?}");
+        assert_eq!(status["phase"], "Ready", "{status}");
+        let tried = answers.tried.lock().len();
+        world.round("team-a", "dev").await;
+        assert_eq!(answers.tried.lock().len(), tried, "a verdict is good for a while");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_is_the_namespaces_and_grows_old() {
+    let (world, answers, _) = probed(&[6441, 6442]).await;
+    world.add("team-a", "other", json!({"distro": "k3s"}));
+    world.round("team-a", "other").await;
+    world.pod_is_ready("team-a", "other");
+    world.round("team-a", "other").await;
+    assert_eq!(answers.tried.lock().len(), 2);
+    *answers.open.lock() = vec![6441];
+    tokio::time::advance(Duration::from_secs(601)).await;
+    let (_, status) = world.round("team-a", "dev").await;
+    assert_eq!(enforced(&status), ("True".to_owned(), "Probed".to_owned()), "somebody installed a plugin");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_tried() {
+    let (mut world, answers, _) = probed(&[6441]).await;
+    set(&mut world, |config| config.networks.enabled = false);
+    world.context.backends = Arc::clone(&answers) as Arc<dyn backends::Backends>;
+    let tried = answers.tried.lock().len();
+    let (_, status) = world.round("team-a", "dev").await;
+    assert_eq!(enforced(&status), ("Unknown".to_owned(), "NoPolicies".to_owned()));
+    assert_eq!(answers.tried.lock().len(), tried);
+}
+
+fn enforced(status: &Value) -> (String, String) {
+    World::condition(status, condition::POLICIES_ENFORCED)
 }
 
 fn applied(status: &Value) -> (String, String) {
