@@ -14,7 +14,7 @@ use crate::operator::cluster::Cluster;
 use crate::operator::context::Context;
 use crate::operator::control_plane;
 use crate::operator::enforcement::{self, Verdict};
-use crate::operator::halt::{Halt, condition};
+use crate::operator::halt::{Halt, Retry, condition};
 use crate::operator::host::{name_of, uid_of};
 use crate::operator::status;
 
@@ -32,7 +32,14 @@ type Says = (&'static str, &'static str, String);
 pub(crate) async fn ensure(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) {
     let done =
         if context.config.networks.enabled { make(context, cluster).await } else { remove(context, cluster).await };
-    let (value, reason, message) = done.unwrap_or_else(|error| failure(cluster, &error));
+    let (value, reason, message) = match done {
+        Ok(says) => says,
+        Err(error) => match failure(cluster, &error) {
+            Some(says) => says,
+            None if next.conditions.iter().any(|c| c.r#type == condition::NETWORK_POLICIES) => return,
+            None => ("Unknown", "Waiting", error.message().to_owned()),
+        },
+    };
     let says = (value, reason, message.as_str());
     status::note(next, condition::NETWORK_POLICIES, says, cluster.generation, context.clock.now());
 }
@@ -111,15 +118,16 @@ async fn remove(context: &Context, cluster: &Cluster) -> Result<Says> {
     Ok(("False", "Disabled", "networks.enabled is false in Portico's configuration".to_owned()))
 }
 
-fn failure(cluster: &Cluster, error: &Error) -> Says {
+/// What a failed call says; nothing where the host only had a moment of trouble, and what was said last stands.
+fn failure(cluster: &Cluster, error: &Error) -> Option<Says> {
     if error.kind() == Kind::Forbidden {
         let message = format!(
             "Portico may not make NetworkPolicies in namespace {:?}, so pods of others may reach this cluster's: the \
              ClusterRole portico-tenant that is bound there lacks networkpolicies (docs/security.md)",
             cluster.namespace()
         );
-        return ("False", "NoRights", message);
+        return Some(("False", "NoRights", message));
     }
     let halt = Halt::failed(condition::NETWORK_POLICIES, error);
-    ("False", halt.reason, halt.message)
+    (halt.retry == Retry::Later).then_some(("False", halt.reason, halt.message))
 }

@@ -20,20 +20,29 @@ var hooks = []string{"FORWARD", "INPUT"}
 type firewall struct {
 	// Before each command: `ip netns exec NAME`.
 	prefix []string
-	// What is there by now.
-	applied string
+	// What is there by now; nothing where that is not known.
+	applied rules
 }
 
-// apply makes the kernel's rules what they should be, in one step. Chains that are no longer needed go in the same one.
+// apply makes the kernel's rules what they should be, in one step. Chains that are no longer needed go in the same one. When
+// nothing is to be changed it looks whether the kernel's own chains still lead to ours.
 func (f *firewall) apply(ctx context.Context, all rules) error {
-	text := all.text()
-	if text != f.applied {
-		old, err := f.chains(ctx)
-		if err != nil {
-			return err
+	known := f.applied != nil
+	if !known || all.text() != f.applied.text() {
+		old := f.applied.names()
+		if !known {
+			var err error
+			if old, err = f.chains(ctx); err != nil {
+				return err
+			}
 		}
+		f.applied = nil
 		if err := f.run(ctx, all.replacing(old), "iptables-restore", "-w", "--noflush"); err != nil {
 			return err
+		}
+		if known {
+			f.applied = all
+			return nil
 		}
 	}
 	for _, hook := range hooks {
@@ -46,7 +55,7 @@ func (f *firewall) apply(ctx context.Context, all rules) error {
 			return err
 		}
 	}
-	f.applied = text
+	f.applied = all
 	return nil
 }
 
@@ -84,13 +93,18 @@ func (f *firewall) command(ctx context.Context, name string, arguments ...string
 
 func (r rules) text() string { return r.replacing(nil) }
 
-// replacing is the input of `iptables-restore --noflush`: each chain that it names is emptied first.
-func (r rules) replacing(old []string) string {
+func (r rules) names() []string {
 	names := make([]string, 0, len(r))
 	for name := range r {
 		names = append(names, name)
 	}
 	sort.Strings(names)
+	return names
+}
+
+// replacing is the input of `iptables-restore --noflush`: each chain that it names is emptied first.
+func (r rules) replacing(old []string) string {
+	names := r.names()
 	var b strings.Builder
 	fmt.Fprintf(&b, "*%s\n", table)
 	var gone []string

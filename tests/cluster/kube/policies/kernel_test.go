@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
 )
 
 // network is a node and three pods on its bridge, each a network namespace of its own that ends with the test.
@@ -180,4 +183,70 @@ func TestKernelDropsWhatIsRefused(t *testing.T) {
 	if err != nil || len(chains) != 1 {
 		t.Errorf("the chains of policies that are gone: %q %v", chains, err)
 	}
+}
+
+// Policies that come, change and go, and pods that come late, reach the kernel.
+func TestKernelFollows(t *testing.T) {
+	n := newNetwork(t)
+	for i := 1; i <= 3; i++ {
+		n.listen(n.pod(i), n.address(i)+":80")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	client := fake.NewClientset()
+	ended := make(chan error)
+	kernel := func() *firewall { return &firewall{prefix: []string{"ip", "netns", "exec", n.node}} }
+	go func() { ended <- watch(ctx, client, kernel()) }()
+	// Before its network goes.
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	// This API server forgets what happens between a list and its watch.
+	for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		if chains, err := kernel().chains(ctx); err == nil && len(chains) > 0 {
+			break
+		}
+		if time.Since(begun) > 20*time.Second {
+			t.Fatal("no rules at all")
+		}
+	}
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var created metav1.CreateOptions
+	namespace := &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"kubernetes.io/metadata.name": "a"}}}
+	must(client.CoreV1().Namespaces().Create(ctx, namespace, created))
+	add := func(i int, app string) {
+		p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: fmt.Sprint("p", i), Labels: map[string]string{"app": app}}}
+		p.Status = v1.PodStatus{PodIP: n.address(i), Phase: v1.PodRunning}
+		must(client.CoreV1().Pods("a").Create(ctx, p, created))
+	}
+	eventually := func(from, to int, want bool) {
+		t.Helper()
+		var err error
+		for range 50 {
+			if err = n.dial(n.pod(from), n.address(to)+":80"); (err == nil) == want {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Errorf("%d to %d: %v", from, to, err)
+	}
+	add(1, "one")
+	closed := policy(t, "a", `{podSelector: {matchLabels: {app: one}}, ingress: [{from: [{podSelector: {matchLabels: {app: two}}}]}]}`)
+	must(client.NetworkingV1().NetworkPolicies("a").Create(ctx, closed, created))
+	eventually(3, 1, false)
+	eventually(2, 1, false)
+	add(2, "two")
+	eventually(2, 1, true)
+	eventually(3, 1, false)
+	if err := client.NetworkingV1().NetworkPolicies("a").Delete(ctx, closed.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(3, 1, true)
 }

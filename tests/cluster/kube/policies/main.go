@@ -48,6 +48,11 @@ func enforce(ctx context.Context, kubeconfig string) error {
 	if err != nil {
 		return err
 	}
+	return watch(ctx, client, &firewall{})
+}
+
+// watch keeps the kernel's rules until the context ends.
+func watch(ctx context.Context, client kubernetes.Interface, kernel *firewall) error {
 	factory := informers.NewSharedInformerFactory(client, 0)
 	changed := make(chan struct{}, 1)
 	tell := func() {
@@ -76,18 +81,17 @@ func enforce(ctx context.Context, kubeconfig string) error {
 			return fmt.Errorf("%v cannot be listed", kind)
 		}
 	}
-	follow(ctx, factory, changed)
+	follow(ctx, factory, kernel, changed)
 	return nil
 }
 
 // follow applies what there is, at each change and now and then.
-func follow(ctx context.Context, factory informers.SharedInformerFactory, changed <-chan struct{}) {
-	var kernel firewall
+func follow(ctx context.Context, factory informers.SharedInformerFactory, kernel *firewall, changed <-chan struct{}) {
 	for ctx.Err() == nil {
-		if err := once(ctx, factory, &kernel); err != nil && ctx.Err() == nil {
+		if err := once(ctx, factory, kernel); err != nil && ctx.Err() == nil {
 			klog.ErrorS(err, "will retry")
 			// What is there is not known any more.
-			kernel.applied = ""
+			kernel.applied = nil
 		}
 		select {
 		case <-ctx.Done():
