@@ -152,8 +152,9 @@ packages: ## Install the operating system's packages that are missing (Debian, U
 
 # With the flags of tests/cluster/build, so that nothing is compiled twice.
 .PHONY: go-test
-go-test: ## Unit tests of the control plane
+go-test: ## Unit tests of the control plane, and of what enforces NetworkPolicies in the local cluster
 	cd deploy/control-plane && CGO_ENABLED=1 GOFLAGS=-buildvcs=false go test -trimpath -tags "sqlite_omit_load_extension netgo osusergo" .
+	cd $(CLUSTER)/kube && CGO_ENABLED=1 GOFLAGS=-buildvcs=false go test -trimpath -tags "sqlite_omit_load_extension netgo osusergo" ./policies
 
 .PHONY: databases
 databases: ## Install the databases that end-to-end tests use (Debian, Ubuntu); none is started

@@ -5,6 +5,7 @@
 mod dns;
 pub mod docs;
 mod gateway;
+mod networks;
 mod operator;
 pub mod policy;
 mod quantity;
@@ -21,6 +22,7 @@ use crate::error::{Error, Kind, Result};
 
 pub use dns::DnsConfig;
 pub use gateway::GatewayConfig;
+pub use networks::{IpBlock, LabelSelector, NetworkEgress, NetworkPeer, NetworkPort, NetworksConfig, Protocol};
 pub use operator::{OperatorConfig, RolloutConfig};
 pub use policy::{PodSecurity, Policies, PolicyBounds};
 pub use quantity::Quantity;
@@ -48,6 +50,8 @@ pub struct Config {
     pub policy: PolicyBounds,
     /// The same by host namespace, instead of `policy`: each entry is a whole of its own.
     pub policies: BTreeMap<String, PolicyBounds>,
+    /// Who reaches the pods of virtual clusters, and whom they reach.
+    pub networks: NetworksConfig,
 }
 
 /// Host cluster.
@@ -206,6 +210,7 @@ impl Config {
         self.gateway.check()?;
         self.operator.check()?;
         self.dns.check()?;
+        self.networks.check()?;
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
             return refuse("syncer.workers and syncer.workersPerTenant must be at least 1");
         }

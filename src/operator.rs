@@ -12,10 +12,13 @@ mod cidr;
 mod cluster;
 mod context;
 mod control_plane;
+mod enforcement;
 mod halt;
 mod host;
+mod host_network;
 mod kubeconfig;
 mod listener;
+mod networks;
 mod pki;
 mod ports;
 mod reconcile;
@@ -101,6 +104,8 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         reserved: Arc::new(Reserved::new(&parts.config)),
         owners: Mutex::default(),
         service_cidr: Mutex::default(),
+        network: host_network::Known::default(),
+        enforcement: enforcement::Verdicts::default(),
     });
     let mut operator = Operator::new(context);
     operator.run(drain).await

@@ -121,6 +121,7 @@ func run(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
+	listenForPolicyProbe(ctx, policyProbePorts)
 	return serve(ctx, &plane{arguments: *args, bound: s.bound, probe: &prober{
 		port: o.securePort, caFile: filepath.Join(o.pkiDir, "server-ca.crt"), serverName: files.serverName, patience: o.livenessWait,
 	}})

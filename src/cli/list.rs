@@ -128,7 +128,7 @@ fn words(cluster: &VirtualCluster) -> String {
     let conditions: Vec<String> = status
         .conditions
         .iter()
-        .map(|c| format!("{:<20}{:<9}{:<22}{}", c.r#type, c.status, c.reason, c.message))
+        .map(|c| format!("{:<25}{:<9}{:<22}{}", c.r#type, c.status, c.reason, c.message))
         .collect();
     list_of(&mut out, "Conditions", &conditions);
     out

@@ -54,6 +54,8 @@ pub const RUNTIME_CLASSES: Resource = grouped("node.k8s.io", "runtimeclasses", "
 pub const INGRESS_CLASSES: Resource = grouped("networking.k8s.io", "ingressclasses", "IngressClass", false);
 /// Ingresses.
 pub const INGRESSES: Resource = grouped("networking.k8s.io", "ingresses", "Ingress", true);
+/// NetworkPolicies.
+pub const NETWORK_POLICIES: Resource = grouped("networking.k8s.io", "networkpolicies", "NetworkPolicy", true);
 /// ServiceCIDRs.
 pub const SERVICE_CIDRS: Resource = grouped("networking.k8s.io", "servicecidrs", "ServiceCIDR", false);
 /// StatefulSets.

@@ -1,5 +1,6 @@
 //! What control planes answer: a seam, since they are asked over connections that exist for one question only.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use futures::future::BoxFuture;
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::ApiClient;
@@ -15,6 +18,10 @@ use crate::runtime::clock::Clock;
 use crate::upstream::{Pool, Target};
 
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long a connection may take that a policy drops.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// As in `deploy/control-plane/policy_probe.go`.
+const GREETING: &[u8; 8] = b"portico\n";
 /// Bytes of an answer: a few lines of JSON.
 const MOST: usize = 64 << 10;
 
@@ -36,6 +43,9 @@ pub trait Backends: Send + Sync {
 
     /// How full its store is; `None` where it does not say, as an image from before the bound.
     fn fill<'a>(&'a self, target: Target, identity: HeaderMap) -> BoxFuture<'a, Result<Option<Fill>>>;
+
+    /// Whether a control plane greets whoever connects there. Nothing else is said on the connection.
+    fn greets(&self, address: SocketAddr) -> BoxFuture<'_, bool>;
 }
 
 /// Asks real ones.
@@ -57,6 +67,14 @@ impl Backends for Asked {
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
                 Err(error) => Err(error),
             }
+        })
+    }
+
+    fn greets(&self, address: SocketAddr) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let mut said = [0; GREETING.len()];
+            let heard = async { TcpStream::connect(address).await?.read_exact(&mut said).await };
+            matches!(tokio::time::timeout(PATIENCE, heard).await, Ok(Ok(_))) && said == *GREETING
         })
     }
 }

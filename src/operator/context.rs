@@ -10,7 +10,9 @@ use crate::names::claims::{Owners, Verdict};
 use crate::names::reserved::Reserved;
 use crate::operator::backends::Backends;
 use crate::operator::cluster::Cluster;
+use crate::operator::enforcement::Verdicts;
 use crate::operator::host::Host;
+use crate::operator::host_network::Known;
 use crate::operator::ports::Ports;
 use crate::operator::waves::Waves;
 use crate::runtime::clock::Clock;
@@ -28,6 +30,10 @@ pub(crate) struct Context {
     /// Who has which name, out of all VirtualClusters that are there.
     pub owners: Mutex<Arc<Owners>>,
     pub service_cidr: Mutex<Option<String>>,
+    /// Where the host's pods and API server are.
+    pub network: Known,
+    /// Whether policies are enforced there.
+    pub enforcement: Verdicts,
     /// What virtual clusters may ask of the host, at most.
     pub policies: Policies,
 }

@@ -10,6 +10,8 @@ mod stuck;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use crate::config::Quantity;
@@ -25,6 +27,8 @@ use crate::operator::host::name_of;
 use crate::operator::pki;
 use crate::operator::rollout::{self, Change};
 use crate::operator::secret::Data;
+
+pub(crate) use plan::PORT as API_PORT;
 
 /// Waits until nothing of a deleted namesake's control plane is left. The garbage collector takes its pod and volume last:
 /// our Service would lead to that pod, and our StatefulSet would begin on that volume, with data that belongs to other
@@ -74,6 +78,13 @@ fn wait_out(kind: &str, object: &Value) -> Result<(), Halt> {
 async fn pods(context: &Context, cluster: &Cluster) -> Result<Vec<Value>> {
     let labels = format!("{}={}", keys::CONTROL_PLANE, cluster.name());
     context.host.list(&PODS, cluster.namespace(), &labels).await
+}
+
+/// Address of a pod of the control plane that is ready.
+pub(crate) async fn address(context: &Context, cluster: &Cluster) -> Result<Option<IpAddr>> {
+    let pods = pods(context, cluster).await?;
+    let ready = pods.iter().filter(|pod| stuck::is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null());
+    Ok(ready.filter_map(|pod| pod["status"]["podIP"].as_str()?.parse().ok()).next())
 }
 
 fn is_of_a_set(object: &Value) -> bool {

@@ -22,6 +22,10 @@ pub(crate) mod condition {
     pub(crate) const OBJECTS_SYNCED: &str = "ObjectsSynced";
     /// Beside the order: whether the control plane has the newest rendering.
     pub(crate) const UP_TO_DATE: &str = "UpToDate";
+    /// Beside the order: whether NetworkPolicies keep the pods apart from those of others.
+    pub(crate) const NETWORK_POLICIES: &str = "NetworkPoliciesApplied";
+    /// Beside the order: whether the host's network does what they say.
+    pub(crate) const POLICIES_ENFORCED: &str = "NetworkPoliciesEnforced";
     /// Beside that order: whether all of `spec.expose.hosts` lead here.
     pub(crate) const HOSTS: &str = "HostsAccepted";
 }

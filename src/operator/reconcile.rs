@@ -14,8 +14,8 @@ use crate::operator::context::Context;
 use crate::operator::halt::{During, Halt, condition};
 use crate::operator::secret::{self, Data};
 use crate::operator::{
-    assign_port, cidr, control_plane, kubeconfig, listener, pki, rights, rollout, status, storage, store_fill,
-    system_services,
+    assign_port, cidr, control_plane, kubeconfig, listener, networks, pki, rights, rollout, status, storage,
+    store_fill, system_services,
 };
 use crate::tenant::Assertion;
 use crate::tls;
@@ -76,6 +76,7 @@ async fn phases(
     next: &mut VirtualClusterStatus,
 ) -> Result<(), Halt> {
     rights::check(context, cluster).await?;
+    networks::ensure(context, cluster, next).await;
     let is_ours = cluster.spec.distro.is_ours();
     if is_ours && cluster.status.backend.is_none() {
         control_plane::outlive_predecessor(context, cluster).await?;
@@ -114,6 +115,7 @@ async fn phases(
     };
     version(context, cluster, target.clone(), next).await?;
     store_fill::note(context, cluster, target, next).await;
+    networks::judge(context, cluster, next).await;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod distros;
 mod fake;
 mod following;
 mod hosts;
+mod networks;
 mod recovery;
 mod storage;
 mod store_fill;
@@ -54,6 +55,8 @@ impl World {
             ports: Ports::default(),
             waves: Waves::default(),
             service_cidr: Mutex::default(),
+            network: host_network::Known::default(),
+            enforcement: enforcement::Verdicts::default(),
         }
     }
 

@@ -25,7 +25,7 @@ kubernetes_version=v1.34.4
 helm_version=v3.18.6
 
 # In the order they start; they stop in the reverse order.
-daemons=(containerd etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet host-path-provisioner)
+daemons=(containerd etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet host-path-provisioner network-policies)
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }

@@ -1,8 +1,8 @@
-//! Probes and metrics of Portico's own pods, in a cluster where pods of tenants reach them.
+//! Probes and metrics of Portico's own pods, also where pods of tenants reach them.
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{
     Dump, Invocation, PORTICO, SYSTEM, alpha, beta, eventually_is, host, host_kubeconfig, raw, restarts, run_id,
@@ -24,12 +24,41 @@ fn readiness(pod: &Value) -> (String, String, String) {
     (text(&pod["metadata"]["name"]), text(&ready["status"]), text(&ready["lastTransitionTime"]))
 }
 
+/// While it lives, the network is one that enforces no policies towards Portico: policies only add up, so two that allow are
+/// enough.
+struct Opened(&'static str);
+
+impl Opened {
+    fn new(from: &'static str) -> Self {
+        let policy = |namespace: &str, spec: Value| {
+            json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": {"name": "e2e-opened", "namespace": namespace}, "spec": spec})
+        };
+        let both = json!({"apiVersion": "v1", "kind": "List", "items": [
+            policy(SYSTEM, json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]})),
+            policy(from, json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]})),
+        ]});
+        let apply = Invocation::kubectl(&host_kubeconfig(), &["apply", "-f", "-"]);
+        apply.stdin(both.to_string().as_bytes()).run().ok();
+        Self(from)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        for namespace in [SYSTEM, self.0] {
+            host(&["-n", namespace, "delete", "networkpolicy", "e2e-opened", "--ignore-not-found"]);
+        }
+    }
+}
+
 /// S6: before, 128 silent sockets on the admin port had every probe dropped.
 #[test]
 fn hostile_silent_sockets_to_health_and_metrics_fail_no_probe() {
     let space = beta().space("siege");
     let _dump = Dump(vec![alpha(), beta()]);
     space.pod("box");
+    let _opened = Opened::new(&beta().namespace);
     eventually_is("every replica is ready", || pods().iter().all(|pod| readiness(pod).1 == "True"));
     let before: Vec<_> = pods().iter().map(readiness).collect();
     let restarted = restarts(SYSTEM, PORTICO);

@@ -29,6 +29,7 @@ mod k3s;
 mod lifecycle;
 mod moving;
 mod names;
+mod networks;
 mod outage;
 mod policy;
 mod recovery;

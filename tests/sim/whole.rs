@@ -73,6 +73,10 @@ impl operator::Backends for Answers {
     fn fill<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<Option<operator::Fill>>> {
         Box::pin(async { Ok(None) })
     }
+
+    fn greets(&self, _: std::net::SocketAddr) -> BoxFuture<'_, bool> {
+        Box::pin(async { false })
+    }
 }
 
 /// One process. Dropped, it is killed.

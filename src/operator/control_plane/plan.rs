@@ -10,7 +10,7 @@ use crate::operator::cluster::Cluster;
 use crate::operator::control_plane::datastore::Datastore;
 
 /// Port of the API.
-pub(super) const PORT: u16 = 6443;
+pub(crate) const PORT: u16 = 6443;
 
 /// What is rendered.
 pub(super) struct Plan<'a> {

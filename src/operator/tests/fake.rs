@@ -1,5 +1,6 @@
 //! The simulated host, in the operator's tests' words, and backends that answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,6 +26,10 @@ pub(super) struct Answers {
     pub(super) fill: Mutex<Option<Result<Fill>>>,
     /// How often that was asked for.
     pub(super) asked: AtomicUsize,
+    /// Ports of control planes that greet.
+    pub(super) open: Mutex<Vec<u16>>,
+    /// Ports that were tried.
+    pub(super) tried: Mutex<Vec<u16>>,
 }
 
 impl Backends for Answers {
@@ -35,6 +40,11 @@ impl Backends for Answers {
     fn fill<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<Option<Fill>>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { self.fill.lock().take().transpose() })
+    }
+
+    fn greets(&self, address: SocketAddr) -> BoxFuture<'_, bool> {
+        self.tried.lock().push(address.port());
+        Box::pin(async move { self.open.lock().contains(&address.port()) })
     }
 }
 
