@@ -10,6 +10,7 @@ mod api_server;
 #[path = "../support/load.rs"]
 mod load;
 
+mod floods;
 mod framing;
 mod identity;
 mod leaving;
@@ -17,7 +18,9 @@ mod life;
 mod limits;
 mod routing;
 mod silence;
+mod slow;
 mod swap;
 mod unknown;
 mod upgrades;
+mod wire;
 mod world;
