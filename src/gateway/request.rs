@@ -175,16 +175,19 @@ fn check_framing(method: &Method, headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// Origin form, prefix taken off, query byte for byte.
 fn set_path(request: &mut Request<Incoming>, path: &str) -> Result<()> {
-    let text = match request.uri().query() {
+    *request.uri_mut() = Uri::from(target(path, request.uri().query())?);
+    Ok(())
+}
+
+/// What is forwarded. Origin form, prefix taken off, query byte for byte.
+pub(super) fn target(path: &str, query: Option<&str>) -> Result<PathAndQuery> {
+    let text = match query {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     };
-    let target = PathAndQuery::try_from(text)
-        .map_err(|e| Error::client(Kind::BadRequest, "the request target is not valid").because(e))?;
-    *request.uri_mut() = Uri::from(target);
-    Ok(())
+    PathAndQuery::try_from(text)
+        .map_err(|e| Error::client(Kind::BadRequest, "the request target is not valid").because(e))
 }
 
 /// The client's faults are in the access log; others deserve a line of their own.
