@@ -26,6 +26,7 @@ use crate::runtime::task;
 pub(super) async fn serve(connection: &Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
     let record = Record::new(connection, request.method().as_str(), request.uri().path());
     let is_upgrade = request.headers().contains_key(header::UPGRADE);
+    let is_head = request.method() == Method::HEAD;
     let outcome = task::caught(phases(connection, &record, request)).await;
     let mut must_close = false;
     let mut response = outcome.unwrap_or_else(|error| {
@@ -35,6 +36,9 @@ pub(super) async fn serve(connection: &Arc<Connection>, request: Request<Incomin
         must_close = matches!(error.kind(), Kind::Misdirected | Kind::BadRequest);
         respond::failure(&error)
     });
+    if is_head && response.body().is_whole() {
+        response = respond::to_head(response);
+    }
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if response.body().is_whole() {
             record.leave_place();

@@ -44,12 +44,15 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A head as HPACK writes it without its tables: each field a literal, but for the method and the scheme.
+/// A head as HPACK writes it without its tables: each field a literal, but for the scheme.
 pub fn head(method: &str, host: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     const SCHEME_HTTPS: u8 = 0x87;
     const AUTHORITY: u8 = 1;
     const PATH: u8 = 4;
-    let mut block = vec![if method == "POST" { 0x83 } else { 0x82 }, SCHEME_HTTPS];
+    const METHOD: u8 = 2;
+    let mut block = vec![METHOD];
+    literal(&mut block, method);
+    block.push(SCHEME_HTTPS);
     for (name, value) in [(AUTHORITY, host), (PATH, path)] {
         block.push(name);
         literal(&mut block, value);
