@@ -12,6 +12,7 @@ mod load;
 
 mod floods;
 mod framing;
+mod h2spec;
 mod identity;
 mod leaving;
 mod life;
