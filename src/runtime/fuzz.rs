@@ -4,6 +4,7 @@
 //! A target says what came of an input; an input with an outcome that was not seen before is mutated further, which leads
 //! deeper than noise. What fails is made shorter and written into `tests/fuzz/corpus/NAME`, to be kept and tried first from
 //! then on. `PORTICO_FUZZ_ITERATIONS` and `PORTICO_FUZZ_SEED` make a longer and another run of it (`make fuzz`).
+#![allow(clippy::ptr_arg, reason = "the driver's inputs are of one type")]
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};

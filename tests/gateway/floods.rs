@@ -21,6 +21,9 @@ const ENDLESS: u32 = 100_000;
 /// Requests in one write, so that the server finds many at once.
 const BATCH: u32 = 50;
 
+/// Frames that make the server reset a stream.
+type Provocation = fn(u32) -> Vec<u8>;
+
 /// A connection of tenant A's user.
 async fn attacker(world: &World) -> Wire {
     Wire::connect(&world.by_name(&world.a).user(world.a.user("mallory")), Reading::Silently, &[]).await
@@ -105,7 +108,7 @@ async fn provoked_resets_end_their_connection() {
     /// What h2 lets one connection provoke, and a little.
     const MOST_RESETS: usize = 1024 + 8;
     let world = World::start().await;
-    let provocations: [(&str, fn(u32) -> Vec<u8>); 4] = [
+    let provocations: [(&str, Provocation); 4] = [
         ("a window of nothing", |stream| window(stream, 0)),
         ("a window beyond the largest", |stream| [window(stream, LARGEST), window(stream, LARGEST)].concat()),
         ("data after the end", |stream| frame(DATA, 0, stream, b"x")),

@@ -27,6 +27,9 @@ const ENDLESS: usize = 256 << 20;
 /// A list, and a watch.
 const PATHS: [&str; 2] = ["/api/v1/pods", "/api/v1/pods?watch=1"];
 
+/// What it is, the protocol, what is sent at once and what slowly.
+type Case<'a> = (&'a str, &'a [u8], Vec<u8>, Vec<u8>);
+
 /// Sends the beginning at once and then each of these pieces after a while, over and over; whether the server ends it.
 async fn is_cut<S>(mut stream: S, beginning: &[u8], slowly: &[u8]) -> bool
 where
@@ -72,7 +75,7 @@ async fn heads_that_come_by_the_byte_are_cut() {
     let block = head("GET", &world.a.host, "/api", &[]);
     let begun = |flags| [PREFACE, &settings(&[]), &frame(HEADERS, flags, 1, &block)].concat();
     let unfinished = &begun(END_STREAM)[..];
-    let cases: [(&str, &[u8], Vec<u8>, Vec<u8>); 5] = [
+    let cases: [Case<'_>; 5] = [
         ("h1, the request line", b"http/1.1", b"GET /".to_vec(), b"a".to_vec()),
         ("h1, a field", b"http/1.1", b"GET /api HTTP/1.1\r\nHost: alpha.example.com\r\nX: ".to_vec(), b"a".to_vec()),
         ("h1, fields", b"http/1.1", b"GET /api HTTP/1.1\r\n".to_vec(), b"A:b\r\n".to_vec()),
