@@ -14,6 +14,11 @@ DENY := $(CACHE)/bin/cargo-deny-$(DENY_VERSION)
 # Advisories as well, where the RustSec database can be reached: DENY_CHECKS=all.
 DENY_CHECKS ?= bans licenses sources
 E2E_THREADS ?= 4
+FUZZ_ITERATIONS ?= 200000
+# Another round at each call; what is found is kept in tests/fuzz/corpus.
+FUZZ_SEED ?= $(shell date +%s)
+H2SPEC_VERSION := v2.2.1+incompatible
+H2SPEC := $(CACHE)/bin/h2spec-$(H2SPEC_VERSION)
 TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
 
 PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntrack socat iproute2 kmod procps \
@@ -83,6 +88,18 @@ e2e: up image databases go-test manifests-check ## End-to-end tests against the 
 .PHONY: e2e-forms
 e2e-forms: up image databases ## The tests of the tenant's side in every form and with every datastore (half an hour)
 	@tests/e2e/run --forms
+
+.PHONY: fuzz
+fuzz: ## What reads foreign bytes, over a mutated corpus, for long (FUZZ_ITERATIONS, FUZZ_SEED); 'make unit' does a short round
+	PORTICO_FUZZ_ITERATIONS=$(FUZZ_ITERATIONS) PORTICO_FUZZ_SEED=$(FUZZ_SEED) cargo test --locked --lib -- fuzzed:: any_stream any_page
+
+.PHONY: h2spec
+h2spec: ## The cases of h2spec against the gateway of the tests
+	@[ -x "$(H2SPEC)" ] || { folder=$$(mktemp -d) && mkdir -p "$(CACHE)/bin" && \
+	  GOFLAGS=-mod=mod GOBIN="$$folder" go install github.com/summerwind/h2spec/cmd/h2spec@$(H2SPEC_VERSION) && \
+	  mv "$$folder/h2spec" "$(H2SPEC)" && rmdir "$$folder"; }
+	@mkdir -p target/bin && ln -sf "$(H2SPEC)" target/bin/h2spec
+	PORTICO_H2SPEC=$(CURDIR)/target/bin/h2spec cargo test --locked --test gateway -- --ignored --nocapture h2spec::
 
 .PHONY: bench
 bench: up image ## Measure against the real proxies and direct calls (docs/performance.md)

@@ -3,6 +3,8 @@
 //! Pure data; what becomes of it is the operator's and the registry's business.
 
 pub mod docs;
+#[cfg(test)]
+mod fuzzed;
 mod limits;
 pub mod pki;
 pub mod policy;

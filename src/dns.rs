@@ -6,6 +6,8 @@
 //! syncer, the gateway, or how tenants are made.
 
 mod forward;
+#[cfg(test)]
+mod fuzzed;
 mod limits;
 mod message;
 mod project;

@@ -23,6 +23,8 @@ mod connection;
 mod connections;
 mod ending;
 mod forward;
+#[cfg(test)]
+mod fuzzed;
 mod handshake;
 mod intercept;
 mod known;

@@ -8,6 +8,8 @@ pub mod api;
 pub mod client;
 pub mod election;
 pub mod follow;
+#[cfg(test)]
+mod fuzzed;
 pub mod host;
 pub mod kubeconfig;
 pub mod layered;

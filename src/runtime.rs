@@ -4,6 +4,8 @@
 
 pub mod clock;
 pub mod drain;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod pace;
 pub mod task;
 pub mod telemetry;

@@ -26,6 +26,7 @@ use crate::runtime::task;
 pub(super) async fn serve(connection: &Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
     let record = Record::new(connection, request.method().as_str(), request.uri().path());
     let is_upgrade = request.headers().contains_key(header::UPGRADE);
+    let is_head = request.method() == Method::HEAD;
     let outcome = task::caught(phases(connection, &record, request)).await;
     let mut must_close = false;
     let mut response = outcome.unwrap_or_else(|error| {
@@ -35,6 +36,9 @@ pub(super) async fn serve(connection: &Arc<Connection>, request: Request<Incomin
         must_close = matches!(error.kind(), Kind::Misdirected | Kind::BadRequest);
         respond::failure(&error)
     });
+    if is_head && response.body().is_whole() {
+        response = respond::to_head(response);
+    }
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         if response.body().is_whole() {
             record.leave_place();
@@ -175,16 +179,19 @@ fn check_framing(method: &Method, headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// Origin form, prefix taken off, query byte for byte.
 fn set_path(request: &mut Request<Incoming>, path: &str) -> Result<()> {
-    let text = match request.uri().query() {
+    *request.uri_mut() = Uri::from(target(path, request.uri().query())?);
+    Ok(())
+}
+
+/// What is forwarded. Origin form, prefix taken off, query byte for byte.
+pub(super) fn target(path: &str, query: Option<&str>) -> Result<PathAndQuery> {
+    let text = match query {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     };
-    let target = PathAndQuery::try_from(text)
-        .map_err(|e| Error::client(Kind::BadRequest, "the request target is not valid").because(e))?;
-    *request.uri_mut() = Uri::from(target);
-    Ok(())
+    PathAndQuery::try_from(text)
+        .map_err(|e| Error::client(Kind::BadRequest, "the request target is not valid").because(e))
 }
 
 /// The client's faults are in the access log; others deserve a line of their own.

@@ -196,6 +196,16 @@ pub fn json(code: StatusCode, bytes: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
+/// As an answer to HEAD: what GET would get, without the body. hyper leaves it out over h1 alone, and clients of h2 reset a
+/// stream that has one.
+pub(super) fn to_head(response: Response<Body>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+    }
+    Response::from_parts(head, Body::empty())
+}
+
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;

@@ -208,4 +208,28 @@ mod tests {
         }
         assert!(refused);
     }
+
+    /// Whatever comes, and however it is cut: an object is a piece of its line, and JSON.
+    #[test]
+    fn any_stream_is_survived() {
+        crate::runtime::fuzz::bytes("watch", &[], |input| {
+            let (mut lines, mut seen) = (Lines::default(), Vec::new());
+            for part in input.chunks(1 + input.len() / 3) {
+                lines.add(Bytes::copy_from_slice(part));
+                while let Some(line) = lines.take(Side::Backend).expect("short") {
+                    let event = parse(&line, Side::Backend);
+                    if let Ok(WatchEvent::Applied(object) | WatchEvent::Deleted(object)) = &event {
+                        serde_json::from_slice::<serde::de::IgnoredAny>(object).expect("JSON");
+                        assert!(line.windows(object.len()).any(|piece| piece == object));
+                    }
+                    seen.push(event.as_ref().map_or(9, |event| match event {
+                        WatchEvent::Applied(_) => 0_u8,
+                        WatchEvent::Deleted(_) => 1,
+                        WatchEvent::Bookmark { .. } => 2,
+                    }));
+                }
+            }
+            seen
+        });
+    }
 }

@@ -24,6 +24,8 @@ mod writes;
 #[cfg(test)]
 mod adoption_tests;
 #[cfg(test)]
+mod fuzzed;
+#[cfg(test)]
 mod restore_tests;
 #[cfg(test)]
 mod testing;

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used)]
 
 mod circles;
+mod security_tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};

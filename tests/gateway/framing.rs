@@ -4,6 +4,7 @@ use http::{HeaderMap, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::fake::Answer;
+use crate::wire::{self, Reading, Wire};
 use crate::world::{PATIENCE, World, status, text};
 
 /// Writes raw bytes as A's user and reads until the gateway closes or says no more.
@@ -142,5 +143,21 @@ async fn redirects_keep_the_prefix_and_the_origin() {
             world.a.answer(redirect(to));
             assert_eq!(status(client.get("/clusters/team/alpha/api").await).await.0, 500, "{to}");
         }
+    }
+}
+
+/// Clients of HTTP/2 reset a stream on which an answer to HEAD has a body.
+#[tokio::test]
+async fn an_answer_to_head_has_no_body() {
+    let world = World::start().await;
+    for (path, user) in [("/api", "jane"), ("/nothing", "jane"), ("/api", "")] {
+        let dial = world.by_name(&world.a);
+        let dial = if user.is_empty() { dial } else { dial.user(world.a.user(user)) };
+        let wire = Wire::connect(&dial, Reading::Answering, &[]).await;
+        let head = wire::head("HEAD", &world.a.host, path, &[]);
+        assert!(wire.send(&wire::frame(wire::HEADERS, wire::END_HEADERS | wire::END_STREAM, 1, &head)).await);
+        drop(wire.when(|told| told.count(wire::HEADERS) == 1).await);
+        assert!(wire.settled().await);
+        assert_eq!(wire.when(|_| true).await.data, 0, "{path} as {user:?}");
     }
 }

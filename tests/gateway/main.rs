@@ -10,14 +10,18 @@ mod api_server;
 #[path = "../support/load.rs"]
 mod load;
 
+mod floods;
 mod framing;
+mod h2spec;
 mod identity;
 mod leaving;
 mod life;
 mod limits;
 mod routing;
 mod silence;
+mod slow;
 mod swap;
 mod unknown;
 mod upgrades;
+mod wire;
 mod world;

@@ -324,6 +324,7 @@ async fn answer(
 ) -> Response<AnswerBody> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
+    let is_head = parts.method == Method::HEAD;
     let refused = (shared.refuses)(&parts.headers);
     let body = if refused { Bytes::new() } else { body.collect().await.map(|b| b.to_bytes()).unwrap_or_default() };
     let seen = Seen {
@@ -341,7 +342,7 @@ async fn answer(
     let answer =
         if refused { Answer::status(401, "Unauthorized", "Unauthorized") } else { (shared.handler)(seen).await };
     match answer {
-        Answer::Full(response) => response.map(|bytes| AnswerBody::Full(Some(bytes))),
+        Answer::Full(response) => response.map(|bytes| AnswerBody::Full(Some(bytes).filter(|_| !is_head))),
         Answer::Stream(head, receiver) => head.map(|()| AnswerBody::Stream(receiver)),
         Answer::Hang => std::future::pending().await,
         Answer::Upgrade(headers, tunnel) => {

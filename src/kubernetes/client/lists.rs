@@ -266,4 +266,14 @@ mod tests {
             assert!(Raw::read(broken, 1).is_err());
         }
     }
+
+    #[test]
+    fn any_page_is_survived_and_none_is_longer_than_it_may_be() {
+        crate::runtime::fuzz::bytes("list", &[], |input| {
+            let page = Raw::read(input, 2).ok()?;
+            assert!(page.items.len() <= 2);
+            assert!(page.items.iter().all(|item| serde_json::from_str::<IgnoredAny>(item.get()).is_ok()));
+            Some((page.items.len(), page.is_cut, page.metadata.token.is_empty()))
+        });
+    }
 }
