@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::harness::{Answer, Dump, Invocation, Tenant, eventually, eventually_is, run_id, sleeper, work};
+use crate::harness::{Answer, Dump, Invocation, Tenant, eventually, eventually_is, host, run_id, sleeper, work};
 
 /// 30 percent of what its pod may take.
 const BOUND: &str = "60 MiB";
@@ -50,8 +50,10 @@ fn hostile_tenants_fill_their_own_store_and_are_told_before_the_wall() {
     eventually_is("it is gone", || tenant.kubectl(&["get", "namespace", "fill"]).code != 0);
     eventually("there is room", || tenant.kubectl(&["create", "namespace", "again"]).result());
     eventually_is("the condition says so", || condition(tenant, "status") == "False");
+    // Nobody killed it.
     let restarts = "jsonpath={.status.containerStatuses[0].restartCount}";
     assert_eq!(tenant.on_host(&["get", "pod", "filler-0", "-o", restarts]).ok().trim(), "0");
+    host(&["delete", "namespace", &tenant.namespace, "--wait=false"]).ok();
 }
 
 #[test]
@@ -85,4 +87,5 @@ fn objects_are_counted_and_follow_when_there_is_room() {
     eventually_is("its copy goes", || space.on_host("services") == BTreeSet::new());
     space.kubectl(&["create", "service", "nodeport", "narrow", "--tcp=80"]).ok();
     eventually_is("one that fits", || space.on_host("services") == BTreeSet::from([space.host_name("narrow")]));
+    host(&["delete", "namespace", &tenant.namespace, "--wait=false"]).ok();
 }
