@@ -77,7 +77,7 @@ fn hostile_labels_and_annotations_ask_nothing_of_host_controllers() {
 /// Finding S10.
 #[test]
 fn hostile_endpoints_and_external_names_lead_no_deputy_to_others() {
-    let (mine, theirs) = (alpha().space("victim"), beta().space("deputy"));
+    let (mine, theirs) = (alpha().space("endpoint-owner"), beta().space("endpoint-thief"));
     let _dump = Dump(vec![alpha(), beta()]);
     mine.pod("box");
     theirs.pod("own");
