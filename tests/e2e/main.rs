@@ -17,6 +17,7 @@ mod clients;
 mod crash;
 mod datastores;
 mod dns;
+mod editors;
 mod external;
 mod faults;
 mod gateway;
