@@ -54,7 +54,7 @@ impl HostIndex {
     }
 
     /// How many have a host object.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_key.len()
     }
 

@@ -290,7 +290,7 @@ impl TenantState {
 
     /// How many host objects of a kind stand for virtual ones.
     pub fn copy_count(&self, kind: u16) -> usize {
-        self.kind(kind).index.read().len()
+        self.kind(kind).index.read().count()
     }
 
     /// Every key of one kind that exists on either side.
