@@ -65,10 +65,7 @@ fn objects_are_counted_and_follow_when_there_is_room() {
     for name in ["one", "two", "three"] {
         apply(&sleeper(name));
     }
-    let denied = |name: &str| {
-        let selector = format!("--field-selector=involvedObject.name={name},reason=SyncDenied");
-        space.kubectl(&["get", "events", &selector, "-o", "jsonpath={.items[*].message}"]).out()
-    };
+    let denied = |name: &str| space.events(name, "SyncDenied");
     let names = ["one", "two", "three"];
     let late = eventually("an event about one of them", || {
         names.into_iter().find(|name| denied(name).contains("`objects`")).ok_or_else(|| "none".to_owned())

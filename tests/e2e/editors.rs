@@ -10,11 +10,7 @@ use crate::harness::{BUSYBOX, Dump, Space, beta, eventually, portico};
 fn denied(space: &Space, name: &str, mut spec: Value) -> String {
     spec["containers"] = json!([{"name": "main", "image": BUSYBOX, "command": ["sleep", "3600"]}]);
     space.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}).to_string());
-    let selector = format!("--field-selector=involvedObject.name={name},reason=SyncDenied");
-    eventually(&format!("an event about {name}"), || {
-        let said = space.kubectl(&["get", "events", &selector, "-o", "jsonpath={.items[*].message}"]).out();
-        if said.is_empty() { Err(said) } else { Ok(said) }
-    })
+    space.denied(name)
 }
 
 #[test]

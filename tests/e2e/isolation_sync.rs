@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::harness::{BUSYBOX, Dump, SYSTEM, Space, Tenant, alpha, beta, eventually, host, run_id};
+use crate::harness::{BUSYBOX, Dump, SYSTEM, Space, Tenant, alpha, beta, host, run_id};
 
 const NAMESPACES: usize = 600;
 const TERMS: usize = 6000;
@@ -58,14 +58,6 @@ fn create(space: &Space, manifest: &str) {
     space.invocation(&["create", "-f", "-"]).stdin(manifest.as_bytes()).run().ok();
 }
 
-fn denied(space: &Space, name: &str) -> String {
-    let selector = format!("--field-selector=involvedObject.name={name},reason=SyncDenied");
-    eventually(&format!("an event about {name}"), || {
-        let said = space.kubectl(&["get", "events", &selector, "-o", "jsonpath={.items[*].message}"]).out();
-        if said.is_empty() { Err(said) } else { Ok(said) }
-    })
-}
-
 /// Containers that the kernel ended for want of memory, of Portico and of control planes (with their sidecars).
 fn killed() -> Vec<String> {
     let pods = [
@@ -93,10 +85,10 @@ fn hostile_terms_times_namespaces_are_refused_and_nobody_is_killed() {
     for (name, number) in [("six-thousand", TERMS), ("three-hundred", 300), ("ninety", 90)] {
         create(&theirs, &pod(name, &terms(number, &crowd.0)));
     }
-    assert!(denied(&theirs, "six-thousand").contains("at most"));
-    let said = denied(&theirs, "three-hundred");
+    assert!(theirs.denied("six-thousand").contains("at most"));
+    let said = theirs.denied("three-hundred");
     assert!(said.contains("300 terms") && said.contains("at most 100"), "{said}");
-    let said = denied(&theirs, "ninety");
+    let said = theirs.denied("ninety");
     assert!(said.contains("namespaceSelector: {}"), "{said}");
     assert_eq!(theirs.on_host("pods"), BTreeSet::new());
     // The neighbour, and the hostile tenant's own ordinary pod, go on.
@@ -140,7 +132,7 @@ fn hostile_pods_that_multiply_are_refused_by_name_number_and_bound() {
         create(&space, &pod(name, spec));
     }
     for (name, word, _) in &pods {
-        let said = denied(&space, name);
+        let said = space.denied(name);
         assert!(said.contains(word) && said.contains("at most"), "{said}");
     }
     assert_eq!(space.on_host("pods"), BTreeSet::new());

@@ -7,15 +7,6 @@ use serde_json::{Value, json};
 
 use crate::harness::{AGNHOST, Dump, Space, alpha, beta, eventually, eventually_is, sleeper};
 
-/// Waits for an event about an object that says all of this.
-fn told(space: &Space, name: &str, words: &[&str]) {
-    let selector = format!("--field-selector=involvedObject.name={name}");
-    eventually(&format!("an event about {name} that says {words:?}"), || {
-        let said = space.kubectl(&["get", "events", &selector, "-o", "jsonpath={.items[*].message}"]).out();
-        if words.iter().all(|word| said.contains(word)) { Ok(()) } else { Err(said) }
-    });
-}
-
 fn sleeping(name: &str, change: impl FnOnce(&mut Value)) -> String {
     let mut pod: Value = serde_saphyr::from_str(&sleeper(name)).expect("a pod");
     change(&mut pod);
@@ -47,7 +38,7 @@ fn hostile_labels_and_annotations_ask_nothing_of_host_controllers() {
         assert!(metadata[map][key].is_null(), "{key}: {metadata}");
     }
     assert_eq!(space.sh("box", "echo $NETWORKS $INJECT").ok().trim(), "host-net true", "the pod reads its own");
-    told(&space, "box", &["k8s.v1.cni.cncf.io/networks", "`podAnnotations`"]);
+    space.told("box", &["k8s.v1.cni.cncf.io/networks", "`podAnnotations`"]);
     let ingress = |name: &str, host: &str, annotations: Value| {
         json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": name, "annotations": annotations},
             "spec": {"tls": [{"hosts": [host], "secretName": "minted"}], "rules": [{"host": host, "http": {"paths": [
@@ -61,8 +52,7 @@ fn hostile_labels_and_annotations_ask_nothing_of_host_controllers() {
         ("group", &own, json!({"alb.ingress.kubernetes.io/group.name": "platform"})),
     ] {
         space.apply(&ingress(name, host, annotations).to_string());
-        told(
-            &space,
+        space.told(
             name,
             &["not made on the host", if name == "bank" { "`ingressDomains`" } else { "`ingressAnnotations`" }],
         );
@@ -97,12 +87,12 @@ fn hostile_endpoints_and_external_names_lead_no_deputy_to_others() {
                 "spec": {"type": "ExternalName", "externalName": "kubernetes.default.svc.cluster.local"}}]})
         .to_string(),
     );
-    told(&theirs, "web", &[&foreign, "`endpoints`"]);
+    theirs.told("web", &[&foreign, "`endpoints`"]);
     let found = eventually("the Endpoints on the host", || {
         beta().on_host(&["get", "endpoints", &theirs.host_name("web"), "-o", "json"]).result()
     });
     assert!(found.contains(&format!("\"{own}\"")) && !found.contains(&format!("\"{foreign}\"")), "{found}");
-    told(&theirs, "away", &["`serviceTypes`"]);
+    theirs.told("away", &["`serviceTypes`"]);
     assert_eq!(theirs.on_host("services"), BTreeSet::from([theirs.host_name("web")]));
     let line = "nslookup -type=a away.$(sed -n 's/^search \\([^ ]*\\).*/\\1/p' /etc/resolv.conf)";
     theirs.sh("own", line).ok();
@@ -123,20 +113,20 @@ fn hostile_pods_get_no_driver_class_scheduler_or_node_of_the_host() {
         ("scheduler", "schedulerName", json!("batch"), "`schedulers`"),
     ] {
         space.apply(&sleeping(name, |pod| pod["spec"][field] = value));
-        told(&space, name, &[setting]);
+        space.told(name, &[setting]);
     }
     space.apply(
         &json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "theirs"},
             "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Mi"}}}})
         .to_string(),
     );
-    told(&space, "theirs", &["`staticVolumes`"]);
+    space.told("theirs", &["`staticVolumes`"]);
     space.apply(&sleeping("everywhere", |pod| {
         pod["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
         pod["spec"]["terminationGracePeriodSeconds"] = json!(31_536_000);
     }));
     space.wait("pod/everywhere", "condition=Ready");
-    told(&space, "everywhere", &["`tolerations`"]);
+    space.told("everywhere", &["`tolerations`"]);
     let spec = beta().on_host(&["get", "pod", &space.host_name("everywhere"), "-o", "json"]).json()["spec"].take();
     let all = spec["tolerations"].as_array().expect("the host's own");
     assert!(all.iter().all(|toleration| toleration["key"].is_string()), "{spec}");

@@ -220,9 +220,8 @@ fn baseline_refuses_what_would_reach_the_node_and_says_why() {
         space.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}).to_string());
     }
     for (name, word, _) in &pods {
-        let selector = format!("--field-selector=involvedObject.name={name}");
         eventually(&format!("an event that names {word}"), || {
-            let said = space.kubectl(&["get", "events", &selector, "-o", "jsonpath={.items[*].message}"]).out();
+            let said = space.events(name, "");
             if said.to_lowercase().contains(&word.to_lowercase()) { Ok(()) } else { Err(said) }
         });
     }

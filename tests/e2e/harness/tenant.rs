@@ -177,6 +177,31 @@ impl Space {
         names(&self.tenant.on_host(&["get", kind, "-l", &labels, "-o", "json"]).json())
     }
 
+    /// What Events say about an object at this moment; with a reason, those of that reason.
+    pub(crate) fn events(&self, name: &str, reason: &str) -> String {
+        let reason = if reason.is_empty() { String::new() } else { format!(",reason={reason}") };
+        let selector = format!("--field-selector=involvedObject.name={name}{reason}");
+        self.kubectl(&["get", "events", &selector, "-o", "jsonpath={.items[*].message}"]).out()
+    }
+
+    /// Waits for Events about an object that say all of this.
+    #[track_caller]
+    pub(crate) fn told(&self, name: &str, words: &[&str]) {
+        eventually(&format!("an event about {name} that says {words:?}"), || {
+            let said = self.events(name, "");
+            if words.iter().all(|word| said.contains(word)) { Ok(()) } else { Err(said) }
+        });
+    }
+
+    /// Waits until it is said why an object is not on the host.
+    #[track_caller]
+    pub(crate) fn denied(&self, name: &str) -> String {
+        eventually(&format!("an event about {name}"), || {
+            let said = self.events(name, "SyncDenied");
+            if said.is_empty() { Err(said) } else { Ok(said) }
+        })
+    }
+
     /// Runs a shell line in a pod.
     pub(crate) fn sh(&self, pod: &str, line: &str) -> Answer {
         self.kubectl(&["exec", pod, "--", "sh", "-c", line])
