@@ -30,7 +30,8 @@ pub(super) fn missing(namespace: &str, name: &str) -> Failure {
 }
 
 /// Conditions that say something of a cluster that is nevertheless ready.
-const ADVICE: [&str; 3] = [DURABLE, "UpToDate", "StoreFull"];
+const ADVICE: [&str; 6] =
+    [DURABLE, "UpToDate", "StoreFull", "ObjectsSynced", "NetworkPoliciesApplied", "NetworkPoliciesEnforced"];
 const DURABLE: &str = "Durable";
 
 /// Whether the status speaks of the current spec and says `Ready`.

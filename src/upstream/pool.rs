@@ -176,9 +176,7 @@ impl Pool {
             }
             Ok(Err(error)) => {
                 self.note_failure(&error);
-                if matches!(error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Tls) {
-                    self.breaker.failed(pass, self.clock.instant());
-                }
+                self.note_away(pass, &error);
                 Err(error)
             }
             Err(_) => {
@@ -193,12 +191,14 @@ impl Pool {
     /// Dials an HTTP/1.1 connection for one upgrade. `with_identity` false leaves our certificate and credential out.
     pub async fn dial_upgrade(&self, with_identity: bool, deadline: Duration) -> Result<UpgradeConnection> {
         self.check_open()?;
+        let pass = self.pass()?;
         let credential = if with_identity { self.token.current(&self.clock).await? } else { None };
         let dial = Box::pin(self.dialer.upgrade(with_identity));
-        let sender = match tokio::time::timeout(deadline.min(DIAL_DEADLINE), dial).await {
-            Ok(outcome) => outcome.inspect_err(|e| self.note_failure(e))?,
-            Err(_) => return Err(self.dial_timed_out()),
+        let dialed = match tokio::time::timeout(deadline.min(DIAL_DEADLINE), dial).await {
+            Ok(outcome) => outcome.inspect_err(|e| self.note_failure(e)),
+            Err(_) => Err(self.dial_timed_out()),
         };
+        let sender = dialed.inspect_err(|e| self.note_away(pass, e))?;
         self.note_success();
         Ok(UpgradeConnection::new(sender, self.address.clone(), self.target.clone(), credential))
     }
@@ -337,6 +337,13 @@ impl Pool {
             let message = "the API server does not answer; it is asked again in a moment";
             Error::new(self.target.side, Kind::Unavailable, message)
         })
+    }
+
+    /// Dials that fail say that the server is away; what fails later may be the request's own.
+    fn note_away(&self, pass: Pass, error: &Error) {
+        if matches!(error.kind(), Kind::Unavailable | Kind::Timeout | Kind::Tls) {
+            self.breaker.failed(pass, self.clock.instant());
+        }
     }
 
     fn note_success(&self) {
