@@ -26,6 +26,7 @@ pub mod dns_service;
 pub mod drift;
 pub mod engine;
 pub mod explain;
+pub mod exposed;
 pub mod feeds;
 pub mod guard;
 pub mod hold;

@@ -52,7 +52,7 @@ pub trait Lookup {
     fn services(&self, namespace: &str) -> Vec<Arc<ServiceSummary>>;
     /// One virtual Service.
     fn service(&self, key: &ObjectKey) -> Option<Arc<ServiceSummary>>;
-    /// What the virtual Services take of the host that have a copy there, but for this one.
+    /// What the tenant's host Services take of nodes and load balancers, but for the copy of this one.
     fn exposed(&self, except: &ObjectKey) -> Exposure {
         let _ = except;
         Exposure::default()

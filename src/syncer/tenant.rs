@@ -5,7 +5,7 @@
 mod objects;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::crd::OnLoss;
 use crate::kubernetes::api::SharedCluster;
+use crate::kubernetes::resources::SERVICES;
 use crate::names::TenantId;
 use crate::runtime::pace::Pace;
 use crate::runtime::task::Task;
@@ -22,6 +23,7 @@ use crate::syncer::cache::{Entry, SourceState, Store};
 use crate::syncer::catalog::Catalog;
 use crate::syncer::deletions::Deletions;
 use crate::syncer::explain::Explained;
+use crate::syncer::exposed::Exposed;
 use crate::syncer::guard;
 use crate::syncer::host::HostStore;
 use crate::syncer::kind::{HostScope, ObjectKey, ResourceSyncer, TenantView};
@@ -61,8 +63,10 @@ pub struct TenantState {
     pub store: Arc<StoreGuard>,
     /// What is kept of its objects.
     pub cached: Share,
-    /// Whether its owner knows of what is not kept ([`crate::syncer::unsynced::Told`]).
-    pub told: AtomicU8,
+    /// What its host Services take of nodes and load balancers.
+    pub exposed: Exposed,
+    /// Whether its owner was told that objects of it are not kept; None: by an earlier process, if at all.
+    pub told: Mutex<Option<bool>>,
     /// Deletions that nobody asked for.
     pub deletions: Deletions,
     /// Ends all its work.
@@ -114,7 +118,8 @@ impl TenantState {
             references: Mutex::default(),
             store: Arc::default(),
             cached,
-            told: AtomicU8::new(0),
+            exposed: Exposed::default(),
+            told: Mutex::default(),
             deletions: Deletions::new(catalog.len()),
             closed: CancellationToken::new(),
             explained: Explained::default(),
@@ -252,6 +257,9 @@ impl TenantState {
         // Or the aliases would be copied for each new one.
         drop(member);
         let (new, preferred) = identified?;
+        if syncer.resource() == SERVICES {
+            self.exposed.set(name, object.filter(|_| new.is_some()));
+        }
         if let Some(key) = &new
             && syncer.host_scope() == HostScope::Tenant
             && preferred.as_deref() != Some(name)

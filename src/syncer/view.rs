@@ -71,12 +71,8 @@ impl Lookup for Caches<'_> {
     }
 
     fn exposed(&self, except: &ObjectKey) -> Exposure {
-        let Some(kind) = self.catalog.index("Service") else { return Exposure::default() };
-        let state = self.tenant.kind(kind);
-        let (objects, index) = (state.objects.read(), state.index.read());
-        let others = index.iter().filter(|(key, _)| *key != except);
-        let exposures = others.filter_map(|(key, _)| objects.get(key).and_then(service).map(|s| s.exposure));
-        exposures.fold(Exposure::default(), Exposure::and)
+        let own = self.catalog.index("Service").and_then(|kind| self.tenant.host_name(kind, except));
+        self.tenant.exposed.but(own.as_deref())
     }
 
     fn copies(&self, kind: &str) -> usize {

@@ -25,10 +25,12 @@ pub const EPHEMERAL_LINK_BYTES: usize = 64 * 1024;
 pub const EXPANDED_BYTES: usize = 4 * 1024 * 1024;
 /// Ports of one Service.
 pub const PORTS: usize = 1000;
-/// Rules, paths and TLS entries of one Ingress, each.
+/// Rules, paths, TLS entries and TLS names of one Ingress, each.
 pub const PATHS: usize = 1000;
 /// Addresses times ports of one Endpoints or EndpointSlice: every node of the host keeps each pair.
 pub const ENDPOINTS: usize = 20_000;
+/// Addresses of pods in one Endpoints or EndpointSlice that a tenant writes: each is held against its pod again and again.
+pub const POD_ADDRESSES: usize = 100;
 /// Bytes of a message about a tenant's object.
 pub const MESSAGE_BYTES: usize = 16 * 1024;
 /// Bytes of memory that one object may take while it is planned with (a plan makes up to three copies). JSON of many small

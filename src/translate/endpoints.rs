@@ -30,15 +30,6 @@ pub fn is_derived_slice(slice: &Value) -> bool {
     by.starts_with("endpointslice-controller") || by.starts_with("endpointslicemirroring-controller")
 }
 
-/// Whether an address is said to be a pod's.
-pub fn names_pods(object: &Value) -> bool {
-    let of_pod = |holder: &Value| json::text(holder, "/targetRef/kind") == "Pod";
-    let in_subset = |subset: &Value| {
-        ["/addresses", "/notReadyAddresses"].iter().any(|list| json::items(subset, list).iter().any(of_pod))
-    };
-    json::items(object, "/endpoints").iter().any(of_pod) || json::items(object, "/subsets").iter().any(in_subset)
-}
-
 /// What of Endpoints or a slice is more than crosses to the host.
 pub fn excess(object: &Value) -> Option<Excess> {
     let list = |value: &Value, pointer: &str| json::items(value, pointer).len();

@@ -201,6 +201,10 @@ fn excess(ingress: &Value) -> Option<Excess> {
     beyond("spec.rules", "rules", list("/spec/rules"))
         .or_else(|| beyond("spec.rules[].http.paths", "paths", paths(ingress).count()))
         .or_else(|| beyond("spec.tls", "entries", list("/spec/tls")))
+        .or_else(|| {
+            let hosts = json::items(ingress, "/spec/tls").iter().map(|tls| json::items(tls, "/hosts").len());
+            beyond("spec.tls[].hosts", "names", hosts.sum())
+        })
 }
 
 fn paths(ingress: &Value) -> impl Iterator<Item = &Value> {

@@ -16,8 +16,6 @@ mod violation;
 use violation::Found;
 pub use violation::{Violation, decides};
 
-/// The setting of the Pod Security Standards.
-const STANDARD: &str = "podSecurity";
 const CAPABILITIES: &[&str] = &[
     "AUDIT_WRITE",
     "CHOWN",
@@ -79,7 +77,7 @@ pub fn check(pod: &Value, policy: &GrantedPolicy) -> Option<Violation> {
 
 /// Whether one ephemeral container (by index) of a pod is what is wrong with it.
 pub fn check_container(pod: &Value, list: &str, index: usize, policy: &GrantedPolicy) -> Option<Violation> {
-    let mut found = Found(Vec::new(), STANDARD);
+    let mut found = Found::default();
     let container = json::items(pod, &format!("/spec/{list}")).get(index)?;
     let (pointer, field) = (format!("/spec/{list}/{index}"), format!("spec.{list}[{index}]"));
     if policy.pod_security() != PodSecurity::Privileged {
@@ -91,8 +89,8 @@ pub fn check_container(pod: &Value, list: &str, index: usize, policy: &GrantedPo
 
 /// The first image of a pod that may not run: images change while it runs.
 pub fn check_images(pod: &Value, policy: &GrantedPolicy) -> Option<Violation> {
-    let mut found = Found(Vec::new(), STANDARD);
-    for (_, field, container) in containers(pod).filter(|(_, field, _)| !field.starts_with("spec.ephemeral")) {
+    let mut found = Found::default();
+    for (_, field, container) in containers(pod, &["containers", "initContainers"]) {
         uses::image(container, &field, policy, &mut found);
     }
     found.0.into_iter().next()
@@ -100,7 +98,7 @@ pub fn check_images(pod: &Value, policy: &GrantedPolicy) -> Option<Violation> {
 
 /// All violations.
 pub fn violations(pod: &Value, policy: &GrantedPolicy) -> Vec<Violation> {
-    let mut found = Found(Vec::new(), STANDARD);
+    let mut found = Found::default();
     if policy.pod_security() != PodSecurity::Privileged {
         standard(pod, policy.pod_security(), &mut found);
     }
@@ -119,7 +117,7 @@ fn standard(pod: &Value, level: PodSecurity, found: &mut Found) {
         let allowed = SYSCTLS.contains(&json::text(sysctl, "/name"));
         found.unless(allowed, format!("spec.securityContext.sysctls[{index}].name"), "is not a safe sysctl");
     }
-    for (pointer, field, container) in containers(pod) {
+    for (pointer, field, container) in containers(pod, CONTAINERS) {
         in_container(pod, (&pointer, &field), container, level, found);
     }
 }
@@ -134,9 +132,9 @@ fn in_container(pod: &Value, at: (&str, &str), container: &Value, level: PodSecu
     }
 }
 
-/// (JSON pointer, field path, container) of every container of all lists.
-fn containers(pod: &Value) -> impl Iterator<Item = (String, String, &Value)> {
-    CONTAINERS.iter().flat_map(move |list| {
+/// (JSON pointer, field path, container) of every container of these lists.
+fn containers<'a>(pod: &'a Value, lists: &'a [&'a str]) -> impl Iterator<Item = (String, String, &'a Value)> {
+    lists.iter().flat_map(move |list| {
         json::items(pod, &format!("/spec/{list}"))
             .iter()
             .enumerate()

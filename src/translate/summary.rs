@@ -47,8 +47,6 @@ pub struct ServiceSummary {
     pub has_selector: bool,
     /// Its deletion has begun.
     pub is_deleting: bool,
-    /// What it takes of the host's nodes and load balancers.
-    pub exposure: Exposure,
     /// None of a Service that does not cross because it has too many.
     pub ports: Box<[Port]>,
 }
@@ -133,7 +131,6 @@ impl ServiceSummary {
             is_external: json::text(object, "/spec/type") == "ExternalName",
             has_selector: service::has_selector(object),
             is_deleting: json::is_deleting(object),
-            exposure: Exposure::of(object),
             ports: ports.iter().filter_map(port).collect(),
         }
     }

@@ -1,6 +1,7 @@
 //! Endpoints and EndpointSlices of Services without a selector. Those of Services with one are made by the host from the
 //! translated selector; slices that mirror Endpoints are made by the host from the synced Endpoints.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -21,6 +22,8 @@ const SHOWN: usize = 10;
 const LONGEST_ADDRESS: usize = 64;
 /// Seconds after which addresses of pods are held against the pods again.
 const POD_RECHECK: u64 = 30;
+/// For so many of them; for more it takes as many times longer.
+const PODS_AT_ONCE: usize = 8;
 
 /// Either kind.
 #[derive(Debug)]
@@ -64,13 +67,19 @@ impl EndpointsKind {
             || !lookup.virtual_object("Service", &key).is_some_and(|object| service::is_dns_service(&object, view))
     }
 
-    fn translate(&self, object: &Value, view: &TenantView, lookup: &dyn Lookup) -> Option<Translated> {
+    /// With how many addresses were held against pods.
+    fn translate(&self, object: &Value, view: &TenantView, lookup: &dyn Lookup) -> Option<(Translated, usize)> {
+        let held = Cell::new(0);
         let own_pod = |name: &str, address: IpAddr| {
+            if held.get() == bounds::POD_ADDRESSES {
+                return false;
+            }
+            held.set(held.get() + 1);
             let key = ObjectKey { namespace: json::namespace(object).to_owned(), name: name.to_owned() };
             lookup.host_object("Pod", &key).is_some_and(|pod| has_address(&pod, address))
         };
         let to_host = if self.slices { endpoints::slice_to_host } else { endpoints::endpoints_to_host };
-        to_host(object, view, &own_pod)
+        Some((to_host(object, view, &own_pod)?, held.get()))
     }
 }
 
@@ -113,24 +122,26 @@ impl ResourceSyncer for EndpointsKind {
         let translated = synced
             .filter(|_| excess.is_none())
             .and_then(|object| Some((object, self.translate(object, view, lookup)?)));
-        let intent = |_: &Value| translated.as_ref().map(|(_, t)| t.object.clone());
+        let intent = |_: &Value| translated.as_ref().map(|(_, (t, _))| t.object.clone());
         let mut actions = apply_down(self.resource, virtual_object, host, intent, |object| object);
         if let Some((object, excess)) = synced.zip(excess) {
             let message = format!("not made on the host: {}", excess.message());
             actions.push(explain(&self.resource, object, "SyncDenied", message));
         }
-        if let Some((object, translated)) = translated.as_ref().filter(|(_, t)| !t.refused.is_empty()) {
+        if let Some((object, (translated, _))) = translated.as_ref().filter(|(_, (t, _))| !t.refused.is_empty()) {
             let (shown, all) = (translated.refused.iter().take(SHOWN), translated.refused.len());
             let shown = shown.map(|address| bounds::cut(address, LONGEST_ADDRESS)).collect::<Vec<_>>().join(", ");
             let more = if all > SHOWN { format!(" and {} more", all - SHOWN) } else { String::new() };
             let message = format!(
-                "left out: addresses that are not of this cluster's pods, {shown}{more} ({})",
+                "left out: addresses that are not of this cluster's pods, or beyond the first {} of pods, {shown}{more} ({})",
+                bounds::POD_ADDRESSES,
                 policy::decides("endpoints")
             );
             actions.push(explain(&self.resource, object, "AddressRefused", message));
         }
-        // Pods come and go, and their addresses with them, while what is written here stays.
-        let again_after = translated.as_ref().filter(|(object, _)| endpoints::names_pods(object)).map(|_| POD_RECHECK);
+        // Pods come and go, and their addresses with them, while what is written here stays. Many are looked at more rarely.
+        let held = translated.as_ref().map_or(0, |(_, (_, held))| *held);
+        let again_after = (held > 0).then(|| POD_RECHECK * held.div_ceil(PODS_AT_ONCE) as u64);
         Plan { actions, again_after, ..Plan::default() }
     }
 }

@@ -56,6 +56,10 @@ fn rules_paths_and_tls_of_an_ingress() {
         let why = ingress::refusal(&ingress(rules, tls), &open_view()).expect("refused");
         assert!(why.contains(word) && why.contains("at most"), "{why}");
     }
+    let named =
+        |hosts| json!({"spec": {"tls": many(2, |_| json!({"hosts": many(hosts, |n| json!(format!("{n}.a")))}))}});
+    assert_eq!(ingress::refusal(&named(500), &open_view()), None);
+    assert!(ingress::refusal(&named(501), &open_view()).is_some_and(|why| why.contains("1002 names")));
 }
 
 #[test]

@@ -26,12 +26,19 @@ pub fn decides(setting: &str) -> String {
 }
 
 /// Violations as they are found.
-pub(super) struct Found(pub(super) Vec<Violation>, pub(super) &'static str);
+#[derive(Default)]
+pub(super) struct Found(pub(super) Vec<Violation>);
 
 impl Found {
+    /// Of a Pod Security Standard.
     pub(super) fn unless(&mut self, fine: bool, field: String, rule: &'static str) {
+        self.unless_by("podSecurity", fine, field, rule);
+    }
+
+    /// Of what another setting decides.
+    pub(super) fn unless_by(&mut self, setting: &'static str, fine: bool, field: String, rule: &'static str) {
         if !fine {
-            self.0.push(Violation { field, rule, setting: self.1 });
+            self.0.push(Violation { field, rule, setting });
         }
     }
 }

@@ -128,3 +128,32 @@ fn hostile_input_never_panics() {
     hostile_plans(&EndpointsKind::slices(), &slice());
     hostile_plans(&EndpointsKind::endpoints(), &slice());
 }
+
+/// Each is held against a whole pod, again and again: one past the bound does not cross.
+#[test]
+fn addresses_of_pods_are_bounded() {
+    let kind = EndpointsKind::endpoints();
+    let mut world = world(&Value::Null);
+    world.view.policy = GrantedPolicy::default();
+    let mut pod = json!({"metadata": {"name": "db-0", "namespace": "default", "uid": "p"}});
+    let metadata = identity::metadata("Pod", &pod, &world.view, Limit::Subdomain).expect("valid");
+    pod["metadata"] = Value::Object(metadata);
+    let ip = |n: usize| format!("10.9.0.{n}");
+    let ips: Value = (0..=bounds::POD_ADDRESSES).map(|n| json!({"ip": ip(n)})).collect();
+    pod["status"] = json!({"podIP": ip(0), "podIPs": ips});
+    world.put_host("Pod", pod);
+    let of = |n: usize| json!({"ip": ip(n), "targetRef": {"kind": "Pod", "name": "db-0"}});
+    let addresses: Value = (0..=bounds::POD_ADDRESSES).map(of).collect();
+    world.put_virtual(
+        "Endpoints",
+        json!({"metadata": {"name": "ext", "namespace": "default", "uid": "u2"},
+            "subsets": [{"addresses": addresses, "ports": [{"port": 1}]}]}),
+    );
+    let plan = world.plan(&kind, "default", "ext");
+    assert_eq!(plan.again_after, Some(13 * POD_RECHECK), "a hundred are looked at more rarely than eight");
+    world.settle(&kind, "default", "ext");
+    let host = world.host("Endpoints", "ext-x-default-x-vc1").expect("made");
+    assert_eq!(json::items(&host, "/subsets/0/addresses").len(), bounds::POD_ADDRESSES);
+    let last = ip(bounds::POD_ADDRESSES);
+    assert!(world.explained.iter().any(|(_, m)| m.contains(&last)), "{:?}", world.explained);
+}

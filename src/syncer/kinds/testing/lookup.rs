@@ -31,9 +31,10 @@ impl Lookup for World {
     }
 
     fn exposed(&self, except: &ObjectKey) -> Exposure {
-        let all = self.virtual_objects.iter().filter(|((kind, key), _)| kind == "Service" && key != except);
-        let on_host = all.filter(|((_, key), _)| self.host_object("Service", key).is_some());
-        on_host.map(|(_, service)| Exposure::of(service)).fold(Exposure::default(), Exposure::and)
+        let own = self.host_object("Service", except);
+        let all = self.host_objects.iter().filter(|((kind, _), _)| kind == "Service").map(|(_, service)| service);
+        let others = all.filter(|service| Some(*service) != own.as_ref());
+        others.map(Exposure::of).fold(Exposure::default(), Exposure::and)
     }
 
     fn copies(&self, kind: &str) -> usize {
