@@ -21,6 +21,9 @@ const RECORD: usize = 16 << 10;
 const ALERT: u8 = 21;
 const HELLO_DONE: &[u8] = &[14, 0, 0, 0];
 
+/// What it is, its extensions, and whose certificate may come back.
+type Case<'a> = (&'a str, Vec<Vec<u8>>, &'a [&'a str]);
+
 fn counted(bytes: &[u8]) -> Vec<u8> {
     [&u16::try_from(bytes.len()).expect("short").to_be_bytes()[..], bytes].concat()
 }
@@ -99,7 +102,7 @@ async fn a_client_hello_cut_anywhere_is_understood() {
 async fn odd_client_hellos_show_nobody_elses_certificate() {
     let world = World::start().await;
     let (alpha, beta): (&[u8], &[u8]) = (b"alpha.example.com", b"beta.example.com");
-    let cases: Vec<(&str, Vec<Vec<u8>>, &[&str])> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("GREASE", vec![extension(GREASE, &[]), names(&[alpha]), extension(GREASE + 0x1010, b"x")], &["alpha"]),
         ("no name", vec![], &["portico"]),
         ("upper case", vec![names(&[b"ALPHA.Example.COM"])], &["alpha"]),

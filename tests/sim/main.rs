@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 mod adoption;
+mod backends;
 mod hostile;
 mod kinds;
 mod life;
@@ -13,6 +14,9 @@ mod panics;
 #[path = "../support/api_server.rs"]
 mod server;
 mod store;
+mod storm;
+#[path = "../support/support.rs"]
+mod support;
 #[path = "../support/vcluster.rs"]
 mod vcluster;
 mod whole;
