@@ -27,7 +27,7 @@ PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntr
 DATABASES := mariadb-server postgresql
 
 CLUSTER := tests/cluster
-SCRIPTS := $(addprefix $(CLUSTER)/,build demo demo-sidecar down images install packages up) tests/e2e/run benches/run benches/memory benches/sidecar .ci/run
+SCRIPTS := $(addprefix $(CLUSTER)/,build demo demo-sidecar down images install packages up) tests/e2e/run benches/run benches/memory benches/sidecar benches/chaos .ci/run
 RENDER := target/bin/helm template portico deploy/helm/portico --namespace portico-system --kube-version 1.34.4
 export KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
 export CARGO_TARGET_DIR

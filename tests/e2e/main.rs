@@ -13,6 +13,7 @@ mod port;
 
 mod adoption;
 mod budgets;
+mod chaos;
 mod clients;
 mod crash;
 mod datastores;
