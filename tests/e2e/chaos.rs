@@ -25,6 +25,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::harness::{Dump, SYSTEM, Tenant, eventually, host, host_kubeconfig, run_id};
+use crate::percentile::percentile;
 use clusters::Owner;
 use load::{PREFIX, REVISION, Worker};
 use model::{Key, Kind, Model, Seen, Verdict, Version};
@@ -266,9 +267,8 @@ fn text(value: &Value) -> String {
 fn table(times: &BTreeMap<Victim, Vec<Duration>>, steps: &Tally, verdict: &Verdict, memory: (&[u64], &[u64])) {
     eprintln!("\n| victim | kills | whole again p50 | at most |\n|---|---|---|---|");
     for (victim, times) in times {
-        let mut times = times.clone();
-        times.sort_unstable();
-        eprintln!("| {victim:?} | {} | {:.1?} | {:.1?} |", times.len(), times[times.len() / 2], times[times.len() - 1]);
+        let at = |share| percentile(times, share).unwrap_or_default();
+        eprintln!("| {victim:?} | {} | {:.1?} | {:.1?} |", times.len(), at(50), at(100));
     }
     let (accepted, repeated) = (steps.accepted.load(Ordering::SeqCst), steps.repeated.load(Ordering::SeqCst));
     eprintln!(

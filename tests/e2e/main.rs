@@ -8,6 +8,8 @@
 
 #[path = "../support/load.rs"]
 mod load;
+#[path = "../support/percentile.rs"]
+mod percentile;
 #[path = "../support/port.rs"]
 mod port;
 
