@@ -6,6 +6,7 @@
 //! victims and the same order of steps in each worker; what meets what is still the machine's affair.
 
 mod clusters;
+mod daemon;
 mod load;
 mod model;
 mod steps;

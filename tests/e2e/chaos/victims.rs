@@ -1,13 +1,12 @@
 //! Who is killed, and when he is whole again.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde_json::Value;
 
+use super::daemon;
 use crate::harness::{SYSTEM, Tenant, containerd, host, host_kubeconfig, kill_container};
 
 /// All of Portico's pods, however it is installed.
@@ -29,13 +28,6 @@ pub(crate) enum Victim {
     ControlPlane,
     /// The host's own.
     ApiServer,
-}
-
-/// A process of the local cluster that no supervisor starts again, as `tests/cluster/up` started it.
-struct Daemon {
-    name: String,
-    pid: u32,
-    arguments: Vec<String>,
 }
 
 impl Victim {
@@ -176,13 +168,11 @@ fn refresh(namespace: &str, label: &str, tenants: &[&Tenant]) -> Result<(), Stri
 /// Nobody supervises it here: it is started again with its own words, as `tests/cluster/up` would, and so is each other
 /// daemon that did not outlive it.
 fn kill_api_server(random: &mut StdRng) -> Result<(), String> {
-    let daemons = daemons();
+    let cluster = host_kubeconfig();
+    let daemons = daemon::all(cluster.parent().ok_or("the kubeconfig stands in no folder")?);
     let api_server = daemons.iter().find(|daemon| daemon.name == "kube-apiserver");
     let api_server = api_server.ok_or("the local cluster has no kube-apiserver with a pid file")?;
-    let killed = Command::new("kill").args(["-KILL", &api_server.pid.to_string()]).status();
-    if !killed.is_ok_and(|status| status.success()) {
-        return Err(format!("process {} cannot be killed", api_server.pid));
-    }
+    api_server.kill()?;
     std::thread::sleep(Duration::from_millis(random.random_range(0..5_000)));
     api_server.start()?;
     until("the host's API server", || host(&["get", "--raw", "/readyz"]).result())?;
@@ -191,55 +181,6 @@ fn kill_api_server(random: &mut StdRng) -> Result<(), String> {
         daemon.start()?;
     }
     Ok(())
-}
-
-/// What runs now.
-fn daemons() -> Vec<Daemon> {
-    let files = std::fs::read_dir(folder().join("run")).into_iter().flatten().flatten();
-    let of = |path: PathBuf| {
-        let name = path.file_name()?.to_str()?.strip_suffix(".pid")?.to_owned();
-        let pid = std::fs::read_to_string(&path).ok()?.trim().parse().ok()?;
-        let arguments = command_line(pid);
-        let daemon = Daemon { name, pid, arguments };
-        // The pid may be somebody else's by now.
-        daemon.is_running().then_some(daemon)
-    };
-    files.filter_map(|file| of(file.path())).collect()
-}
-
-impl Daemon {
-    fn is_running(&self) -> bool {
-        let (now, ours) = (command_line(self.pid), format!("{}/", folder().display()));
-        now == self.arguments && now.iter().any(|word| word.contains(&ours))
-    }
-
-    /// Outlives this process, and is the daemon that the cluster's scripts know.
-    fn start(&self) -> Result<(), String> {
-        let folder = folder();
-        let log = folder.join("log").join(format!("{}.log", self.name));
-        let script = "cd \"$1\" && log=$2 && shift 2 && { setsid \"$@\" >>\"$log\" 2>&1 </dev/null & echo $!; }";
-        let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(&folder).arg(&log).args(&self.arguments).stdin(Stdio::null());
-        let said = command.output().map_err(|error| error.to_string())?;
-        let pid = String::from_utf8_lossy(&said.stdout).trim().to_owned();
-        if pid.parse::<u32>().is_err() {
-            return Err(format!("{} cannot be started: {}", self.name, String::from_utf8_lossy(&said.stderr)));
-        }
-        let file = folder.join("run").join(format!("{}.pid", self.name));
-        std::fs::write(file, format!("{pid}\n")).map_err(|error| error.to_string())
-    }
-}
-
-fn folder() -> PathBuf {
-    let kubeconfig = host_kubeconfig();
-    let folder = kubeconfig.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    folder.canonicalize().unwrap_or(folder)
-}
-
-fn command_line(pid: u32) -> Vec<String> {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> Result<T, String> {
