@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use portico::runtime::task::{self, Task};
 use serde_json::Value;
 use tokio::net::UdpSocket;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::Kind;
 use crate::place::{self, Outcome, Place};
@@ -84,8 +84,12 @@ impl Flood {
         let (workers, rate) = size(kind);
         let every = Duration::from_secs(workers as u64) * 100 / u32::try_from((rate * load).max(1)).expect("a rate");
         let (tally, over) = (Arc::<Tally>::default(), Arc::<AtomicBool>::default());
-        let worker = |number| {
-            let work = work(kind, Arc::clone(place), number, every, Arc::clone(&tally), Arc::clone(&over));
+        let now = tokio::time::Instant::now();
+        let worker = |number: usize| {
+            // One behind the other, not all at one moment.
+            let first = now + every * u32::try_from(number).expect("few") / u32::try_from(workers).expect("few");
+            let pace = tokio::time::interval_at(first, every);
+            let work = work(kind, Arc::clone(place), number, pace, Arc::clone(&tally), Arc::clone(&over));
             task::spawn("flood", work)
         };
         let workers = (0..workers).map(worker).collect();
@@ -136,9 +140,15 @@ impl Reached {
     }
 }
 
-async fn work(kind: Kind, place: Arc<Place>, number: usize, every: Duration, tally: Arc<Tally>, over: Arc<AtomicBool>) {
+async fn work(
+    kind: Kind,
+    place: Arc<Place>,
+    number: usize,
+    mut pace: Interval,
+    tally: Arc<Tally>,
+    over: Arc<AtomicBool>,
+) {
     let resolver = place.resolver().await;
-    let mut pace = tokio::time::interval(every);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut n = 0_u64;
     while !over.load(Ordering::SeqCst) {
