@@ -107,7 +107,7 @@ pub fn run_tenant_ports(parts: Parts, drain: &Drain) -> Bound {
 }
 
 fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain: &Drain) -> Bound {
-    let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config));
+    let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config, parts.registry.memory()));
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
     let gateway = Arc::new(Gateway {
