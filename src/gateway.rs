@@ -13,6 +13,7 @@ pub mod entry;
 pub mod flag;
 pub mod identity;
 pub mod metrics;
+pub mod reading;
 pub mod record;
 pub mod respond;
 
@@ -33,6 +34,7 @@ mod places;
 mod proxied;
 mod request;
 mod review;
+mod scarce;
 mod serve;
 mod shared;
 mod tenants;
