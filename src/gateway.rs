@@ -22,6 +22,7 @@ mod authenticate;
 mod bind;
 mod connection;
 mod connections;
+mod counts;
 mod ending;
 mod forward;
 #[cfg(test)]
