@@ -8,10 +8,9 @@
 //! few counters, and a timer is armed only while something waits, once for each period. Must not know requests.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use bytes::{Buf, Bytes};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
+use tokio::time::Sleep;
 
 use super::limits::Seat;
 use super::places::Place;
@@ -214,36 +214,38 @@ where
 {
     fn execute(&self, stream: F) {
         let (reading, patience) = (Arc::<Reading>::default(), self.patience);
-        let driven = CURRENT.scope(Arc::clone(&reading), stream);
-        TokioExecutor::new().execute(async move { while_taken(driven, &reading, patience).await });
+        let driven = Box::pin(CURRENT.scope(Arc::clone(&reading), stream));
+        TokioExecutor::new().execute(while_taken(driven, reading, patience));
     }
 }
 
-/// Drives a stream to its end, or until its answer stands still.
-async fn while_taken(stream: impl Future<Output = ()>, reading: &Reading, patience: Duration) {
-    let mut stream = pin!(stream);
-    let mut period = pin!(None::<tokio::time::Sleep>);
+/// Drives a stream to its end, or until its answer stands still. No `async`: that would hold the stream three times over.
+fn while_taken(
+    mut stream: Pin<Box<impl Future<Output = ()>>>,
+    reading: Arc<Reading>,
+    patience: Duration,
+) -> impl Future<Output = ()> {
+    let mut period: Option<Pin<Box<Sleep>>> = None;
     let mut look = Look::default();
-    poll_fn(|context| {
+    poll_fn(move |context| {
         if stream.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
         loop {
-            if let Some(running) = period.as_mut().as_pin_mut() {
-                ready!(running.poll(context));
-                period.set(None);
-                if look.again(reading) {
+            if let Some(running) = &mut period {
+                ready!(running.as_mut().poll(context));
+                period = None;
+                if look.again(&reading) {
                     return Poll::Ready(());
                 }
             }
             if !reading.is_waiting() {
                 return Poll::Pending;
             }
-            look.begin(reading);
-            period.set(Some(tokio::time::sleep(patience)));
+            look.begin(&reading);
+            period = Some(Box::pin(tokio::time::sleep(patience)));
         }
     })
-    .await;
 }
 
 /// Resolves when the answer that is under way on an h1 connection stands still. It has no streams to reset, so the
@@ -265,6 +267,8 @@ pub(super) async fn stands_still(newest: &Mutex<Arc<Reading>>, patience: Duratio
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -273,10 +277,14 @@ mod tests {
         Bytes::from(vec![0; count])
     }
 
-    /// Whether a stream that never ends by itself is ended within so many periods.
+    /// A stream that never ends by itself.
+    fn driven(reading: &Arc<Reading>) -> impl Future<Output = ()> {
+        while_taken(Box::pin(std::future::pending()), Arc::clone(reading), PATIENCE)
+    }
+
+    /// Whether it is ended within so many periods.
     async fn is_ended(reading: &Arc<Reading>, periods: u32) -> bool {
-        let driven = while_taken(std::future::pending(), reading, PATIENCE);
-        tokio::time::timeout(PATIENCE * periods + PATIENCE / 2, driven).await.is_ok()
+        tokio::time::timeout(PATIENCE * periods + PATIENCE / 2, driven(reading)).await.is_ok()
     }
 
     #[tokio::test(start_paused = true)]
@@ -301,7 +309,7 @@ mod tests {
         };
         tokio::select! {
             () = slow => {}
-            () = while_taken(std::future::pending(), &reading, PATIENCE) => panic!("ended"),
+            () = driven(&reading) => panic!("ended"),
         }
         assert!(!reading.was_ended());
         assert!(is_ended(&reading, 1).await, "and who stops then is ended all the same");
