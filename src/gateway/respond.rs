@@ -11,6 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::flag::Flag;
+use super::reading::Piece;
 use super::record::Record;
 use crate::error::status::Status;
 use crate::error::{BoxError, Error, Kind, Side};
@@ -83,7 +84,7 @@ impl Body {
         self
     }
 
-    fn finish(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn finish(&mut self) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
         self.source = Source::Ended;
         self.end = None;
         Poll::Ready(None)
@@ -91,10 +92,10 @@ impl Body {
 }
 
 impl HttpBody for Body {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
         let this = self.get_mut();
         loop {
             let polled = match &mut this.source {
@@ -124,10 +125,14 @@ impl HttpBody for Body {
                     if let Some(end) = &mut this.end {
                         end.at_line_end = data.last() == Some(&b'\n');
                     }
-                    if let Some(record) = &this.record {
-                        record.add_sent(data.len());
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                    let piece = match &this.record {
+                        Some(record) => {
+                            record.add_sent(data.len());
+                            record.reading().hand(data)
+                        }
+                        None => Piece::loose(data),
+                    };
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
                 }
             }
         }

@@ -17,6 +17,7 @@ mod identity;
 mod leaving;
 mod life;
 mod limits;
+mod memory;
 mod routing;
 mod silence;
 mod slow;
