@@ -89,6 +89,11 @@ e2e: up image databases go-test manifests-check ## End-to-end tests against the 
 e2e-forms: up image databases ## The tests of the tenant's side in every form and with every datastore (half an hour)
 	@tests/e2e/run --forms
 
+.PHONY: isolation
+isolation: ## The isolation suite alone: each attack, what is right, what was seen (end to end too where 'make up image' was)
+	@if [ -x target/bin/h2spec ]; then export PORTICO_H2SPEC=$(CURDIR)/target/bin/h2spec; fi; \
+	cargo test --quiet --locked --test isolation -- --ignored --nocapture --exact table
+
 .PHONY: fuzz
 fuzz: ## What reads foreign bytes, over a mutated corpus, for long (FUZZ_ITERATIONS, FUZZ_SEED); 'make unit' does a short round
 	PORTICO_FUZZ_ITERATIONS=$(FUZZ_ITERATIONS) PORTICO_FUZZ_SEED=$(FUZZ_SEED) cargo test --locked --lib -- fuzzed:: any_stream any_page
@@ -114,8 +119,9 @@ fmt: ## Format the code
 generated: crd manifests ## Write everything that is generated and committed; tests compare it
 
 .PHONY: crd
-crd: ## Write the CRD (config and chart), docs/config.md and docs/virtualcluster.md from the types
+crd: ## Write the CRD (config and chart), docs/config.md and docs/virtualcluster.md from the types, docs/security-tests.md from its rows
 	PORTICO_BLESS=1 cargo test --quiet --locked --lib -- operator::tests::crd_files config::docs:: crd::docs::
+	PORTICO_BLESS=1 cargo test --quiet --locked --test isolation -- the_committed_page
 
 .PHONY: manifests
 manifests: crd ## Render deploy/manifests from the chart

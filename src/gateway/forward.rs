@@ -182,7 +182,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// A redirect stays within the tenant: paths regain the prefix they came with, other origins are refused
 /// (CVE-2022-3172: an aggregated API server must not send our clients, and their credentials, elsewhere).
-fn rewrite_location(context: &Context, headers: &mut HeaderMap) -> Result<()> {
+pub(super) fn rewrite_location(context: &Context, headers: &mut HeaderMap) -> Result<()> {
     let Some(location) = headers.get(header::LOCATION) else { return Ok(()) };
     let refuse = || Error::backend(Kind::Protocol, "the cluster's API server redirects to another origin");
     let text = location.to_str().map_err(|_| refuse())?;

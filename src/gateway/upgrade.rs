@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::context::Context;
-use super::forward::{is_read_here, short};
+use super::forward::{is_read_here, rewrite_location, short};
 use super::respond::Body;
 use super::tunnel;
 use crate::error::{Error, Kind, Result};
@@ -41,6 +41,7 @@ pub(super) async fn forward(context: &Arc<Context>, mut request: Request<Incomin
     context.entry.judged(&method, response.status())?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut head, body) = response.into_parts();
+        rewrite_location(context, &mut head.headers)?;
         identity::clean_response(&mut head.headers, false);
         head.extensions.clear();
         if is_read_here(context, &body) {

@@ -5,7 +5,6 @@
 #![allow(clippy::expect_used)]
 
 mod circles;
-mod security_tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};

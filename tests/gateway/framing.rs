@@ -146,6 +146,27 @@ async fn redirects_keep_the_prefix_and_the_origin() {
     }
 }
 
+/// The same of an answer to an upgrade.
+#[tokio::test]
+async fn redirects_of_upgrades_keep_the_prefix_and_the_origin() {
+    let world = World::start().await;
+    let redirect = |to: &str| {
+        let response = Response::builder().status(302).header("location", to).body(bytes::Bytes::new());
+        Answer::Full(response.expect("response"))
+    };
+    let upgrade = [("connection", "Upgrade"), ("upgrade", "websocket")];
+    for (to, expected) in
+        [("/api/x", "/clusters/team/alpha/api/x"), ("https://evil.example.com/", ""), ("//evil.example.com/", "")]
+    {
+        let mut client = world.by_path().user(world.a.user("jane")).http(false).await;
+        world.a.answer(redirect(to));
+        let response = client.get_with("/clusters/team/alpha/api/v1/pods?watch=1", &upgrade).await;
+        let location = response.headers().get("location").map(|value| value.to_str().expect("text").to_owned());
+        assert_eq!(location.unwrap_or_default(), expected, "{to}");
+        assert_eq!(response.status(), if expected.is_empty() { 500 } else { 302 }, "{to}");
+    }
+}
+
 /// Clients of HTTP/2 reset a stream on which an answer to HEAD has a body.
 #[tokio::test]
 async fn an_answer_to_head_has_no_body() {

@@ -10,9 +10,14 @@ mod api_server;
 #[path = "../support/load.rs"]
 mod load;
 
+mod chains;
+mod churn;
+mod differential;
 mod floods;
 mod framing;
 mod h2spec;
+mod heads;
+mod hello;
 mod identity;
 mod leaving;
 mod life;
@@ -22,6 +27,7 @@ mod routing;
 mod silence;
 mod slow;
 mod swap;
+mod trailers;
 mod unknown;
 mod upgrades;
 mod wire;

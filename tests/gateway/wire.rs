@@ -57,11 +57,27 @@ pub fn head(method: &str, host: &str, path: &str, fields: &[(&str, &str)]) -> Ve
         block.push(name);
         literal(&mut block, value);
     }
+    block.extend(self::fields(fields));
+    block
+}
+
+/// Fields alone, as trailers are.
+pub fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
         literal(&mut block, name);
         literal(&mut block, value);
     }
+    block
+}
+
+/// A field that goes into the reader's table.
+pub fn kept(name: &str, value: &str) -> Vec<u8> {
+    const INCREMENTAL: u8 = 0x40;
+    let mut block = vec![INCREMENTAL];
+    literal(&mut block, name);
+    literal(&mut block, value);
     block
 }
 

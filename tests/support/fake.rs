@@ -37,6 +37,7 @@ pub struct Seen {
     pub headers: HeaderMap,
     pub version: Version,
     pub body: Bytes,
+    pub trailers: HeaderMap,
     /// Number of the connection, from 0 in the order of accepting.
     pub connection: usize,
     /// Whether the client presented a certificate.
@@ -326,14 +327,19 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let is_head = parts.method == Method::HEAD;
     let refused = (shared.refuses)(&parts.headers);
-    let body = if refused { Bytes::new() } else { body.collect().await.map(|b| b.to_bytes()).unwrap_or_default() };
+    let (mut content, mut trailers) = (Bytes::new(), HeaderMap::new());
+    if !refused && let Ok(whole) = body.collect().await {
+        trailers = whole.trailers().cloned().unwrap_or_default();
+        content = whole.to_bytes();
+    }
     let seen = Seen {
         path: parts.uri.path().to_owned(),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         method: parts.method,
         headers: parts.headers,
         version: parts.version,
-        body,
+        body: content,
+        trailers,
         connection,
         has_certificate,
     };

@@ -7,6 +7,7 @@ use rcgen::{
 /// One CA.
 pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
+    params: CertificateParams,
     ca_pem: String,
 }
 
@@ -25,7 +26,12 @@ impl Pki {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         params.distinguished_name.push(DnType::CommonName, name);
         let ca_pem = params.self_signed(&key).expect("CA").pem();
-        Self { issuer: Issuer::new(params, key), ca_pem }
+        Self { params: params.clone(), issuer: Issuer::new(params, key), ca_pem }
+    }
+
+    /// This CA as another one vouches for it.
+    pub fn signed_by(&self, other: &Self) -> String {
+        self.params.signed_by(self.issuer.key(), &other.issuer).expect("CA").pem()
     }
 
     /// The CA's certificate.
@@ -49,6 +55,15 @@ impl Pki {
         for group in groups {
             params.distinguished_name.push(DnType::OrganizationName, *group);
         }
+        self.sign(&params)
+    }
+
+    /// A client certificate with many alternative names, some 40 bytes each.
+    pub fn large_client(&self, user: &str, names: usize) -> Pair {
+        let names = (0..names).map(|n| format!("{n:06}.of-a-certificate-that-is-long.test"));
+        let mut params = CertificateParams::new(names.collect::<Vec<_>>()).expect("names");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name.push(DnType::CommonName, user);
         self.sign(&params)
     }
 

@@ -1,0 +1,3 @@
+module portico.dev/tests/isolation
+
+go 1.24
