@@ -21,6 +21,8 @@ use crate::runtime::telemetry::ACCESS;
 
 /// Paths are cut here in the log.
 const LONGEST_PATH: usize = 512;
+/// Of a user's name and a resource.
+const LONGEST_NAME: usize = 256;
 
 /// Shared account of one request.
 #[derive(Debug)]
@@ -169,15 +171,16 @@ impl Drop for Record {
         if !fields.is_known && !may_log(&self.connection.gateway) {
             return;
         }
+        // What a client chose is a string of its own: the text format then quotes it, and escapes what would end the line.
         tracing::info!(
             target: ACCESS,
             parent: None,
             tenant = %fields.tenant_name,
-            user = %fields.user,
-            method = %fields.method,
-            path = %fields.path,
+            user = short(&fields.user),
+            method = fields.method.as_str(),
+            path = &*fields.path,
             verb = fields.verb,
-            resource = %fields.resource,
+            resource = short(&fields.resource),
             code = fields.code,
             flag = fields.flag.map_or("", Flag::word),
             bytes_in = received,
@@ -189,4 +192,8 @@ impl Drop for Record {
             "request"
         );
     }
+}
+
+fn short(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(LONGEST_NAME)).unwrap_or_default()
 }

@@ -31,6 +31,9 @@ struct Seen {
     user: String,
 }
 
+/// What is wrong, method, path and fields.
+type Case<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
+
 /// The program; it ends with the test.
 struct Go {
     _child: Child,
@@ -170,7 +173,7 @@ fn framings() -> Vec<(&'static str, String)> {
         ("1.0 with length", format!("POST /api/v1/x HTTP/1.0\r\n{HEAD}Content-Length: 3\r\n\r\nabc")),
         ("GET with a body", format!("GET /api/v1/x HTTP/1.1\r\n{HEAD}Content-Length: 3\r\n\r\nabc")),
         ("HEAD with a body", format!("HEAD /api/v1/x HTTP/1.1\r\n{HEAD}Content-Length: 3\r\n\r\nabc")),
-        ("lines in LF", format!("GET /api/v1/x HTTP/1.1\nHost: alpha.example.com\n\n")),
+        ("lines in LF", "GET /api/v1/x HTTP/1.1\nHost: alpha.example.com\n\n".to_owned()),
         ("a lone CR", format!("GET /api/v1/x HTTP/1.1\r\n{HEAD}X-A: b\rX-Remote-User: root\r\n\r\n")),
         ("a NUL", format!("GET /api/v1/x HTTP/1.1\r\n{HEAD}X-A: b\0c\r\n\r\n")),
         ("a name with a space", format!("GET /api/v1/x HTTP/1.1\r\n{HEAD}X A: b\r\n\r\n")),
@@ -282,7 +285,7 @@ async fn go_sees_no_request_of_http2_that_contradicts_itself() {
     let mut tenant = world.a.tenant(2, &world.a.client_ca, &world.clock);
     tenant.backend.pool = Arc::new(Pool::new(go.target(), world.clock.clone()));
     world.registry.put(&Arc::new(tenant));
-    let cases: [(&str, &str, &str, &[(&str, &str)]); 12] = [
+    let cases: [Case<'_>; 12] = [
         ("longer than it says", "POST", "/api/v1/x", &[("content-length", "1")]),
         ("shorter than it says", "POST", "/api/v1/x", &[("content-length", "30")]),
         ("two lengths", "POST", "/api/v1/x", &[("content-length", "3"), ("content-length", "4")]),

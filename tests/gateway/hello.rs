@@ -95,11 +95,14 @@ async fn a_client_hello_cut_anywhere_is_understood() {
     }
 }
 
+/// What is odd, the extensions, and whose certificate may be shown.
+type Case<'a> = (&'a str, Vec<Vec<u8>>, &'a [&'a str]);
+
 #[tokio::test]
 async fn odd_client_hellos_show_nobody_elses_certificate() {
     let world = World::start().await;
     let (alpha, beta): (&[u8], &[u8]) = (b"alpha.example.com", b"beta.example.com");
-    let cases: Vec<(&str, Vec<Vec<u8>>, &[&str])> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("GREASE", vec![extension(GREASE, &[]), names(&[alpha]), extension(GREASE + 0x1010, b"x")], &["alpha"]),
         ("no name", vec![], &["portico"]),
         ("upper case", vec![names(&[b"ALPHA.Example.COM"])], &["alpha"]),

@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::support::fake::Answer;
 use crate::support::pki::Pki;
-use crate::world::{Cluster, PATIENCE, World, piece};
+use crate::world::{Cluster, PATIENCE, World, piece, status};
 
 const SWITCHING: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "websocket")];
 
@@ -100,6 +100,18 @@ async fn what_takes_long_ends_with_the_time_of_its_users_certificate() {
     let (_, answer, events) = &mut kept[2];
     events.send("more".into()).await.expect("sent");
     assert_eq!(piece(answer).await.as_deref(), Some("more"));
+}
+
+#[tokio::test]
+async fn a_backend_leads_nobody_into_another_protocol() {
+    let world = World::start().await;
+    for to in [&[("connection", "upgrade"), ("upgrade", "h2c")][..], &[("connection", "upgrade")]] {
+        world.a.answer(Answer::echo(to));
+        let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(false).await;
+        let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+        let (code, reason) = status(client.get_with("/api/v1/pods?watch=1", &upgrade).await).await;
+        assert_eq!((code, &*reason), (500, "InternalError"));
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 mod support;
 
 mod attacks;
+mod logs;
 mod rights;
 mod services;
 mod streams;

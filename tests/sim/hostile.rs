@@ -20,16 +20,16 @@ use super::{DRIFT, run_paused, run_seeds, wrong_service};
 
 const NAMESPACES: usize = 300;
 
-struct Tenant {
-    view: TenantView,
-    server: Server,
+pub struct Tenant {
+    pub view: TenantView,
+    pub server: Server,
 }
 
 fn many(number: usize, one: impl Fn(usize) -> Value) -> Value {
     (0..number).map(one).collect()
 }
 
-fn pod(name: &str, spec: Value) -> Value {
+pub fn pod(name: &str, spec: Value) -> Value {
     let mut spec = spec;
     if spec["containers"].is_null() {
         spec["containers"] = json!([{"name": "c", "image": "i"}]);
@@ -87,7 +87,7 @@ fn tenants(host: &Server, faults: &Arc<Faults>) -> [Tenant; 2] {
     [hostile, quiet]
 }
 
-fn start(host: &Server, config: SyncerConfig, seed: u64) -> Running {
+pub fn start(host: &Server, config: SyncerConfig, seed: u64) -> Running {
     start_counted(host, config, seed).0
 }
 
@@ -108,7 +108,7 @@ fn start_counted(host: &Server, config: SyncerConfig, seed: u64) -> (Running, Ar
     (running, stats)
 }
 
-fn member(tenant: &Tenant) -> Member {
+pub fn member(tenant: &Tenant) -> Member {
     Member {
         view: tenant.view.clone(),
         api: Arc::new(tenant.server.clone()),
@@ -119,7 +119,7 @@ fn member(tenant: &Tenant) -> Member {
 }
 
 /// A tenant's objects on the host.
-fn copies(host: &Server, plural: &'static str, tenant: &Tenant) -> Vec<Value> {
+pub fn copies(host: &Server, plural: &'static str, tenant: &Tenant) -> Vec<Value> {
     let mut all = host.objects(plural);
     all.retain(|o| o["metadata"]["labels"][keys::CLUSTER] == tenant.view.cluster().as_str());
     all

@@ -13,6 +13,7 @@ mod panics;
 #[path = "../support/api_server.rs"]
 mod server;
 mod store;
+mod storm;
 #[path = "../support/vcluster.rs"]
 mod vcluster;
 mod whole;
