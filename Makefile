@@ -27,7 +27,7 @@ PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntr
 DATABASES := mariadb-server postgresql
 
 CLUSTER := tests/cluster
-SCRIPTS := $(addprefix $(CLUSTER)/,build demo demo-sidecar down images install packages up) tests/e2e/run benches/run benches/memory benches/sidecar .ci/run
+SCRIPTS := $(addprefix $(CLUSTER)/,build demo demo-sidecar down images install packages up) tests/e2e/run benches/run benches/memory benches/sidecar benches/chaos benches/soak .ci/run
 RENDER := target/bin/helm template portico deploy/helm/portico --namespace portico-system --kube-version 1.34.4
 export KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
 export CARGO_TARGET_DIR
@@ -160,7 +160,7 @@ cargo-deny: ## Install cargo-deny into the cache folder
 
 .PHONY: scripts
 scripts:
-	@for f in $(SCRIPTS) $(CLUSTER)/{lib,pki,walk}.sh; do bash -n "$$f"; done
+	@for f in $(SCRIPTS) $(CLUSTER)/{lib,pki,walk}.sh benches/processes.sh; do bash -n "$$f"; done
 	@python3 -m py_compile $(CLUSTER)/image.py && rm -rf $(CLUSTER)/__pycache__
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x $(SCRIPTS); fi
 

@@ -6,6 +6,7 @@
 //! streams finish → stop.
 
 mod leader;
+mod memory;
 mod planes;
 mod process;
 mod shared_certificate;
@@ -108,6 +109,9 @@ async fn end(trigger: DrainTrigger, delay: Duration, grace: Duration) -> anyhow:
 /// Starts every plane that the roles name; all of them hold the drain.
 async fn start(common: &Common, roles: &[Role], drain: Drain) -> anyhow::Result<Vec<Task>> {
     let mut tasks = vec![tenants(common, &drain), certificate(common, &drain)];
+    let planes = &common.planes;
+    let (registry, metrics, watched) = (&planes.registry, &planes.metrics, &planes.watched);
+    tasks.extend(memory::follow(&common.config.memory, registry, metrics, watched, &drain));
     if roles.contains(&Role::Gateway) {
         tasks.extend(gateway(common, &drain).await?);
     }

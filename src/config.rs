@@ -5,6 +5,7 @@
 mod dns;
 pub mod docs;
 mod gateway;
+mod memory;
 mod networks;
 mod operator;
 pub mod policy;
@@ -22,6 +23,7 @@ use crate::error::{Error, Kind, Result};
 
 pub use dns::DnsConfig;
 pub use gateway::GatewayConfig;
+pub use memory::MemoryConfig;
 pub use networks::{IpBlock, LabelSelector, NetworkEgress, NetworkPeer, NetworkPort, NetworksConfig, Protocol};
 pub use operator::{OperatorConfig, RolloutConfig};
 pub use policy::{PodSecurity, Policies, PolicyBounds};
@@ -46,6 +48,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Logging.
     pub log: LogConfig,
+    /// What happens before the memory runs out.
+    pub memory: MemoryConfig,
     /// What the objects of virtual clusters may ask of the host.
     pub policy: PolicyBounds,
     /// The same by host namespace, instead of `policy`: each entry is a whole of its own.
@@ -211,6 +215,7 @@ impl Config {
         self.operator.check()?;
         self.dns.check()?;
         self.networks.check()?;
+        self.memory.check()?;
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
             return refuse("syncer.workers and syncer.workersPerTenant must be at least 1");
         }
@@ -240,6 +245,9 @@ mod tests {
         assert!(Config::parse("gateway: {requestTimeout: 5 parsecs}").is_err());
         assert!(Config::parse("dns: {upstream: [example]}").is_err());
         assert!(Config::parse("gateway: {drainDelay: 2h}").is_err());
+        assert!(Config::parse("gateway: {standstillTimeout: 0s}").is_err());
+        assert!(Config::parse("memory: {watermarkPercent: 101}").is_err());
+        assert!(Config::parse("memory: {watermarkPercent: 0}").is_ok(), "off");
         assert!(Config::parse("gateway: {drainTimeout: 0s}").is_err());
         assert!(Config::parse("gateway: {drainDelay: 0s}").is_ok());
         assert!(Config::parse("operator: {k3sImage: 'registry:5000/rancher/k3s:v1'}").is_err());

@@ -13,6 +13,7 @@ pub mod entry;
 pub mod flag;
 pub mod identity;
 pub mod metrics;
+pub mod reading;
 pub mod record;
 pub mod respond;
 
@@ -21,6 +22,7 @@ mod authenticate;
 mod bind;
 mod connection;
 mod connections;
+mod counts;
 mod ending;
 mod forward;
 #[cfg(test)]
@@ -33,6 +35,7 @@ mod places;
 mod proxied;
 mod request;
 mod review;
+mod scarce;
 mod serve;
 mod shared;
 mod tenants;
@@ -107,7 +110,7 @@ pub fn run_tenant_ports(parts: Parts, drain: &Drain) -> Bound {
 }
 
 fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain: &Drain) -> Bound {
-    let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config));
+    let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config, parts.registry.memory()));
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
     let gateway = Arc::new(Gateway {

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod drain;
 #[cfg(test)]
 pub(crate) mod fuzz;
+pub mod memory;
 pub mod pace;
 pub mod task;
 pub mod telemetry;

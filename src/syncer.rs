@@ -104,7 +104,7 @@ pub async fn run(parts: Parts, mut drain: Drain) {
     let Parts { config, catalog, registry, host, backends, clock, stats, access, own_place, adopts } = parts;
     let mut changed = registry.subscribe();
     let settings = Settings { config: config.clone(), catalog, host, clock, stats, access, own_place };
-    let running = Running::start(settings);
+    let running = Running::start(settings).accounted(registry.memory());
     loop {
         changed.mark_unchanged();
         let members =

@@ -7,6 +7,7 @@
 
 pub mod follow;
 pub mod life;
+pub mod memory;
 pub mod source;
 
 mod generation;

@@ -8,5 +8,5 @@ pub mod pool;
 pub mod target;
 
 pub use body::{Body, Meter};
-pub use pool::{Class, Pool, ResponseBody, UpgradeConnection};
+pub use pool::{Class, Pool, ResponseBody, STREAM_WINDOW, UpgradeConnection};
 pub use target::{Credential, Target};

@@ -173,7 +173,7 @@ func (k *kine) openBounded(ctx context.Context, config drivers.Config, file stri
 		k.cancel()
 		return nil, err
 	}
-	bounded.truncateLog(ctx)
+	bounded.trim(ctx)
 	k.bound = newStoreBound(ctx, k.most, interval, bounded)
 	life, cancel := context.WithCancel(context.Background())
 	ended := k.cancel

@@ -47,7 +47,7 @@ func (s *sqliteStore) Compact(ctx context.Context, _ int64) (int64, error) {
 }
 
 // size leaves out free pages: the file never shrinks, but is filled again before it grows. The log is on the disk beside
-// it; most of its pages are counted already, which is a few MiB too many.
+// it; most of its pages are counted already, which is a few MiB too many until it is trimmed.
 func (s *sqliteStore) size(ctx context.Context) (int64, error) {
 	pages, err := s.DbSize(ctx)
 	if err != nil {
@@ -79,13 +79,13 @@ func (s *sqliteStore) compact(ctx context.Context, urgent bool) {
 		}
 	}
 	if urgent {
-		s.truncateLog(ctx)
+		s.trim(ctx)
 	}
 }
 
-// truncateLog: otherwise the log keeps the size it once had, and after kine's VACUUM at a start that is the database's. Not
-// while others read: then the next time.
-func (s *sqliteStore) truncateLog(ctx context.Context) {
+// trim truncates the log: otherwise it keeps the size it once had, and after kine's VACUUM at a start that is the database's.
+// Not while others read: then the next time.
+func (s *sqliteStore) trim(ctx context.Context) {
 	if _, err := s.dialect.DB.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 		klog.V(2).Infof("the write-ahead log stays as large as it is: %v", err)
 	}

@@ -40,6 +40,8 @@ const (
 type boundedStore interface {
 	// size is what it has on the disk, but for what it would take again before it grows.
 	size(context.Context) (int64, error)
+	// trim lets go of what is on the disk twice.
+	trim(context.Context)
 	// compact lets go of what was deleted or replaced before it was called the last time.
 	compact(ctx context.Context, urgent bool)
 }
@@ -132,10 +134,17 @@ func (b *storeBound) isDue(since time.Duration, urgent bool) bool {
 }
 
 // measure keeps what it knew when the store does not answer: that it is busy says nothing of its size.
+//
+// Nothing is refused for what trim would give back: whoever was refused would find room a moment later, having done nothing.
 func (b *storeBound) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
 	defer cancel()
+	before := b.fill()
 	bytes, err := b.store.size(ctx)
+	if err == nil && before.then(bytes, b.most).isWorseThan(before) {
+		b.store.trim(ctx)
+		bytes, err = b.store.size(ctx)
+	}
 	if err != nil {
 		if ctx.Err() == nil && !b.unknown {
 			klog.Warningf("how large the store is cannot be read: %v", err)
@@ -144,7 +153,6 @@ func (b *storeBound) measure(ctx context.Context) {
 		return
 	}
 	b.unknown = false
-	before := b.fill()
 	after := before.then(bytes, b.most)
 	b.now.Store(&after)
 	switch {
@@ -162,6 +170,10 @@ func (f fill) then(bytes, most int64) fill {
 		full:      bytes >= most || f.full && bytes >= share(roomPercent),
 		exhausted: bytes >= share(changesPercent) || f.exhausted && bytes >= most,
 	}
+}
+
+func (f fill) isWorseThan(before fill) bool {
+	return f.full && !before.full || f.exhausted && !before.exhausted
 }
 
 func inMiB(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }

@@ -22,11 +22,14 @@ import (
 // scripted is a store of the size that it is told.
 type scripted struct {
 	bytes int64
+	// On the disk twice: part of bytes.
+	twice int64
 	err   error
 }
 
 func (s *scripted) size(context.Context) (int64, error) { return s.bytes, s.err }
 func (s *scripted) compact(context.Context, bool)       {}
+func (s *scripted) trim(context.Context)                { s.bytes, s.twice = s.bytes-s.twice, 0 }
 
 // boundAt is a bound of 1000 bytes on a store that has these.
 func boundAt(t *testing.T, bytes int64) (*storeBound, *scripted) {
@@ -171,6 +174,25 @@ func TestThereIsRoomAgainOnlySomeWayBelow(t *testing.T) {
 	}
 }
 
+// Refused at 60 MiB of which 5 were a log, a tenant found room again after seventeen seconds in which nothing was deleted.
+func TestNothingIsRefusedForWhatIsOnTheDiskTwice(t *testing.T) {
+	b, s := boundAt(t, 0)
+	for _, step := range []struct {
+		bytes, twice, is int64
+		full, exhausted  bool
+	}{
+		{1020, 80, 940, false, false}, {999, 80, 999, false, false}, {1080, 80, 1000, true, false},
+		// While it is full, as well.
+		{1060, 50, 1010, true, false}, {1040, 50, 1040, true, false}, {1100, 50, 1050, true, true},
+	} {
+		s.bytes, s.twice = step.bytes, step.twice
+		b.measure(t.Context())
+		if got := b.fill(); got != (fill{step.is, step.full, step.exhausted}) {
+			t.Errorf("at %d with %d twice: %+v", step.bytes, step.twice, got)
+		}
+	}
+}
+
 func TestAStoreThatDoesNotAnswerIsAsFullAsBefore(t *testing.T) {
 	b, s := boundAt(t, 1000)
 	s.bytes, s.err = 0, errors.New("busy")
@@ -244,6 +266,27 @@ func TestAStartDoesNotMakeAStoreLarger(t *testing.T) {
 	s = openBoundedStore(t, dir)
 	defer s.close()
 	if now := s.bound.fill(); now.full || now.bytes < 5_000_000 {
+		t.Errorf("%+v", now)
+	}
+}
+
+// A log of a few MiB is no reason to say that it is full, and to take that back when the log is truncated.
+func TestALogFillsNoStore(t *testing.T) {
+	s := openBoundedStore(t, t.TempDir())
+	defer s.close()
+	sqlite := s.bound.store.(*sqliteStore)
+	for i := 0; ; i++ {
+		if _, err := sqlite.Create(t.Context(), fmt.Sprintf("/registry/%d", i), make([]byte, 100_000), 0); err != nil {
+			t.Fatal(err)
+		}
+		s.bound.measure(t.Context())
+		if s.bound.fill().full {
+			break
+		}
+	}
+	sqlite.trim(t.Context())
+	s.bound.measure(t.Context())
+	if now := s.bound.fill(); !now.full || now.bytes < 8_000_000 {
 		t.Errorf("%+v", now)
 	}
 }

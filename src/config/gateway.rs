@@ -11,6 +11,8 @@ use crate::error::{Error, Kind, Result};
 
 /// No pod is given longer to end.
 const LONGEST_DRAIN: Duration = Duration::from_secs(3600);
+/// Nothing would be bounded by more.
+const LONGEST_STANDSTILL: Duration = Duration::from_secs(3600);
 
 /// Gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -36,6 +38,9 @@ pub struct GatewayConfig {
     pub handshake_timeout: Span,
     /// Longest time for the answer to an ordinary request; the API server's own limit is 60 s.
     pub request_timeout: Span,
+    /// How long bytes of an answer may wait while its reader takes none. Then it ends, by a reset of its stream or the end of
+    /// its connection; after twice this time at the latest. Watches and logs have ten times as long.
+    pub standstill_timeout: Span,
     /// How long a replica that got SIGTERM goes on taking connections, while the host takes it out of its Services. Clients
     /// are sent away meanwhile: `Connection: close`, GOAWAY.
     pub drain_delay: Span,
@@ -86,6 +91,7 @@ impl Default for GatewayConfig {
             proxy_protocol_from: Vec::new(),
             handshake_timeout: Span(Duration::from_secs(10)),
             request_timeout: Span(Duration::from_secs(65)),
+            standstill_timeout: Span(Duration::from_secs(60)),
             drain_delay: Span(Duration::from_secs(5)),
             drain_timeout: Span(Duration::from_secs(25)),
             max_connections: 20_000,
@@ -113,6 +119,9 @@ impl GatewayConfig {
         }
         if self.drain_timeout.0 < Duration::from_secs(1) {
             return refuse("gateway.drainTimeout must be at least 1s, or every request is cut at SIGTERM");
+        }
+        if self.standstill_timeout.0 < Duration::from_secs(1) || self.standstill_timeout.0 > LONGEST_STANDSTILL {
+            return refuse("gateway.standstillTimeout must be 1s to 1h");
         }
         if !self.public_url.is_empty() && !self.public_url.starts_with("https://") {
             return refuse("gateway.publicURL must begin with https://");

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
@@ -79,9 +80,15 @@ impl Certificates {
         Self { chain, verdict: Mutex::new(None) }
     }
 
-    /// Whether they still stand for an identity in this generation of the tenant.
+    /// Whether they stand for an identity in this generation of the tenant, at this moment.
     pub(super) fn still_hold(&self, tenant: &Tenant, clock: &Clock) -> bool {
-        matches!(self.judge(tenant, clock), Outcome::Known(_))
+        matches!(self.verify(tenant, clock), Outcome::Known(_))
+    }
+
+    /// When one of them that is valid now is no longer; `None` when that never happens.
+    pub(super) fn next_end(&self, clock: &Clock) -> Option<Timestamp> {
+        let ends = self.chain.iter().filter_map(|certificate| identity::end_of_validity(certificate));
+        ends.filter(|end| *end > clock.now()).min()
     }
 
     fn judge(&self, tenant: &Tenant, clock: &Clock) -> Outcome {

@@ -14,6 +14,7 @@ use http_body::Body as HttpBody;
 use http_body_util::{BodyExt as _, Limited};
 
 use crate::error::{BoxError, Error, Kind, Result, Side};
+use crate::tenant::memory::Account;
 
 /// The first piece that a body takes; most Services are smaller.
 const FIRST: usize = 4 << 10;
@@ -34,6 +35,7 @@ pub(super) struct Budget {
 pub struct Share {
     process: Arc<Budget>,
     own: Budget,
+    account: Arc<Account>,
     refused: AtomicU64,
 }
 
@@ -80,9 +82,9 @@ impl Budget {
 
 impl Share {
     /// A quarter of the process' budget.
-    pub(super) fn of(process: Arc<Budget>) -> Arc<Self> {
+    pub(super) fn of(process: Arc<Budget>, account: Arc<Account>) -> Arc<Self> {
         let own = Budget::new(process.limit / 4);
-        Arc::new(Self { process, own, refused: AtomicU64::new(0) })
+        Arc::new(Self { process, own, account, refused: AtomicU64::new(0) })
     }
 
     /// Bytes drawn now.
@@ -114,6 +116,7 @@ impl Drawn {
         }
         let own = share.own.draw(bytes);
         if own && share.process.draw(bytes) {
+            share.account.take(bytes);
             self.bytes += bytes;
             return Ok(());
         }
@@ -147,6 +150,7 @@ impl Drop for Drawn {
     fn drop(&mut self) {
         self.share.own.give_back(self.bytes);
         self.share.process.give_back(self.bytes);
+        self.share.account.give_back(self.bytes);
     }
 }
 

@@ -4,14 +4,13 @@
 //! address, half towards one tenant and a quarter from the one to the other, so a tenant's own callers keep theirs; one tenant's callers have their share and no
 //! more. Must not know TLS or requests.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::counts::Counts;
 use super::metrics::HandshakeFailure;
 use super::places::source;
 use crate::config::GatewayConfig;
@@ -52,18 +51,17 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// Counts hold no zeros.
 #[derive(Debug, Default)]
 struct State {
     all: usize,
     /// Handshakes under way included.
     unknown: usize,
     shaking: usize,
-    unknown_of: HashMap<IpAddr, usize>,
-    shaking_of: HashMap<IpAddr, usize>,
-    unknown_to: HashMap<TenantId, usize>,
-    unknown_of_to: HashMap<(IpAddr, TenantId), usize>,
-    known_to: HashMap<TenantId, usize>,
+    unknown_of: Counts<IpAddr>,
+    shaking_of: Counts<IpAddr>,
+    unknown_to: Counts<TenantId>,
+    unknown_of_to: Counts<(IpAddr, TenantId)>,
+    known_to: Counts<TenantId>,
 }
 
 impl Connections {
@@ -100,21 +98,21 @@ impl Connections {
     /// Connections of a tenant: on which its callers asked, and the others that are bound to it.
     pub(super) fn of(&self, tenant: &TenantId) -> (usize, usize) {
         let state = self.0.state.lock();
-        (count(&state.known_to, tenant), count(&state.unknown_to, tenant))
+        (state.known_to.of(tenant), state.unknown_to.of(tenant))
     }
 }
 
 impl Inner {
     /// One source's part of the handshakes and of the unknown.
     fn admit(&self, state: &mut State, source: IpAddr) -> Result<(), HandshakeFailure> {
-        if count(&state.unknown_of, &source) >= half(self.unknown) {
+        if state.unknown_of.of(&source) >= half(self.unknown) {
             return Err(HandshakeFailure::TooManyOfSource);
         }
-        if count(&state.shaking_of, &source) >= half(self.shaking) {
+        if state.shaking_of.of(&source) >= half(self.shaking) {
             return Err(HandshakeFailure::TooManyHandshakes);
         }
-        increase(&mut state.unknown_of, source);
-        increase(&mut state.shaking_of, source);
+        state.unknown_of.increase(source);
+        state.shaking_of.increase(source);
         Ok(())
     }
 }
@@ -135,17 +133,17 @@ impl Pass {
         let (mut held, mut state) = (self.held.lock(), self.all.0.state.lock());
         let (source, most) = (held.source, self.all.0.unknown);
         let Standing::Shaking(bound @ None) = &mut held.standing else { return Ok(()) };
-        if count(&state.unknown_to, tenant) >= half(most) {
+        if state.unknown_to.of(tenant) >= half(most) {
             return Err(HandshakeFailure::TooManyOfTenant);
         }
         if let Some(source) = source {
             let pair = (source, tenant.clone());
-            if count(&state.unknown_of_to, &pair) >= half(half(most)) {
+            if state.unknown_of_to.of(&pair) >= half(half(most)) {
                 return Err(HandshakeFailure::TooManyOfSource);
             }
-            increase(&mut state.unknown_of_to, pair);
+            state.unknown_of_to.increase(pair);
         }
-        increase(&mut state.unknown_to, tenant.clone());
+        state.unknown_to.increase(tenant.clone());
         *bound = Some(tenant.clone());
         Ok(())
     }
@@ -172,14 +170,14 @@ impl Pass {
             Standing::Shaking(bound) => (bound.as_ref(), true),
             Standing::Unknown(bound) => (bound.as_ref(), false),
         };
-        if count(&state.known_to, tenant) >= most as usize {
+        if state.known_to.of(tenant) >= most as usize {
             return false;
         }
         if is_shaking {
             state.end_handshake(held.source);
         }
         state.forget_unknown(held.source, bound);
-        increase(&mut state.known_to, tenant.clone());
+        state.known_to.increase(tenant.clone());
         held.standing = Standing::Known(tenant.clone());
         self.is_known.store(true, Ordering::Relaxed);
         true
@@ -192,7 +190,7 @@ impl Drop for Pass {
         state.all = state.all.saturating_sub(1);
         let Held { source, standing } = self.held.get_mut();
         match standing {
-            Standing::Known(tenant) => decrease(&mut state.known_to, tenant),
+            Standing::Known(tenant) => state.known_to.decrease(tenant),
             Standing::Unknown(bound) => state.forget_unknown(*source, bound.as_ref()),
             Standing::Shaking(bound) => {
                 state.end_handshake(*source);
@@ -206,19 +204,19 @@ impl State {
     fn end_handshake(&mut self, source: Option<IpAddr>) {
         self.shaking = self.shaking.saturating_sub(1);
         if let Some(source) = source {
-            decrease(&mut self.shaking_of, &source);
+            self.shaking_of.decrease(&source);
         }
     }
 
     fn forget_unknown(&mut self, source: Option<IpAddr>, bound: Option<&TenantId>) {
         self.unknown = self.unknown.saturating_sub(1);
         if let Some(source) = source {
-            decrease(&mut self.unknown_of, &source);
+            self.unknown_of.decrease(&source);
         }
         if let Some(tenant) = bound {
-            decrease(&mut self.unknown_to, tenant);
+            self.unknown_to.decrease(tenant);
             if let Some(source) = source {
-                decrease(&mut self.unknown_of_to, &(source, tenant.clone()));
+                self.unknown_of_to.decrease(&(source, tenant.clone()));
             }
         }
     }
@@ -226,23 +224,6 @@ impl State {
 
 fn half(all: usize) -> usize {
     (all / 2).max(1)
-}
-
-fn count<K: Eq + Hash>(counts: &HashMap<K, usize>, key: &K) -> usize {
-    counts.get(key).copied().unwrap_or_default()
-}
-
-fn increase<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
-    *counts.entry(key).or_default() += 1;
-}
-
-fn decrease<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -268,9 +249,9 @@ mod tests {
 
     fn is_empty(connections: &Connections) -> bool {
         let state = connections.0.state.lock();
-        let counts = [state.all, state.unknown, state.shaking];
-        let maps = [state.unknown_of.len(), state.shaking_of.len(), state.unknown_to.len(), state.known_to.len()];
-        counts.iter().chain(&maps).all(|n| *n == 0) && state.unknown_of_to.is_empty()
+        let by_source = state.unknown_of.is_empty() && state.shaking_of.is_empty();
+        let by_tenant = state.unknown_to.is_empty() && state.known_to.is_empty() && state.unknown_of_to.is_empty();
+        [state.all, state.unknown, state.shaking] == [0; 3] && by_source && by_tenant
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! When something that takes long must end although neither side is done: its tenant is gone, the tenant's CA no longer
-//! vouches for the caller, or the process ends. A new generation of the same cluster ends nothing by itself.
+//! vouches for the caller, the caller's certificate has come to the end of its time, or the process ends. A new generation of
+//! the same cluster ends nothing by itself.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::authenticate::Who;
+use super::authenticate::{Certificates, Who};
 use super::context::Context;
+use crate::runtime::clock::Clock;
 
 /// Watches end spread over this part of the drain, so that clients do not come back all at once.
 const WATCH_SPREAD: f64 = 0.5;
 /// Before the drain's deadline, so that the peers of a stream still see an orderly end.
 const BEFORE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// A clock that is set counts after this at the latest.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
 /// Of a watch: early in the drain, since its client watches again from where it was.
 pub(super) fn of_watch(context: &Arc<Context>) -> impl Future<Output = ()> + Send + 'static {
@@ -47,14 +52,26 @@ pub(super) fn of_stream(context: &Arc<Context>) -> impl Future<Output = ()> + Se
 }
 
 async fn revoked(context: &Context) {
-    let connection = &context.connection;
-    let by_certificate = matches!(context.caller.who, Who::Certificate(_));
+    let certificates = matches!(context.caller.who, Who::Certificate(_)).then_some(&context.connection.certificates);
     let mut life = context.tenant.life.follow(context.tenant.generation);
-    while life.next_generation().await.is_some() {
-        let snapshot = connection.gateway.registry.load();
+    loop {
+        tokio::select! {
+            next = life.next_generation() => if next.is_none() { return },
+            () = end_of(certificates, context.clock()) => {}
+        }
+        let snapshot = context.connection.gateway.registry.load();
         let Some(now) = snapshot.by_id(&context.tenant.id).filter(|now| now.uid == context.tenant.uid) else { return };
-        if by_certificate && !connection.certificates.still_hold(now, context.clock()) {
+        if certificates.is_some_and(|certificates| !certificates.still_hold(now, context.clock())) {
             return;
         }
     }
+}
+
+/// Resolves when one of the certificates may have come to the end of its time; never where there are none.
+async fn end_of(certificates: Option<&Certificates>, clock: &Clock) {
+    let Some(end) = certificates.and_then(|certificates| certificates.next_end(clock)) else {
+        return std::future::pending().await;
+    };
+    let left = Duration::try_from(end.duration_since(clock.now())).unwrap_or_default();
+    tokio::time::sleep(left.min(LOOK_AGAIN)).await;
 }

@@ -11,6 +11,8 @@ pub enum Flag {
     Cut,
     /// A stream was ended by us: its tenant is gone, its user's certificate no longer holds, or the process ends.
     Ended,
+    /// The answer was ended by us: its reader took nothing of it for too long.
+    Unread,
     /// There was no place for a caller whom nobody knows yet.
     Unknown,
 }
@@ -22,6 +24,7 @@ impl Flag {
             Self::Failed(kind) => kind.flag(),
             Self::Cut => "CUT",
             Self::Ended => "END",
+            Self::Unread => "SLOW",
             Self::Unknown => "UNKN",
         }
     }

@@ -16,7 +16,7 @@ use super::buffer;
 use super::context::Context;
 use super::ending;
 use super::record::Record;
-use super::respond::Body;
+use super::respond::{Body, Ending};
 use crate::error::{BoxError, Error, Kind, Result};
 use crate::gateway::identity;
 use crate::upstream::{self, Meter};
@@ -60,7 +60,10 @@ pub(super) async fn forward(context: &Arc<Context>, request: Request<Incoming>) 
     }
     let mut body = Body::stream(body);
     if context.info.verb == "watch" {
-        body = body.ends_on(ending::of_watch(context), is_json(&head.headers));
+        let how = if is_json(&head.headers) { Ending::BehindALine } else { Ending::Anywhere };
+        body = body.ends_on(ending::of_watch(context), how);
+    } else if context.info.is_long_running() {
+        body = body.ends_on(ending::of_stream(context), Ending::BrokenOff);
     }
     Ok(Response::from_parts(head, body))
 }

@@ -10,5 +10,6 @@ mod headers;
 mod tests;
 mod user;
 
+pub use certificate::end_of_validity;
 pub use headers::{Cleaned, Credentials, clean, clean_response, credentials};
 pub use user::Identity;

@@ -4,13 +4,13 @@
 //! Promises: a user is refused before the last seat is taken, so that another one finds something left; who holds nothing
 //! takes no memory. Must not know requests, or how a caller became known.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::counts::Counts;
 use crate::crd::GatewayLimits;
 use crate::error::status::Status;
 use crate::error::{Error, Side};
@@ -49,11 +49,10 @@ pub(super) enum Refusal {
 #[derive(Debug, Default)]
 struct Seats(Mutex<Taken>);
 
-/// Counts hold no zeros.
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    by_user: HashMap<Arc<[u8]>, usize>,
+    by_user: Counts<Arc<[u8]>>,
 }
 
 impl Limits {
@@ -131,13 +130,13 @@ impl Seats {
         if free == 0 {
             return Err(false);
         }
-        let user = match taken.by_user.get_key_value(user) {
-            Some((_, own)) if *own >= free.saturating_mul(OF_THE_FREE) => return Err(true),
+        let user = match taken.by_user.entry(user) {
+            Some((_, own)) if own >= free.saturating_mul(OF_THE_FREE) => return Err(true),
             Some((user, _)) => Arc::clone(user),
             None => user.into(),
         };
         taken.all += 1;
-        *taken.by_user.entry(Arc::clone(&user)).or_default() += 1;
+        taken.by_user.increase(Arc::clone(&user));
         Ok(Seat { seats: Arc::clone(self), user })
     }
 }
@@ -146,12 +145,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.0.lock();
         taken.all = taken.all.saturating_sub(1);
-        if let Some(own) = taken.by_user.get_mut(&self.user) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                taken.by_user.remove(&self.user);
-            }
-        }
+        taken.by_user.decrease(&self.user);
     }
 }
 

@@ -64,10 +64,10 @@ const HANDSHAKE_FAILURES: [&str; 7] = [
     "too-many-of-tenant",
     "too-many-handshakes",
 ];
-/// Of one tenant: those of [`Refusal`], and its connections.
-const LIMITS: [&str; Refusal::REASONS.len() + 1] = {
+/// Of one tenant: those of [`Refusal`], its connections, and its part of the memory when that runs out.
+const LIMITS: [&str; Refusal::REASONS.len() + 2] = {
     let [a, b, c, d, e] = Refusal::REASONS;
-    [a, b, c, d, e, "connections"]
+    [a, b, c, d, e, "connections", "memory"]
 };
 const CODES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Milliseconds; Kubernetes' own request buckets, thinned out.
@@ -89,6 +89,8 @@ pub struct TenantMetrics {
     sent: AtomicU64,
     pub(super) misdirected: AtomicU64,
     limited: [AtomicU64; LIMITS.len()],
+    /// Answers that were ended since nothing was taken of them.
+    pub(super) unread: AtomicU64,
     /// Requests of unknown callers for whom there was no place.
     pub(super) unknown_refused: AtomicU64,
 }
@@ -111,6 +113,10 @@ impl TenantMetrics {
     }
 
     pub(super) fn refused_connection(&self) {
+        self.count_limit(LIMITS.len() - 2);
+    }
+
+    pub(super) fn refused_memory(&self) {
         self.count_limit(LIMITS.len() - 1);
     }
 
@@ -223,6 +229,12 @@ pub(super) fn collect_tenant(families: &mut Families, id: &TenantId, metrics: &T
         load(&metrics.received),
     );
     families.counter("portico_gateway_sent_bytes_total", "Bytes of response bodies.", &tenant, load(&metrics.sent));
+    families.counter(
+        "portico_gateway_unread_total",
+        "Answers that were ended since their readers took nothing of what waited.",
+        &tenant,
+        load(&metrics.unread),
+    );
     let misdirected = load(&metrics.misdirected);
     families.counter("portico_gateway_misdirected_total", "Requests for another cluster (421).", &tenant, misdirected);
     for (limit, counter) in LIMITS.iter().zip(&metrics.limited) {

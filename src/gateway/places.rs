@@ -5,7 +5,6 @@
 //! Callers who are known never come here. Must not know what makes a caller known.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::counts::Counts;
 use crate::names::TenantId;
 
 /// A first request of an honest token is over within milliseconds: waiting spares its client a refusal and a second.
@@ -52,13 +52,13 @@ struct Key {
     source: IpAddr,
 }
 
-/// Counts hold no zeros and queues are never empty, so that only those who are here take memory.
+/// Queues are never empty, so that only those who are here take memory.
 #[derive(Debug, Default)]
 struct State {
     all: usize,
-    by_tenant: HashMap<TenantId, usize>,
-    by_source: HashMap<IpAddr, usize>,
-    by_key: HashMap<Key, usize>,
+    by_tenant: Counts<TenantId>,
+    by_source: Counts<IpAddr>,
+    by_key: Counts<Key>,
     queues: HashMap<Key, VecDeque<Waiter>>,
     turns: VecDeque<Key>,
     waiting: usize,
@@ -111,7 +111,7 @@ impl Places {
 
     /// Places that a tenant's callers have now.
     pub(super) fn in_use(&self, tenant: &TenantId) -> usize {
-        self.0.state.lock().by_tenant.get(tenant).copied().unwrap_or_default()
+        self.0.state.lock().by_tenant.of(tenant)
     }
 }
 
@@ -139,23 +139,23 @@ impl Drop for Waiting<'_> {
 impl State {
     fn has_room(&self, of: &Key, sizes: &Sizes) -> bool {
         self.all < sizes.all
-            && count(&self.by_tenant, &of.tenant) < sizes.tenant
-            && count(&self.by_source, &of.source) < sizes.source
-            && count(&self.by_key, of) < sizes.source_in_tenant
+            && self.by_tenant.of(&of.tenant) < sizes.tenant
+            && self.by_source.of(&of.source) < sizes.source
+            && self.by_key.of(of) < sizes.source_in_tenant
     }
 
     fn take(&mut self, of: &Key) {
         self.all += 1;
-        *self.by_tenant.entry(of.tenant.clone()).or_default() += 1;
-        *self.by_source.entry(of.source).or_default() += 1;
-        *self.by_key.entry(of.clone()).or_default() += 1;
+        self.by_tenant.increase(of.tenant.clone());
+        self.by_source.increase(of.source);
+        self.by_key.increase(of.clone());
     }
 
     fn give_back(&mut self, of: &Key) {
         self.all = self.all.saturating_sub(1);
-        decrease(&mut self.by_tenant, &of.tenant);
-        decrease(&mut self.by_source, &of.source);
-        decrease(&mut self.by_key, of);
+        self.by_tenant.decrease(&of.tenant);
+        self.by_source.decrease(&of.source);
+        self.by_key.decrease(of);
     }
 
     fn queue(&mut self, of: &Key, sizes: &Sizes) -> Option<(u64, oneshot::Receiver<Place>)> {
@@ -198,19 +198,6 @@ impl State {
         if queue.is_empty() {
             self.queues.remove(of);
             self.turns.retain(|other| other != of);
-        }
-    }
-}
-
-fn count<K: Eq + Hash>(counts: &HashMap<K, usize>, key: &K) -> usize {
-    counts.get(key).copied().unwrap_or_default()
-}
-
-fn decrease<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(key);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! One request's account: what is counted while it runs and the one line and the metrics that it leaves at its end.
 //!
-//! Promises: shared by everything that works on a request (phases, body, tunnel); the last holder's drop releases the
-//! request's seat or place and writes the line, so a stream is in the log with its true length and time. Never a query string
-//! (exec commands and tokens stand there), never a header.
+//! Promises: shared by everything that works on a request (phases, body, tunnel); the last holder's drop writes the line, so a
+//! stream is in the log with its true length and time. What the request holds goes with the last byte that is written
+//! ([`Reading`]). Never a query string (exec commands and tokens stand there), never a header.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,30 +13,23 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::flag::Flag;
-use super::limits::Seat;
 use super::metrics::{TenantMetrics, VerbClass};
-use super::places::Place;
+use super::reading::{Hold, Reading};
 use super::shared::Gateway;
 use crate::error::Kind;
 use crate::runtime::telemetry::ACCESS;
 
 /// Paths are cut here in the log.
 const LONGEST_PATH: usize = 512;
-
-/// What a request holds while it runs.
-#[derive(Debug)]
-pub(super) enum Hold {
-    /// A seat of its tenant.
-    Seat(#[expect(dead_code, reason = "released by its drop")] Seat),
-    /// A place among the callers whom nobody knows yet.
-    Place(#[expect(dead_code, reason = "released by its drop")] Place),
-}
+/// Of a user's name and a resource.
+const LONGEST_NAME: usize = 256;
 
 /// Shared account of one request.
 #[derive(Debug)]
 pub struct Record {
     started: Instant,
     connection: Arc<Connection>,
+    reading: Arc<Reading>,
     received: AtomicU64,
     sent: AtomicU64,
     fields: Mutex<Fields>,
@@ -55,14 +48,13 @@ struct Fields {
     upstream: &'static str,
     code: u16,
     flag: Option<Flag>,
-    hold: Option<Hold>,
     /// It had a seat of its tenant.
     is_known: bool,
 }
 
 impl Record {
     /// Begins the account.
-    pub(super) fn new(connection: &Arc<Connection>, method: &str, path: &str) -> Arc<Self> {
+    pub(super) fn new(connection: &Arc<Connection>, reading: Arc<Reading>, method: &str, path: &str) -> Arc<Self> {
         connection.begin();
         let cut = path.char_indices().nth(LONGEST_PATH).map_or(path.len(), |(at, _)| at);
         let fields = Fields {
@@ -73,6 +65,7 @@ impl Record {
         Arc::new(Self {
             started: connection.gateway.clock.instant(),
             connection: Arc::clone(connection),
+            reading,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             fields: Mutex::new(fields),
@@ -87,6 +80,11 @@ impl Record {
     /// Bytes to the client.
     pub fn add_sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How its answer is read.
+    pub(super) fn reading(&self) -> &Arc<Reading> {
+        &self.reading
     }
 
     /// Bytes from the client so far.
@@ -125,17 +123,17 @@ impl Record {
 
     /// Takes `hold` instead of what was held before.
     pub(super) fn hold(&self, hold: Hold) {
-        let mut fields = self.fields.lock();
-        fields.is_known |= matches!(hold, Hold::Seat(_));
-        // Dropped outside of the lock.
-        let _before = fields.hold.replace(hold);
-        drop(fields);
+        self.fields.lock().is_known |= matches!(hold, Hold::Seat(_));
+        let before = self.reading.hold().lock().replace(hold);
+        // Outside of the lock.
+        drop(before);
     }
 
     /// Gives back a place, but no seat: all of the answer is in memory, and how slowly an unknown caller reads it is
     /// nobody's concern.
     pub(super) fn leave_place(&self) {
-        let _place = self.fields.lock().hold.take_if(|hold| matches!(hold, Hold::Place(_)));
+        let place = self.reading.hold().lock().take_if(|hold| matches!(hold, Hold::Place(_)));
+        drop(place);
     }
 }
 
@@ -158,7 +156,13 @@ impl Drop for Record {
             // the client left before there was an answer
             fields.flag = Some(Flag::Failed(Kind::Closed));
         }
-        fields.hold.take();
+        self.reading.close();
+        if self.reading.was_ended() {
+            fields.flag = Some(Flag::Unread);
+            if let Some(tenant) = &fields.tenant {
+                tenant.unread.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         self.connection.end();
         if let Some(tenant) = &fields.tenant {
             let class = VerbClass::of(fields.verb, fields.long_running);
@@ -167,15 +171,16 @@ impl Drop for Record {
         if !fields.is_known && !may_log(&self.connection.gateway) {
             return;
         }
+        // What a client chose is a string of its own: the text format then quotes it, and escapes what would end the line.
         tracing::info!(
             target: ACCESS,
             parent: None,
             tenant = %fields.tenant_name,
-            user = %fields.user,
-            method = %fields.method,
-            path = %fields.path,
+            user = short(&fields.user),
+            method = fields.method.as_str(),
+            path = &*fields.path,
             verb = fields.verb,
-            resource = %fields.resource,
+            resource = short(&fields.resource),
             code = fields.code,
             flag = fields.flag.map_or("", Flag::word),
             bytes_in = received,
@@ -187,4 +192,8 @@ impl Drop for Record {
             "request"
         );
     }
+}
+
+fn short(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(LONGEST_NAME)).unwrap_or_default()
 }

@@ -13,9 +13,10 @@ use super::connection::Connection;
 use super::context::Context;
 use super::flag::Flag;
 use super::intercept::{self, stream::Stream};
+use super::reading::Reading;
 use super::record::Record;
 use super::respond::{self, Body};
-use super::{entry, forward, review, upgrade};
+use super::{entry, forward, review, scarce, upgrade};
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::api::{self, RequestInfo};
 use crate::gateway::identity;
@@ -23,8 +24,12 @@ use crate::runtime::task;
 
 /// Answers one request, whatever happens, and accounts for it. A panic is answered too, so that nothing else on the
 /// connection, of another tenant perhaps, ends with it.
-pub(super) async fn serve(connection: &Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
-    let record = Record::new(connection, request.method().as_str(), request.uri().path());
+pub(super) async fn serve(
+    connection: &Arc<Connection>,
+    reading: Arc<Reading>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let record = Record::new(connection, reading, request.method().as_str(), request.uri().path());
     let is_upgrade = request.headers().contains_key(header::UPGRADE);
     let is_head = request.method() == Method::HEAD;
     let outcome = task::caught(phases(connection, &record, request)).await;
@@ -72,6 +77,8 @@ async fn phases(
     let info = RequestInfo::parse(request.method(), &bound.path, request.uri().query())
         .map_err(|e| Error::client(Kind::BadRequest, e.to_string()))?;
     record.meaning(info.verb, info.resource_path(), info.is_long_running());
+    record.reading().is_of(&state.account, info.is_long_running());
+    scarce::check(&state, &info, request.method())?;
 
     let upgrade = cleaned.upgrade.clone();
     let (tenant, clock) = (&bound.tenant, &gateway.clock);

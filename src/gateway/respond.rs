@@ -4,13 +4,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use super::flag::Flag;
+use super::reading::Piece;
 use super::record::Record;
 use crate::error::status::Status;
 use crate::error::{BoxError, Error, Kind, Side};
@@ -35,13 +38,28 @@ enum Source {
     Ended,
 }
 
-/// Ends a stream between two events.
+/// Ends a stream before its source does.
 struct End {
     signal: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// JSON streams are cut only behind a line, so that no client reads half an event.
-    by_lines: bool,
+    how: Ending,
     at_line_end: bool,
+    /// The signal has come: until when the line may still end.
+    over: Option<Pin<Box<Sleep>>>,
 }
+
+/// How an answer ends that is ended here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// In good order, behind a line: no client of a JSON stream reads half an event.
+    BehindALine,
+    /// In good order, wherever it is.
+    Anywhere,
+    /// Broken off: nobody takes what there is for the whole.
+    BrokenOff,
+}
+
+/// How long a line may take to its end. A backend that never ends one keeps nothing open.
+const REST_OF_A_LINE: Duration = Duration::from_secs(5);
 
 impl Body {
     /// Nothing.
@@ -69,10 +87,10 @@ impl Body {
         matches!(self.source, Source::Empty | Source::Full(_) | Source::Ended)
     }
 
-    /// Ends the stream cleanly once `signal` resolves and no data is waiting; `by_lines` only where a line ended.
+    /// Ends the stream once `signal` resolves, however much its source has to say.
     #[must_use]
-    pub fn ends_on(mut self, signal: impl Future<Output = ()> + Send + 'static, by_lines: bool) -> Self {
-        self.end = Some(End { signal: Box::pin(signal), by_lines, at_line_end: true });
+    pub(super) fn ends_on(mut self, signal: impl Future<Output = ()> + Send + 'static, how: Ending) -> Self {
+        self.end = Some(End { signal: Box::pin(signal), how, at_line_end: true, over: None });
         self
     }
 
@@ -83,7 +101,7 @@ impl Body {
         self
     }
 
-    fn finish(&mut self) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn finish(&mut self) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
         self.source = Source::Ended;
         self.end = None;
         Poll::Ready(None)
@@ -91,11 +109,21 @@ impl Body {
 }
 
 impl HttpBody for Body {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, BoxError>>> {
         let this = self.get_mut();
+        if let Some(how) = this.end.as_mut().and_then(|end| end.poll(context)) {
+            if let Some(record) = &this.record {
+                record.flag(Flag::Ended);
+            }
+            if how == Ending::BrokenOff {
+                this.source = Source::Ended;
+                return Poll::Ready(Some(Err("the right to this stream has ended".into())));
+            }
+            return this.finish();
+        }
         loop {
             let polled = match &mut this.source {
                 Source::Empty | Source::Ended => return Poll::Ready(None),
@@ -103,14 +131,7 @@ impl HttpBody for Body {
                 Source::Stream(body) => Pin::new(body).poll_frame(context),
                 Source::Upgraded(body) => Pin::new(body).poll_frame(context),
             };
-            let Poll::Ready(frame) = polled else {
-                let Some(end) = &mut this.end else { return Poll::Pending };
-                if end.by_lines && !end.at_line_end {
-                    return Poll::Pending;
-                }
-                ready!(end.signal.as_mut().poll(context));
-                return this.finish();
-            };
+            let frame = ready!(polled);
             match frame {
                 None => return this.finish(),
                 Some(Err(error)) => {
@@ -124,10 +145,14 @@ impl HttpBody for Body {
                     if let Some(end) = &mut this.end {
                         end.at_line_end = data.last() == Some(&b'\n');
                     }
-                    if let Some(record) = &this.record {
-                        record.add_sent(data.len());
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                    let piece = match &this.record {
+                        Some(record) => {
+                            record.add_sent(data.len());
+                            record.reading().hand(data)
+                        }
+                        None => Piece::loose(data),
+                    };
+                    return Poll::Ready(Some(Ok(Frame::data(piece))));
                 }
             }
         }
@@ -146,16 +171,32 @@ impl HttpBody for Body {
         match &self.source {
             Source::Empty | Source::Ended => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            _ if self.end.is_some() => SizeHint::default(),
+            _ if self.end.as_ref().is_some_and(|end| end.how != Ending::BrokenOff) => SizeHint::default(),
             Source::Stream(body) => body.size_hint(),
             Source::Upgraded(body) => body.size_hint(),
         }
     }
 }
 
+impl End {
+    /// Whether it is over now, and how.
+    fn poll(&mut self, context: &mut Context<'_>) -> Option<Ending> {
+        if self.over.is_none() && self.signal.as_mut().poll(context).is_ready() {
+            self.over = Some(Box::pin(tokio::time::sleep(REST_OF_A_LINE)));
+        }
+        let rest = self.over.as_mut()?;
+        match self.how {
+            Ending::BehindALine if !self.at_line_end => {
+                rest.as_mut().poll(context).is_ready().then_some(Ending::BrokenOff)
+            }
+            how => Some(how),
+        }
+    }
+}
+
 impl std::fmt::Debug for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("End").field("by_lines", &self.by_lines).finish_non_exhaustive()
+        f.debug_struct("End").field("how", &self.how).finish_non_exhaustive()
     }
 }
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -19,6 +20,7 @@ use super::authenticate::Certificates;
 use super::connection::{Connection, too_late_to_begin};
 use super::connections::Pass;
 use super::metrics::HandshakeFailure;
+use super::reading::{self, Reading, Streams};
 use super::shared::Gateway;
 use super::{handshake, proxied, request};
 use crate::error::BoxError;
@@ -108,9 +110,10 @@ async fn serve_http2(connection: Arc<Connection>, stream: TlsStream<TcpStream>) 
     let shared = Arc::clone(&connection);
     let service = service_fn(move |request| {
         let connection = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(Box::pin(request::serve(&connection, request)).await) }
+        async move { Ok::<_, Infallible>(Box::pin(request::serve(&connection, Reading::current(), request)).await) }
     });
-    let serving = http2::Builder::new(TokioExecutor::new())
+    let streams = Streams { patience: connection.gateway.config.standstill_timeout.0 };
+    let serving = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -124,10 +127,12 @@ async fn serve_http2(connection: Arc<Connection>, stream: TlsStream<TcpStream>) 
 }
 
 async fn serve_http1(connection: Arc<Connection>, stream: TlsStream<TcpStream>) -> Result<(), BoxError> {
-    let shared = Arc::clone(&connection);
+    let (shared, newest) = (Arc::clone(&connection), Arc::new(Mutex::new(Arc::<Reading>::default())));
+    let begun = Arc::clone(&newest);
     let service = service_fn(move |request| {
-        let connection = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(Box::pin(request::serve(&connection, request)).await) }
+        let (connection, reading) = (Arc::clone(&shared), Arc::<Reading>::default());
+        *begun.lock() = Arc::clone(&reading);
+        async move { Ok::<_, Infallible>(Box::pin(request::serve(&connection, reading, request)).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -136,7 +141,14 @@ async fn serve_http1(connection: Arc<Connection>, stream: TlsStream<TcpStream>) 
         .max_header_size(HEADER_LIST as usize)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    until_over(&connection, serving, http1::UpgradeableConnection::graceful_shutdown).await
+    let serving = until_over(&connection, serving, http1::UpgradeableConnection::graceful_shutdown);
+    tokio::select! {
+        biased;
+        outcome = serving => outcome,
+        () = reading::stands_still(&newest, connection.gateway.config.standstill_timeout.0) => {
+            Err("nothing was taken of its answer".into())
+        }
+    }
 }
 
 /// Drives a connection; once it is over no request more is taken, and past the drain's deadline it is cut. So it is soon

@@ -19,6 +19,7 @@ use super::places::Places;
 use crate::config::GatewayConfig;
 use crate::names::TenantId;
 use crate::runtime::telemetry::{Families, Source};
+use crate::tenant::memory::{Account, Memory};
 use crate::tenant::{Snapshot, Tenant};
 
 /// Bytes for larger buffers of upgraded streams, of all tenants: 256 bulk transfers in one direction, a quarter of them of
@@ -33,6 +34,8 @@ pub(super) struct TenantState {
     pub(super) accepted: Accepted,
     pub(super) buffers: Arc<Share>,
     pub(super) stream_buffers: Arc<Share>,
+    /// What its requests take of the memory, and whether that is too much.
+    pub(super) account: Arc<Account>,
 }
 
 /// The state of one identity of a name.
@@ -50,6 +53,7 @@ pub(super) struct Tenants {
     states: RwLock<HashMap<TenantId, Kept>>,
     budget: Arc<Budget>,
     stream_budget: Arc<Budget>,
+    memory: Memory,
     pub(super) connections: Connections,
     /// For callers with a token that their backend has not accepted yet.
     pub(super) unknown: Places,
@@ -58,11 +62,12 @@ pub(super) struct Tenants {
 }
 
 impl Tenants {
-    pub(super) fn new(config: &GatewayConfig) -> Arc<Self> {
+    pub(super) fn new(config: &GatewayConfig, memory: &Memory) -> Arc<Self> {
         let places = || Places::new(config.max_unknown, config.max_unknown_per_tenant);
         Arc::new(Self {
             budget: Arc::new(Budget::new(config.max_buffered_bytes)),
             stream_budget: Arc::new(Budget::new(STREAM_BUFFERS)),
+            memory: memory.clone(),
             connections: Connections::new(config),
             unknown: places(),
             anonymous: places(),
@@ -82,12 +87,14 @@ impl Tenants {
         {
             return Arc::clone(&kept.state);
         }
+        let account = self.memory.account(id, uid);
         let state = Arc::new(TenantState {
             metrics: Arc::default(),
             limits: Limits::default(),
             accepted: Accepted::default(),
-            buffers: Share::of(Arc::clone(&self.budget)),
-            stream_buffers: Share::of(Arc::clone(&self.stream_budget)),
+            buffers: Share::of(Arc::clone(&self.budget), Arc::clone(&account)),
+            stream_buffers: Share::of(Arc::clone(&self.stream_budget), Arc::clone(&account)),
+            account,
         });
         let kept = Kept { uid: uid.to_owned(), generation, state };
         match self.states.write().entry(id.clone()) {
@@ -160,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_cluster_that_is_made_again_begins_with_nothing_of_its_predecessor() {
-        let tenants = Tenants::new(&GatewayConfig::default());
+        let tenants = Tenants::new(&GatewayConfig::default(), &Memory::default());
         let id = TenantId::parse("team-a", "dev").expect("valid");
         let of = |uid: &str, generation| tenants.state(&id, uid, generation);
         let first = of("1", 3);

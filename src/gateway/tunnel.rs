@@ -154,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_bulk_transfer_gets_a_large_buffer_and_gives_it_back() {
-        let budget = Share::of(Arc::new(Budget::new(4 << 20)));
+        let budget = Share::of(Arc::new(Budget::new(4 << 20)), Arc::default());
         assert_eq!(bulk(&budget).await, (BUFFERS[2], BUFFERS[2]));
         assert_eq!(budget.in_use(), 0);
     }
@@ -163,7 +163,7 @@ mod tests {
     async fn bulk_transfers_beyond_the_budget_go_on_with_small_buffers() {
         // While a buffer grows both are there, so one transfer needs a little more than its largest.
         let process = Arc::new(Budget::new(8 * BUFFERS[2]));
-        let (hostile, other) = (Share::of(Arc::clone(&process)), Share::of(process));
+        let (hostile, other) = (Share::of(Arc::clone(&process), Arc::default()), Share::of(process, Arc::default()));
         let _all = hostile.draw(2 * BUFFERS[2]).expect("its share");
         assert_eq!(bulk(&hostile).await, (BUFFERS[0], 2 * BUFFERS[2]), "one past the share");
         assert_eq!(bulk(&other).await, (BUFFERS[2], BUFFERS[2]), "and nobody else notices");

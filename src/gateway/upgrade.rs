@@ -12,7 +12,7 @@ use super::context::Context;
 use super::forward::{is_read_here, rewrite_location, short};
 use super::respond::Body;
 use super::tunnel;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::identity;
 use crate::upstream;
 
@@ -32,7 +32,7 @@ pub(super) async fn forward(context: &Arc<Context>, mut request: Request<Incomin
     *onward.headers_mut() = std::mem::take(request.headers_mut());
     let headers = onward.headers_mut();
     headers.extend(context.backend_headers()?);
-    set_upgrade(headers, protocol);
+    set_upgrade(headers, protocol.clone());
 
     let deadline = context.config().request_timeout.0;
     let connection = context.tenant.backend.pool.dial_upgrade(context.with_identity(), deadline).await?;
@@ -49,6 +49,7 @@ pub(super) async fn forward(context: &Arc<Context>, mut request: Request<Incomin
         }
         return Ok(Response::from_parts(head, Body::incoming(body)));
     }
+    check_switched(response.headers(), &protocol, Side::Backend)?;
     let backend = hyper::upgrade::on(&mut response);
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -56,6 +57,16 @@ pub(super) async fn forward(context: &Arc<Context>, mut request: Request<Incomin
     identity::clean_response(answer.headers_mut(), true);
     tunnel::start(context, client, backend);
     Ok(answer)
+}
+
+/// Of a 101: nobody is led into a protocol that was not asked for.
+pub(super) fn check_switched(headers: &HeaderMap, asked: &HeaderValue, side: Side) -> Result<()> {
+    let switched = headers.get(header::UPGRADE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if switched.eq_ignore_ascii_case(asked.as_bytes()) {
+        return Ok(());
+    }
+    let to = String::from_utf8_lossy(switched.get(..32).unwrap_or(switched));
+    Err(Error::new(side, Kind::Protocol, format!("the server switched to {to:?} unasked")))
 }
 
 fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::config::SyncerConfig;
+use crate::tenant::memory::Account;
 
 /// Of the process.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Budget {
 pub struct Share {
     budget: Arc<Budget>,
     held: AtomicUsize,
+    /// Where all that is kept for this tenant is told.
+    account: Arc<Account>,
 }
 
 impl Budget {
@@ -32,9 +35,9 @@ impl Budget {
     }
 
     /// Of one tenant more.
-    pub fn share(self: &Arc<Self>) -> Share {
+    pub fn share(self: &Arc<Self>, account: Arc<Account>) -> Share {
         self.tenants.fetch_add(1, Ordering::Relaxed);
-        Share { budget: Arc::clone(self), held: AtomicUsize::new(0) }
+        Share { budget: Arc::clone(self), held: AtomicUsize::new(0), account }
     }
 }
 
@@ -55,6 +58,7 @@ impl Share {
 
     /// So much was held of something, and so much is now.
     pub fn moved(&self, before: usize, after: usize) {
+        self.account.kept(before, after);
         for held in [&self.held, &self.budget.held] {
             if after >= before {
                 held.fetch_add(after - before, Ordering::Relaxed);
@@ -67,7 +71,9 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.held.fetch_sub(*self.held.get_mut(), Ordering::Relaxed);
+        let held = *self.held.get_mut();
+        self.account.kept(held, 0);
+        self.budget.held.fetch_sub(held, Ordering::Relaxed);
         self.budget.tenants.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -85,7 +91,9 @@ mod tests {
     #[test]
     fn who_keeps_much_is_refused_first() {
         let budget = budget(100, 80);
-        let (large, small, third) = (budget.share(), budget.share(), budget.share());
+        let account = Arc::<Account>::default();
+        let share = || budget.share(Arc::clone(&account));
+        let (large, small, third) = (share(), share(), share());
         assert_eq!(large.room(), 80);
         large.moved(0, 80);
         assert_eq!((large.room(), small.room()), (0, 33), "an even part, though but 20 are free");

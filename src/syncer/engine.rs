@@ -33,6 +33,7 @@ use crate::syncer::synthetic::{OwnPlace, Synthetic};
 use crate::syncer::tenant::{Member, TenantState};
 use crate::syncer::world::World;
 use crate::syncer::{adopt, dns_service, drift, kubernetes_service, loss, mass_deletion, recover, worker};
+use crate::tenant::memory::Memory;
 
 /// What a run is made of.
 pub struct Settings {
@@ -58,6 +59,7 @@ pub struct Running {
     own_place: OwnPlace,
     /// For what is kept of virtual objects.
     budget: Arc<Budget>,
+    memory: Memory,
     /// What stands in for places that may not be read.
     synthetic: Mutex<BTreeMap<Place, Arc<Synthetic>>>,
     next_number: AtomicU64,
@@ -91,6 +93,7 @@ impl Running {
             world,
             own_place,
             budget,
+            memory: Memory::default(),
             synthetic: Mutex::default(),
             next_number: AtomicU64::new(1),
             host_swapped: watch::Sender::new(0),
@@ -98,6 +101,13 @@ impl Running {
             _drift: drift,
             _rights: rights,
         }
+    }
+
+    /// Tells what is kept of tenants that come from now on.
+    #[must_use]
+    pub fn accounted(mut self, memory: &Memory) -> Self {
+        self.memory = memory.clone();
+        self
     }
 
     /// What it knows, as long as it runs.
@@ -150,7 +160,8 @@ impl Running {
         let places: Vec<Option<Arc<HostRoutes>>> = places.collect();
         tracing::info!(tenant = %member.view.id, "syncing");
         let hosts = places.iter().map(|place| place.as_ref().map(|routes| Arc::clone(&routes.store))).collect();
-        let tenant = Arc::new(TenantState::new(number, member, &world.catalog, hosts, self.budget.share()));
+        let cached = self.budget.share(self.memory.account(&member.view.id, &member.view.uid));
+        let tenant = Arc::new(TenantState::new(number, member, &world.catalog, hosts, cached));
         world.queue.add_tenant(number);
         world.tenants.write().insert(number, Arc::clone(&tenant));
         for routes in places.iter().flatten() {

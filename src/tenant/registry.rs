@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::generation::Tenant;
 use super::life::Teller;
+use super::memory::Memory;
 use crate::names::TenantId;
 use crate::names::claims::Owners;
 use crate::names::reserved::normal;
@@ -57,6 +58,7 @@ pub struct Registry {
     generations: AtomicU64,
     /// Of those in the snapshot, each with its uid. Held by whoever changes it, so that lives are told in its order.
     lives: Mutex<HashMap<TenantId, (String, Teller)>>,
+    memory: Memory,
 }
 
 impl Default for Registry {
@@ -66,6 +68,7 @@ impl Default for Registry {
             changed: watch::Sender::new(0),
             generations: AtomicU64::new(0),
             lives: Mutex::default(),
+            memory: Memory::default(),
         }
     }
 }
@@ -84,6 +87,11 @@ impl Registry {
     /// A generation that no tenant of this process ever had, whoever fills the registry and however often it began anew.
     pub fn next_generation(&self) -> u64 {
         self.generations.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What the tenants take of the process' memory.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Says who has which names and ports from now on. Where this was never called, tenants have what they ask for; what

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use self::breaker::{Breaker, Pass};
 use self::connection::{Connections, Found, first};
+pub use self::dial::STREAM_WINDOW;
 use self::dial::{Address, Dialer};
 use self::lease::Lease;
 pub use self::lease::ResponseBody;

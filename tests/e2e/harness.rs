@@ -60,16 +60,21 @@ pub(crate) fn memory(namespace: &str, label: &str) -> BTreeMap<String, u64> {
 /// SIGKILL for the first process of every container of the host's pods with this label; the kubelet starts them again in
 /// the same pods.
 pub(crate) fn kill_containers(namespace: &str, label: &str) {
+    containers(namespace, label).iter().for_each(|id| kill_container(id));
+}
+
+/// SIGKILL for a container's first process.
+pub(crate) fn kill_container(id: &str) {
+    containerd(&["tasks", "kill", "-s", "SIGKILL", id]);
+}
+
+/// What containerd's own client says; it must succeed.
+pub(crate) fn containerd(arguments: &[&str]) -> String {
     let socket = host_kubeconfig().with_file_name("run/containerd.sock");
-    for id in containers(namespace, label) {
-        let killed = std::process::Command::new("ctr")
-            .arg("-a")
-            .arg(&socket)
-            .args(["-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", &id])
-            .output()
-            .expect("ctr runs");
-        assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
-    }
+    let mut command = std::process::Command::new("ctr");
+    let said = command.arg("-a").arg(&socket).args(["-n", "k8s.io"]).args(arguments).output().expect("ctr runs");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8_lossy(&said.stdout).into_owned()
 }
 
 /// How often containers of pods with this label were started again.

@@ -8,11 +8,14 @@
 
 #[path = "../support/load.rs"]
 mod load;
+#[path = "../support/percentile.rs"]
+mod percentile;
 #[path = "../support/port.rs"]
 mod port;
 
 mod adoption;
 mod budgets;
+mod chaos;
 mod clients;
 mod crash;
 mod datastores;

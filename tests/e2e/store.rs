@@ -61,6 +61,14 @@ fn condition(tenant: &Tenant, kind: &str) -> String {
     tenant.on_host(&["get", "virtualcluster", &tenant.name, "-o", &path]).ok()
 }
 
+/// The operator's next round says it, whenever that is: objects are synced again before.
+fn conditions_are(tenant: &Tenant, replaced: &str, ready: &str) {
+    eventually("the conditions", || {
+        let say = (condition(tenant, "StoreReplaced"), condition(tenant, "Ready"));
+        if say.0 == replaced && say.1 == ready { Ok(()) } else { Err(format!("{say:?}")) }
+    });
+}
+
 /// The neighbour's pods come and go as ever.
 fn neighbour_goes_on(topic: &str) {
     let space = alpha().space(topic);
@@ -77,10 +85,7 @@ fn a_lost_store_stops_nothing_and_its_objects_are_written_back() {
     // Longer than the forty seconds within which all of it once went.
     std::thread::sleep(std::time::Duration::from_secs(45));
     assert_eq!(copies(tenant), before, "something went with the store");
-    assert_eq!(
-        (condition(tenant, "StoreReplaced"), condition(tenant, "Ready")),
-        ("True".to_owned(), "False".to_owned())
-    );
+    conditions_are(tenant, "True", "False");
     let message = portico(&["describe", &tenant.name, "-n", &tenant.namespace]).ok();
     assert!(message.contains("--adopt") && message.contains("--discard"), "{message}");
     let events = tenant.on_host(&["get", "events", "--field-selector", "reason=StoreReplaced", "-o", "name"]).ok();
@@ -99,10 +104,7 @@ fn a_lost_store_stops_nothing_and_its_objects_are_written_back() {
     });
     let data = tenant.kubectl(&["-n", "work", "exec", "box", "--", "cat", "/data/file", "/settings/key"]).ok();
     assert_eq!(data, "precious\nkept");
-    assert_eq!(
-        (condition(tenant, "StoreReplaced"), condition(tenant, "Ready")),
-        ("False".to_owned(), "True".to_owned())
-    );
+    conditions_are(tenant, "False", "True");
     // It is the tenant's pod again: deleting it ends the copy.
     tenant.kubectl(&["-n", "work", "delete", "pod", "box", "--wait=false"]).ok();
     eventually_is("the copy ends", || !copies(tenant).keys().any(|name| name.starts_with("Pod/")));

@@ -21,9 +21,6 @@ use crate::world::{Dial, PATIENCE, World, text};
 
 const HEAD: &str = "Host: alpha.example.com\r\n";
 
-/// What it is, method, path and fields.
-type Case<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
-
 /// A request as Go took it.
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
 struct Seen {
@@ -33,6 +30,9 @@ struct Seen {
     body: String,
     user: String,
 }
+
+/// What is wrong, method, path and fields.
+type Case<'a> = (&'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 /// The program; it ends with the test.
 struct Go {

@@ -21,9 +21,6 @@ const RECORD: usize = 16 << 10;
 const ALERT: u8 = 21;
 const HELLO_DONE: &[u8] = &[14, 0, 0, 0];
 
-/// What it is, its extensions, and whose certificate may come back.
-type Case<'a> = (&'a str, Vec<Vec<u8>>, &'a [&'a str]);
-
 fn counted(bytes: &[u8]) -> Vec<u8> {
     [&u16::try_from(bytes.len()).expect("short").to_be_bytes()[..], bytes].concat()
 }
@@ -97,6 +94,9 @@ async fn a_client_hello_cut_anywhere_is_understood() {
         assert_eq!(shown(&world, &[&records(&message, &[at])]).await, "alpha", "records cut at {at}");
     }
 }
+
+/// What is odd, the extensions, and whose certificate may be shown.
+type Case<'a> = (&'a str, Vec<Vec<u8>>, &'a [&'a str]);
 
 #[tokio::test]
 async fn odd_client_hellos_show_nobody_elses_certificate() {

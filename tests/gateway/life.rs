@@ -68,6 +68,31 @@ async fn a_watch_ends_when_its_user_is_no_longer_vouched_for() {
     assert_eq!(piece(&mut watch).await, None);
 }
 
+/// Whose backend never pauses, or never comes to the end of a line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_ends_however_much_its_backend_has_to_say() {
+    let world = World::start().await;
+    for (generation, event) in (2..).zip([EVENT, "no line"]) {
+        let (events, said) = tokio::sync::mpsc::channel(64);
+        let json = http::Response::builder().header("content-type", "application/json");
+        world.a.answer(Answer::Stream(json.body(()).expect("an answer"), said));
+        let said = portico::runtime::task::spawn("events", async move {
+            while events.send(Bytes::from_static(event.as_bytes())).await.is_ok() {}
+        });
+        let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+        let mut watch = client.get(WATCH).await;
+        assert!(piece(&mut watch).await.is_some());
+        let fresh = crate::support::pki::Pki::new("client CA");
+        world.registry.put(&Arc::new(world.a.tenant(2 * generation, &fresh, &world.clock)));
+        let ended = tokio::time::timeout(PATIENCE, async {
+            while let Some(Ok(_)) = http_body_util::BodyExt::frame(watch.body_mut()).await {}
+        });
+        assert!(ended.await.is_ok(), "{event}");
+        said.join().await;
+        world.registry.put(&Arc::new(world.a.tenant(2 * generation + 1, &world.a.client_ca, &world.clock)));
+    }
+}
+
 #[tokio::test]
 async fn a_backend_that_is_down_is_503_for_its_tenant_only() {
     let world = World::start().await;

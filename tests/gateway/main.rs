@@ -22,6 +22,7 @@ mod identity;
 mod leaving;
 mod life;
 mod limits;
+mod memory;
 mod routing;
 mod silence;
 mod slow;

@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 
 use crate::support::fake::Answer;
 use crate::wire::{
-    CONTINUATION, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PREFACE, Reading, Wire, frame, head, settings,
+    CONTINUATION, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PREFACE, RST_STREAM, Reading, Wire, frame,
+    head, settings, window,
 };
-use crate::world::{PATIENCE, World, piece, text};
+use crate::world::{World, piece, text};
 
 /// Between two bytes of who is slow; below every deadline for silence.
 const STEP: Duration = Duration::from_secs(5);
@@ -24,6 +25,7 @@ const PIECE: usize = 4 << 10;
 /// and here, and what the test's own channel holds (64 pieces).
 const KEPT: usize = 1 << 20;
 const ENDLESS: usize = 256 << 20;
+const SEATS: [&str; 2] = ["portico_gateway_requests_in_flight", "portico_gateway_long_running"];
 /// A list, and a watch.
 const PATHS: [&str; 2] = ["/api/v1/pods", "/api/v1/pods?watch=1"];
 
@@ -146,7 +148,8 @@ async fn who_takes_neither_answers_nor_pings_is_cut_and_holds_little() {
     }
 }
 
-/// A reader that is only slow looks the same for as long as it answers pings. It holds its own seats and windows.
+/// A reader that is only slow looks the same for a while, as it answers pings. It holds its own seats and windows, and not
+/// for ever.
 #[tokio::test]
 async fn who_never_opens_his_window_holds_little_and_nobody_else() {
     const MANY: u32 = 40;
@@ -169,11 +172,77 @@ async fn who_never_opens_his_window_holds_little_and_nobody_else() {
         events.send(Bytes::from_static(b"{}\n")).await.expect("sent");
         assert_eq!(piece(&mut watch).await.as_deref(), Some("{}\n"));
     }
-    for unread in held {
-        assert_eq!(unread.wire.when(|_| true).await.data, 0);
-        drop(unread.wire);
-        for sender in unread.pieces {
-            tokio::time::timeout(PATIENCE, sender.closed()).await.expect("let go with its connection");
+    tokio::time::pause();
+    for unread in &held {
+        for sender in &unread.pieces {
+            tokio::time::timeout(LONG, sender.closed()).await.expect("ended");
         }
     }
+    tokio::time::resume();
+    for unread in held {
+        let told = unread.wire.when(|told| told.count(RST_STREAM) == MANY as usize).await;
+        assert_eq!(told.data, 0);
+    }
+    world.metric_becomes("portico_gateway_unread_total", &world.a, f64::from(MANY) * PATHS.len() as f64).await;
+    for seats in SEATS {
+        world.metric_becomes(seats, &world.a, 0.0).await;
+    }
+    assert_eq!(world.metric("portico_gateway_unread_total", &world.b), 0.0);
+}
+
+#[tokio::test]
+async fn who_opens_his_window_now_and_then_is_not_ended() {
+    let world = World::start().await;
+    let unread = Unread::open(&world, PATHS[0], Reading::Answering, 1).await;
+    tokio::time::pause();
+    unread.taken().await;
+    for _ in 0..STEPS {
+        assert!(unread.wire.send(&window(1, 1)).await);
+        tokio::time::sleep(STEP).await;
+    }
+    tokio::time::resume();
+    let told = unread.wire.when(|told| told.data == STEPS).await;
+    assert_eq!((told.count(RST_STREAM), told.is_over()), (0, false));
+    assert!(!unread.pieces[0].is_closed());
+}
+
+#[tokio::test]
+async fn an_answer_of_http1_that_nobody_takes_ends_with_its_connection() {
+    let world = World::start().await;
+    let dial = world.by_name(&world.a).user(world.a.user("mallory"));
+    let mut stream = dial.tls(b"http/1.1").await;
+    let (answer, sender) = Answer::stream();
+    world.a.answer(answer);
+    let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", PATHS[0], world.a.host);
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    world.a.api.wait_seen(1).await;
+    tokio::time::pause();
+    // What the kernel holds for both sides comes to it.
+    let mut taken = 0;
+    while taken < ENDLESS {
+        let sent = sender.send(Bytes::from_static(&[b'\n'; PIECE]));
+        match tokio::time::timeout(STEP, sent).await {
+            Ok(Ok(())) => taken += PIECE,
+            _ => break,
+        }
+    }
+    let ended = tokio::time::timeout(LONG, sender.closed()).await;
+    tokio::time::resume();
+    assert!(taken < ENDLESS && ended.is_ok(), "{taken}");
+    world.metric_becomes("portico_gateway_unread_total", &world.a, 1.0).await;
+}
+
+#[tokio::test]
+async fn the_last_bytes_of_an_answer_hold_its_seat_until_they_are_taken() {
+    let world = World::start().await;
+    let dial = world.by_name(&world.a).user(world.a.user("mallory"));
+    let wire = Wire::connect(&dial, Reading::Answering, &[(INITIAL_WINDOW_SIZE, 1)]).await;
+    let block = head("GET", &world.a.host, "/api", &[]);
+    assert!(wire.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).await);
+    assert_eq!(wire.when(|told| told.data == 1).await.count(RST_STREAM), 0);
+    assert!(wire.settled().await);
+    assert_eq!(world.metric(SEATS[0], &world.a), 1.0);
+    assert!(wire.send(&window(1, 100)).await);
+    wire.when(|told| told.data == world.a.name.len()).await;
+    world.metric_becomes(SEATS[0], &world.a, 0.0).await;
 }

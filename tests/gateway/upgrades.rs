@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
+use portico::config::GatewayConfig;
+use portico::runtime::clock::Clock;
 use portico::runtime::task;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -10,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::support::fake::Answer;
 use crate::support::pki::Pki;
-use crate::world::{Cluster, PATIENCE, World};
+use crate::world::{Cluster, PATIENCE, World, piece, status};
 
 const SWITCHING: [(&str, &str); 2] = [("connection", "upgrade"), ("upgrade", "websocket")];
 
@@ -65,6 +68,50 @@ async fn a_stream_outlives_a_generation_but_not_its_users_certificate() {
     assert!(echoed(&mut stream, b"still here").await);
     world.registry.put(&Arc::new(world.a.tenant(3, &Pki::new("client CA"), &world.clock)));
     assert!(rest(&mut stream).await.is_empty());
+}
+
+/// The end of a certificate's time is no generation of the tenant. Who is known by a token goes on: its end is the API
+/// server's to notice.
+#[tokio::test]
+async fn what_takes_long_ends_with_the_time_of_its_users_certificate() {
+    let last: jiff::Timestamp = "4095-12-31T23:59:56Z".parse().expect("a time");
+    let world = World::with(GatewayConfig::default(), Clock::going(last, 1)).await;
+    let mut stream = upgraded(&world, &world.a).await;
+    let by_certificate = || world.by_name(&world.a).user(world.a.user("jane"));
+    let token = [("authorization", "Bearer t")];
+    let mut kept = Vec::new();
+    for (dial, path, headers) in [
+        (by_certificate(), "/api/v1/pods?watch=1", &[][..]),
+        (by_certificate(), "/api/v1/namespaces/a/services/b/proxy/events", &[]),
+        (world.by_name(&world.a), "/api/v1/pods?watch=1", &token),
+    ] {
+        let (answer, events) = Answer::stream();
+        world.a.answer(answer);
+        let mut client = dial.http(true).await;
+        let answer = client.get_with(path, headers).await;
+        kept.push((client, answer, events));
+    }
+    assert!(echoed(&mut stream, b"still here").await);
+    assert!(rest(&mut stream).await.is_empty(), "it ends by itself");
+    assert_eq!(piece(&mut kept[0].1).await, None);
+    let proxied = kept[1].1.body_mut().frame();
+    let proxied = tokio::time::timeout(PATIENCE, proxied).await.expect("in time").expect("no end that looks whole");
+    assert!(proxied.is_err(), "{proxied:?}");
+    let (_, answer, events) = &mut kept[2];
+    events.send("more".into()).await.expect("sent");
+    assert_eq!(piece(answer).await.as_deref(), Some("more"));
+}
+
+#[tokio::test]
+async fn a_backend_leads_nobody_into_another_protocol() {
+    let world = World::start().await;
+    for to in [&[("connection", "upgrade"), ("upgrade", "h2c")][..], &[("connection", "upgrade")]] {
+        world.a.answer(Answer::echo(to));
+        let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(false).await;
+        let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+        let (code, reason) = status(client.get_with("/api/v1/pods?watch=1", &upgrade).await).await;
+        assert_eq!((code, &*reason), (500, "InternalError"));
+    }
 }
 
 #[tokio::test]

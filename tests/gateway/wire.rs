@@ -131,7 +131,8 @@ pub struct Told {
     pub frames: HashMap<u8, usize>,
     /// Bytes of DATA.
     pub data: usize,
-    pub pongs: usize,
+    /// Acknowledgements of the client's own SETTINGS and PING, by type.
+    pub answers: HashMap<u8, usize>,
     /// The server has closed.
     pub ended: bool,
 }
@@ -139,6 +140,10 @@ pub struct Told {
 impl Told {
     pub fn count(&self, kind: u8) -> usize {
         self.frames.get(&kind).copied().unwrap_or_default()
+    }
+
+    pub fn answers_to(&self, kind: u8) -> usize {
+        self.answers.get(&kind).copied().unwrap_or_default()
     }
 
     pub fn is_over(&self) -> bool {
@@ -193,12 +198,12 @@ impl Wire {
 
     /// Waits until the server has dealt with all that was sent.
     pub async fn settled(&self) -> bool {
-        let pongs = self.told.borrow().pongs;
+        let pongs = self.told.borrow().answers_to(PING);
         if !self.send(&frame(PING, 0, 0, &[0; 8])).await {
             return false;
         }
-        let told = self.when(|told| told.pongs > pongs || told.is_over()).await;
-        told.pongs > pongs
+        let told = self.when(|told| told.answers_to(PING) > pongs || told.is_over()).await;
+        told.answers_to(PING) > pongs
     }
 
     /// What was said, once this holds.
@@ -227,7 +232,9 @@ async fn listen(mut read: ReadHalf<TlsStream<TcpStream>>, told: watch::Sender<To
         told.send_modify(|told| {
             *told.frames.entry(kind).or_default() += 1;
             told.data += if kind == DATA { payload.len() } else { 0 };
-            told.pongs += usize::from(kind == PING && flags & ACK != 0);
+            if matches!(kind, SETTINGS | PING) && flags & ACK != 0 {
+                *told.answers.entry(kind).or_default() += 1;
+            }
             if let (GOAWAY, Some(code)) = (kind, payload.get(4..8)) {
                 let code = u32::from_be_bytes(code.try_into().expect("four"));
                 told.goaway = Some((code, String::from_utf8_lossy(&payload[8..]).into_owned()));

@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::world::{World, echoing, spdy, websocket};
 
-/// Everything that is written on this thread while it lives.
+/// Everything that is written.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -51,6 +51,9 @@ const PLANTED: [&str; 11] = [
     "planted-stream-bytes",
     "planted-service-annotation",
 ];
+
+/// Whose name would be a line of its own, and a colour.
+const FORGER: &str = "eve code=200\nforged line \u{1b}[2J";
 
 fn encoded(secret: &str) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret)
@@ -110,7 +113,8 @@ async fn no_secret_is_logged_however_much_is() {
     let lines = Lines::default();
     let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines.clone());
     let everything = tracing_subscriber::registry().with(tracing_subscriber::EnvFilter::new("trace")).with(layer);
-    let _logging = everything.set_default();
+    // Of all tests of this program: on one thread alone it would depend on which of them came first to a line.
+    everything.init();
     let world = World::start(echoing).await;
     world.pod(&world.a, "web");
     world.pod(&world.a, "strange");
@@ -127,10 +131,15 @@ async fn no_secret_is_logged_however_much_is() {
             }
         }
     }
+    let mut wire = world.connect(&world.a, Some(FORGER)).await;
+    wire.send("GET /api/v1/pods\nconnection: close", &world.a).await;
+    wire.head().await;
     tokio::task::yield_now().await;
     let text = String::from_utf8_lossy(&lines.0.lock()).into_owned();
-    assert!(text.contains(" access: request tenant=") || text.contains("access: request"), "the access log is there");
+    assert!(text.contains("access: request"), "the access log is there");
     assert!(text.lines().count() > 500, "and much else: {}", text.lines().count());
+    assert!(text.contains(r#"user="eve code=200\nforged line \u{1b}[2J""#), "in one line, between quotes");
+    assert!(!text.lines().any(|line| line.starts_with("forged")), "a line of the caller's own");
     let mut found = Vec::new();
     for secret in PLANTED {
         let hex = secret.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();

@@ -264,7 +264,7 @@ fn backend(objects: &Objects, seen: &Seen) -> Answer {
     if objects.get(&page).is_some() {
         return objects.answer(&page);
     }
-    if seen.path.starts_with(ADMISSION) && objects.get(&seen.path).is_none() {
+    if seen.path.starts_with(ADMISSION) && objects.get(&seen.path).is_none() && objects.get("not served").is_none() {
         return Answer::json(200, &json!({"metadata": {}, "items": []}));
     }
     objects.answer(&seen.path)

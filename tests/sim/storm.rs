@@ -12,11 +12,12 @@ use super::{DRIFT, run_paused, wrong_service};
 
 const NAMESPACES: [&str; 2] = ["team-a", "team-b"];
 
-/// How many lists the host is asked for after all watches broke off and none can go on, with so many tenants.
+/// How many lists the host is asked for after all watches broke off and none can go on, with so many tenants; and how many
+/// watches there were.
 async fn asked(tenants: usize) -> usize {
     let faults = Faults::none();
     let host = Server::new("host", Side::Host, Arc::clone(&faults));
-    // Lists are counted, and nothing is told in a watch that stands for one.
+    // So that each time somebody reads all anew is a list.
     host.streams_lists(false);
     let tenant = |n: usize| {
         let server = Server::new(&format!("t{n}"), Side::Backend, Arc::clone(&faults));
@@ -36,11 +37,8 @@ async fn asked(tenants: usize) -> usize {
     tokio::time::sleep(DRIFT).await;
     assert!(tenants.iter().all(|tenant| copies(&host, "pods", tenant).len() == 1));
     let before = host.lists().len();
-    host.down(true);
-    // What no watch has seen, so that none can go on.
-    host.put("configmaps", serde_json::json!({"metadata": {"name": "of-somebody", "namespace": "team-a"}}));
     host.compact();
-    host.down(false);
+    host.cut_watches(false);
     tokio::time::sleep(Duration::from_secs(120)).await;
     let after = host.lists().len() - before;
     // And it goes on.

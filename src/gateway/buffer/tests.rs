@@ -6,7 +6,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn share(limit: usize) -> Arc<Share> {
-    Share::of(Arc::new(Budget::new(limit)))
+    Share::of(Arc::new(Budget::new(limit)), Arc::default())
 }
 
 fn body(length: usize) -> Full<Bytes> {
@@ -32,7 +32,7 @@ async fn the_budget_is_drawn_as_bytes_come_and_given_back_with_the_last_referenc
 #[tokio::test]
 async fn over_a_share_or_over_all_it_is_429_and_the_other_tenant_has_its_own() {
     let process = Arc::new(Budget::new(400_000));
-    let (a, b) = (Share::of(Arc::clone(&process)), Share::of(Arc::clone(&process)));
+    let (a, b) = (Share::of(Arc::clone(&process), Arc::default()), Share::of(Arc::clone(&process), Arc::default()));
     let held = read(body(60_000), 100_000, SECOND, &a).await.expect("read");
     let refused = read(body(60_000), 100_000, SECOND, &a).await;
     let Err(Failure::Full(error)) = refused else { panic!("{refused:?}") };
@@ -43,7 +43,11 @@ async fn over_a_share_or_over_all_it_is_429_and_the_other_tenant_has_its_own() {
     assert_eq!((a.in_use(), a.refused()), (60_000, 1));
     let others = read(body(60_000), 100_000, SECOND, &b).await.expect("read");
     let _all = [a.draw(40_000), b.draw(40_000)].map(|drawn| drawn.expect("its share"));
-    let (c, d, e) = (Share::of(Arc::clone(&process)), Share::of(Arc::clone(&process)), Share::of(Arc::clone(&process)));
+    let (c, d, e) = (
+        Share::of(Arc::clone(&process), Arc::default()),
+        Share::of(Arc::clone(&process), Arc::default()),
+        Share::of(Arc::clone(&process), Arc::default()),
+    );
     let _rest = [c.draw(100_000), d.draw(100_000)].map(|drawn| drawn.expect("the rest"));
     assert_eq!(e.draw(1).expect_err("full").kind(), Kind::TooManyRequests);
     assert_eq!(e.in_use(), 0);

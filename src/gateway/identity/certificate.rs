@@ -1,6 +1,7 @@
 //! A client certificate's subject, read as kube-apiserver reads it.
 
 use data_encoding::HEXLOWER;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -17,6 +18,13 @@ impl Identity {
     pub fn from_certificate(der: &[u8]) -> Result<Option<Self>> {
         read(der)
     }
+}
+
+/// The first second in which a certificate (DER) is no longer valid (RFC 5280, 4.1.2.5: the last one is included). `None`
+/// when it cannot be read or that is beyond the calendar.
+pub fn end_of_validity(der: &[u8]) -> Option<Timestamp> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp().checked_add(1)?).ok()
 }
 
 fn read(der: &[u8]) -> Result<Option<Identity>> {

@@ -33,8 +33,29 @@ const fn resource(version: &'static str, plural: &'static str, kind: &'static st
 
 const VALIDATING: Resource = resource("v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration");
 const MUTATING: Resource = resource("v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration");
-const POLICIES: Resource = resource("v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy");
-const BINDINGS: Resource = resource("v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding");
+
+/// A kind of policies that are bound by others. An API server serves the same objects in every version that it has, so the
+/// first that it has tells all; older ones, and those with a feature switched on, have only a later one of these.
+struct PolicyKind {
+    kind: &'static str,
+    policies: [Resource; 3],
+    bindings: [Resource; 3],
+}
+
+const fn versions(plural: &'static str, kind: &'static str) -> [Resource; 3] {
+    [resource("v1", plural, kind), resource("v1beta1", plural, kind), resource("v1alpha1", plural, kind)]
+}
+
+const VALIDATING_POLICIES: PolicyKind = PolicyKind {
+    kind: "ValidatingAdmissionPolicy",
+    policies: versions("validatingadmissionpolicies", "ValidatingAdmissionPolicy"),
+    bindings: versions("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
+};
+const MUTATING_POLICIES: PolicyKind = PolicyKind {
+    kind: "MutatingAdmissionPolicy",
+    policies: versions("mutatingadmissionpolicies", "MutatingAdmissionPolicy"),
+    bindings: versions("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding"),
+};
 
 #[derive(Debug, Deserialize)]
 struct Page<T> {
@@ -113,14 +134,16 @@ struct Rule {
 /// Refuses with 403 when some admission rule covers this CONNECT.
 pub(super) async fn check(context: &Context, stream: Stream) -> Result<()> {
     let subresource = stream.subresource();
-    let reads = futures::future::try_join3(
+    let reads = futures::future::try_join4(
         Box::pin(webhook(context, &VALIDATING, subresource)),
         Box::pin(webhook(context, &MUTATING, subresource)),
-        Box::pin(policy(context, subresource)),
+        Box::pin(policy(context, &VALIDATING_POLICIES, subresource)),
+        Box::pin(policy(context, &MUTATING_POLICIES, subresource)),
     );
-    let (validating, mutating, policy) = tokio::time::timeout(DEADLINE, reads)
+    let (validating, mutating, validating_policy, mutating_policy) = tokio::time::timeout(DEADLINE, reads)
         .await
         .map_err(|_| Error::backend(Kind::Timeout, "the cluster's admission rules could not be read in time"))??;
+    let policy = validating_policy.or(mutating_policy);
     let Some(judge) = validating.or(mutating).or(policy) else { return Ok(()) };
     let name = &context.info.name;
     let message = format!(
@@ -142,30 +165,48 @@ async fn webhook(context: &Context, resource: &Resource, subresource: &str) -> R
 }
 
 /// A policy acts only where it is bound.
-async fn policy(context: &Context, subresource: &str) -> Result<Option<String>> {
+async fn policy(context: &Context, of: &PolicyKind, subresource: &str) -> Result<Option<String>> {
     let mut covering = HashSet::new();
-    each_page(context, &POLICIES, |policies: Vec<Policy>| {
+    each_page_as_served(context, &of.policies, |policies: Vec<Policy>| {
         covering.extend(policies.into_iter().filter(|p| p.covers(subresource)).map(|p| p.metadata.name));
         covering.len() <= MOST_POLICIES
     })
     .await?;
     if covering.len() > MOST_POLICIES {
-        return Ok(Some(format!("one of more than {MOST_POLICIES} ValidatingAdmissionPolicies")));
+        return Ok(Some(format!("one of more than {MOST_POLICIES} objects of kind {}", of.kind)));
     }
     if covering.is_empty() {
         return Ok(None);
     }
     let mut found = None;
-    each_page(context, &BINDINGS, |bindings: Vec<Binding>| {
+    each_page_as_served(context, &of.bindings, |bindings: Vec<Binding>| {
         found = bindings.into_iter().map(|binding| binding.spec.policy_name).find(|name| covering.contains(name));
         found.is_none()
     })
     .await?;
-    Ok(found.map(|name| format!("the ValidatingAdmissionPolicy \"{name}\"")))
+    Ok(found.map(|name| format!("the {} \"{name}\"", of.kind)))
 }
 
-/// Shows every page of a list to `look` until that says false. A page that is too long is asked for anew, shorter.
-async fn each_page<T>(context: &Context, resource: &Resource, mut look: impl FnMut(Vec<T>) -> bool) -> Result<()>
+/// The same in the first of these versions that is served.
+async fn each_page_as_served<T>(
+    context: &Context,
+    versions: &[Resource],
+    mut look: impl FnMut(Vec<T>) -> bool,
+) -> Result<()>
+where
+    T: DeserializeOwned,
+{
+    for resource in versions {
+        if each_page(context, resource, &mut look).await? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Shows every page of a list to `look` until that says false. A page that is too long is asked for anew, shorter. Whether
+/// the kind is served in this version.
+async fn each_page<T>(context: &Context, resource: &Resource, mut look: impl FnMut(Vec<T>) -> bool) -> Result<bool>
 where
     T: DeserializeOwned,
 {
@@ -175,7 +216,7 @@ where
         let bytes = match read_page(context, resource, *count, &token).await {
             Ok(Some(bytes)) => bytes,
             // An API server that does not serve the kind has none of it.
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(false),
             Err(Failure::TooLong(_)) => {
                 limit = limits.next();
                 continue;
@@ -187,7 +228,7 @@ where
             .map_err(|e| Error::backend(Kind::Protocol, "the cluster's admission rules cannot be read").because(e))?;
         token = page.metadata.token;
         if !look(page.items.unwrap_or_default()) || token.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
     }
     let message = "an admission rule of this cluster is too large to be read here; streams are refused rather than let \

@@ -11,7 +11,7 @@ use super::{onward, refusal};
 use crate::error::Result;
 use crate::gateway::context::Context;
 use crate::gateway::ending;
-use crate::gateway::respond::Body;
+use crate::gateway::respond::{Body, Ending};
 use crate::upstream::{self, Class};
 
 /// Heads come at once, or when the kubelet has answered.
@@ -33,7 +33,7 @@ pub(super) async fn serve(context: &Arc<Context>, place: &Place, query: &str) ->
     let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
     let mut body = Body::stream(response.into_body());
     if follow {
-        body = body.ends_on(ending::of_stream(context), false);
+        body = body.ends_on(ending::of_stream(context), Ending::Anywhere);
     }
     let mut answer = Response::new(body);
     let plain = HeaderValue::from_static("text/plain");

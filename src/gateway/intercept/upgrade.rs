@@ -9,10 +9,11 @@ use hyper::body::{Body as _, Incoming};
 use super::locate::Place;
 use super::stream::Stream;
 use super::{onward, refusal};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::context::Context;
 use crate::gateway::respond::Body;
 use crate::gateway::tunnel;
+use crate::gateway::upgrade::check_switched;
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 /// The host may first have to reach a kubelet; its own limit for that is 30 s.
@@ -57,10 +58,7 @@ fn wanted(context: &Context, stream: Stream) -> Result<HeaderValue> {
 /// The host's 101 for the caller: all that the handshake needs (`Sec-WebSocket-Accept` depends on the caller's key),
 /// nothing that tells of the host.
 fn switching(headers: &HeaderMap, protocol: &HeaderValue) -> Result<HeaderMap> {
-    let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !upgrade.as_bytes().eq_ignore_ascii_case(protocol.as_bytes()) {
-        return Err(Error::host(Kind::Protocol, format!("the host switched to {upgrade:?} unasked")));
-    }
+    check_switched(headers, protocol, Side::Host)?;
     let kept = |name: &HeaderName| {
         *name == header::UPGRADE
             || name.as_str() == "x-stream-protocol-version"

@@ -36,7 +36,8 @@ fn a_pods_plan_parses_no_namespace_and_no_service() {
         on_loss: OnLoss::Hold,
     };
     let hosts = catalog.iter().map(|_| None).collect();
-    let tenant = TenantState::new(1, member, &catalog, hosts, Budget::new(&SyncerConfig::default()).share());
+    let tenant =
+        TenantState::new(1, member, &catalog, hosts, Budget::new(&SyncerConfig::default()).share(Arc::default()));
     for n in 0..200 {
         let metadata = |namespace: &str| json!({"name": format!("n-{n:03}"), "namespace": namespace, "uid": "u", "labels": {"team": "b"}});
         absorb(&catalog, &tenant, "Namespace", json!({"metadata": metadata("")}));

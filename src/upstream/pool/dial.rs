@@ -20,7 +20,8 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::runtime::task;
 use crate::upstream::{Body, Target};
 
-const STREAM_WINDOW: u32 = 256 << 10;
+/// What an API server may send of one answer before it is read.
+pub const STREAM_WINDOW: u32 = 256 << 10;
 /// All streams stalled at once still leave room for none to block another (rust.md 0.3): a bound, not a use.
 const CONNECTION_WINDOW: u32 = STREAM_CAP as u32 * STREAM_WINDOW;
 const SEND_BUFFER: usize = 64 << 10;
