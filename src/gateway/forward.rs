@@ -187,7 +187,9 @@ pub(super) fn rewrite_location(context: &Context, headers: &mut HeaderMap) -> Re
     let refuse = || Error::backend(Kind::Protocol, "the cluster's API server redirects to another origin");
     let text = location.to_str().map_err(|_| refuse())?;
     let target = &context.tenant.backend.pool.target();
-    let path = if text.starts_with("//") {
+    let before_query = text.split(['?', '#']).next().unwrap_or_default();
+    // Browsers take a backslash for a slash, and leave out tabs.
+    let path = if text.starts_with("//") || before_query.contains(['\\', '\t']) {
         return Err(refuse());
     } else if text.starts_with('/') {
         text.to_owned()
@@ -198,7 +200,7 @@ pub(super) fn rewrite_location(context: &Context, headers: &mut HeaderMap) -> Re
             return if context.info.subresource == "proxy" { Ok(()) } else { Err(refuse()) };
         }
         if path.is_empty() { "/".to_owned() } else { path.to_owned() }
-    } else if text.contains("://") {
+    } else if text.contains("://") || before_query.split('/').next().is_some_and(|first| first.contains(':')) {
         return if context.info.subresource == "proxy" { Ok(()) } else { Err(refuse()) };
     } else {
         return Ok(());

@@ -133,13 +133,23 @@ async fn redirects_keep_the_prefix_and_the_origin() {
     let own = format!("https://{}/api/x", world.a.api.address);
     for is_http2 in [false, true] {
         let mut client = world.by_path().user(world.a.user("jane")).http(is_http2).await;
-        for to in ["/api/x", own.as_str()] {
+        let (prefixed, relative) = ("/clusters/team/alpha/api/x", "x?time=10:00\\");
+        for (to, shown) in [("/api/x", prefixed), (own.as_str(), prefixed), (relative, relative)] {
             world.a.answer(redirect(to));
             let response = client.get("/clusters/team/alpha/api").await;
-            assert_eq!(response.headers()["location"], "/clusters/team/alpha/api/x");
+            assert_eq!(response.headers()["location"], shown);
             text(response).await;
         }
-        for to in ["https://evil.example.com/api", "//evil.example.com/api", "http://10.0.0.1/"] {
+        let browsers = [
+            "/\\evil.example.com/",
+            "\\\\evil.example.com/",
+            "/\t/evil.example.com/",
+            "http:evil.example.com",
+            "javascript:x",
+        ];
+        for to in
+            ["https://evil.example.com/api", "//evil.example.com/api", "http://10.0.0.1/"].into_iter().chain(browsers)
+        {
             world.a.answer(redirect(to));
             assert_eq!(status(client.get("/clusters/team/alpha/api").await).await.0, 500, "{to}");
         }
