@@ -181,6 +181,7 @@ impl Entry {
             why.error()
         })?;
         self.record.hold(Hold::Seat(seat));
+        self.record.reading().is_of(&self.state.account);
         self.known.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -5,7 +5,7 @@
 //!
 //! Promises: an answer ends only when bytes of it waited and none was taken for the whole time that it had; what the
 //! request holds (its seat) is held until the last byte is written, though its account is closed by then; a frame costs a
-//! few counters, and a timer is armed only while something waits, once for each period. Must not know requests.
+//! few counters; a timer is armed once for each period, and on h2 only while something waits. Must not know requests.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -105,9 +105,14 @@ impl Reading {
     }
 
     /// Says what it is, before there is an answer.
-    pub(super) fn is_of(&self, account: &Arc<Account>, is_long_running: bool) {
-        self.account.get_or_init(|| Arc::clone(account));
+    pub(super) fn may_take_long(&self, is_long_running: bool) {
         self.is_long_running.store(is_long_running, Ordering::Relaxed);
+    }
+
+    /// Says whose it is, before there is an answer, and only where the caller is known: strangers could have any tenant
+    /// refused by what they leave unread.
+    pub(super) fn is_of(&self, account: &Arc<Account>) {
+        self.account.get_or_init(|| Arc::clone(account));
     }
 
     /// The account of its request is closed: what that holds is let go, now or with the last byte.
@@ -318,7 +323,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn watches_and_logs_have_longer() {
         let reading: Arc<Reading> = Arc::default();
-        reading.is_of(&Arc::default(), true);
+        reading.may_take_long(true);
         let piece = reading.hand(bytes(1));
         assert!(!is_ended(&reading, LONG_RUNNING - 1).await);
         assert!(is_ended(&reading, LONG_RUNNING).await);
@@ -347,7 +352,7 @@ mod tests {
     #[test]
     fn what_waits_is_on_the_tenants_account_until_it_is_written_or_let_go() {
         let (reading, account) = (Arc::<Reading>::default(), Arc::<Account>::default());
-        reading.is_of(&account, false);
+        reading.is_of(&account);
         let (mut first, second) = (reading.hand(bytes(10)), reading.hand(bytes(5)));
         drop(reading.hand(Bytes::new()));
         first.advance(4);

@@ -77,8 +77,7 @@ async fn phases(
     let info = RequestInfo::parse(request.method(), &bound.path, request.uri().query())
         .map_err(|e| Error::client(Kind::BadRequest, e.to_string()))?;
     record.meaning(info.verb, info.resource_path(), info.is_long_running());
-    record.reading().is_of(&state.account, info.is_long_running());
-    scarce::check(&state, &info, request.method())?;
+    record.reading().may_take_long(info.is_long_running());
 
     let upgrade = cleaned.upgrade.clone();
     let (tenant, clock) = (&bound.tenant, &gateway.clock);
@@ -88,6 +87,7 @@ async fn phases(
         Who::Token(_) => "(token)",
         Who::Anonymous => "system:anonymous",
     });
+    scarce::check(&state, &info, request.method())?;
     let entry = entry::enter(connection, tenant, state, &caller, info.is_long_running(), record).await?;
 
     set_path(&mut request, &bound.path)?;

@@ -36,6 +36,32 @@ async fn unread(world: &World, count: u32) -> (Wire, Vec<mpsc::Sender<Bytes>>) {
     (wire, senders)
 }
 
+/// Whoever knows a tenant's name may leave answers unread there.
+#[tokio::test]
+async fn strangers_have_no_tenant_refused() {
+    const MANY: u32 = 50;
+    let world = World::start().await;
+    let memory = world.registry.memory();
+    world.metrics.register(std::sync::Arc::new(memory.clone()));
+    let mut jane = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    assert_eq!(text(jane.get(LIST).await).await, "alpha");
+    memory.measured(ENOUGH, WATERMARK);
+    let wire = Wire::connect(&world.by_name(&world.a), Reading::Answering, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    for number in 0..MANY {
+        let has_token = number % 2 == 0;
+        let fields: &[(&str, &str)] = if has_token { &[("authorization", "Bearer invented")] } else { &[] };
+        if has_token {
+            world.a.answer(Answer::status(401, "Unauthorized", "Unauthorized"));
+        }
+        let block = head("GET", &world.a.host, LIST, fields);
+        assert!(wire.send(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &block)).await);
+    }
+    drop(wire.when(|told| told.count(HEADERS) == MANY as usize).await);
+    assert_eq!(world.metric(BYTES, &world.a), 0.0);
+    memory.measured(ABOVE, WATERMARK);
+    assert_eq!(text(jane.get(LIST).await).await, "alpha");
+}
+
 #[tokio::test]
 async fn the_tenant_that_takes_most_is_refused_and_its_neighbour_served() {
     let world = World::start().await;
