@@ -103,14 +103,20 @@ impl Memory {
     /// The account of a tenant, as long as anybody has it.
     pub fn account(&self, id: &TenantId, uid: &str) -> Arc<Account> {
         let key = Key { id: id.clone(), uid: uid.to_owned() };
-        Arc::clone(self.0.lock().accounts.entry(key).or_default())
+        let mut state = self.0.lock();
+        if let Some(account) = state.accounts.get(&key) {
+            return Arc::clone(account);
+        }
+        // Here too, since nothing is measured where no limit is known.
+        state.forget_unused();
+        Arc::clone(state.accounts.entry(key).or_default())
     }
 
     /// Takes note of what the process uses now, once a second, and decides who is refused until the next time.
     pub fn measured(&self, used: u64, watermark: u64) {
         let mut state = self.0.lock();
         (state.used, state.watermark) = (used, watermark);
-        state.accounts.retain(|_, account| Arc::strong_count(account) > 1);
+        state.forget_unused();
         if used <= watermark - watermark / BELOW {
             if std::mem::take(&mut state.is_above) {
                 tracing::info!(used, watermark, "there is enough memory again");
@@ -127,6 +133,10 @@ impl Memory {
 }
 
 impl State {
+    fn forget_unused(&mut self) {
+        self.accounts.retain(|_, account| Arc::strong_count(account) > 1);
+    }
+
     fn let_in(&self, small: u64) {
         for account in self.accounts.values().filter(|account| account.is_refused() && account.weight() < small) {
             account.is_refused.store(false, Ordering::Relaxed);

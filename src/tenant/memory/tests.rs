@@ -105,3 +105,15 @@ fn a_cluster_that_is_made_again_is_another_one_and_one_that_is_gone_takes_nothin
     memory.measured(ABOVE, MARK);
     assert!(memory.0.lock().accounts.is_empty());
 }
+
+#[test]
+fn who_has_gone_leaves_no_account_where_nothing_is_measured() {
+    let memory = Memory::default();
+    let kept = account(&memory, "kept");
+    kept.take(1);
+    for n in 0..1000 {
+        account(&memory, &format!("t{n}"));
+    }
+    assert_eq!(memory.0.lock().accounts.len(), 2, "the one that stays, and the last");
+    assert_eq!(account(&memory, "kept").moving(), 1);
+}
