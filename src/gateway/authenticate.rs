@@ -1,6 +1,7 @@
 //! Who calls: the certificate of the handshake judged by the tenant's CA of now, else a token for the backend to judge,
 //! else nobody. The order and the outcomes are kube-apiserver's: what was tried and failed is never anonymous.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
@@ -16,7 +17,7 @@ use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::tenant::{Assertion, Tenant};
 
-/// How long a verdict holds within one generation: a certificate may expire while its connection lives.
+/// How long a verdict holds within one generation, and never beyond the end of a certificate: the clock may be set.
 const VERDICT_LIFE: Duration = Duration::from_secs(30);
 
 /// For whoever comes with a certificate through an ingress that ends TLS: kubectl shows this text.
@@ -57,6 +58,8 @@ impl std::fmt::Debug for Who {
 #[derive(Debug)]
 pub(super) struct Certificates {
     chain: Vec<CertificateDer<'static>>,
+    /// When each is no longer valid; read once, by whoever needs it first.
+    ends: OnceLock<Vec<Timestamp>>,
     verdict: Mutex<Option<Verdict>>,
 }
 
@@ -64,7 +67,7 @@ pub(super) struct Certificates {
 struct Verdict {
     tenant: TenantId,
     generation: u64,
-    at: Instant,
+    until: Instant,
     outcome: Outcome,
 }
 
@@ -77,18 +80,20 @@ enum Outcome {
 
 impl Certificates {
     pub(super) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
-        Self { chain, verdict: Mutex::new(None) }
+        Self { chain, ends: OnceLock::new(), verdict: Mutex::new(None) }
     }
 
-    /// Whether they stand for an identity in this generation of the tenant, at this moment.
+    /// Whether they still stand for an identity in this generation of the tenant.
     pub(super) fn still_hold(&self, tenant: &Tenant, clock: &Clock) -> bool {
-        matches!(self.verify(tenant, clock), Outcome::Known(_))
+        matches!(self.judge(tenant, clock), Outcome::Known(_))
     }
 
-    /// When one of them that is valid now is no longer; `None` when that never happens.
-    pub(super) fn next_end(&self, clock: &Clock) -> Option<Timestamp> {
-        let ends = self.chain.iter().filter_map(|certificate| identity::end_of_validity(certificate));
-        ends.filter(|end| *end > clock.now()).min()
+    /// How long until one of them that is valid now is no longer; `None` when that never happens.
+    pub(super) fn until_next_end(&self, clock: &Clock) -> Option<Duration> {
+        let read = || self.chain.iter().filter_map(|certificate| identity::end_of_validity(certificate)).collect();
+        let now = clock.now();
+        let next = self.ends.get_or_init(read).iter().filter(|end| **end > now).min()?;
+        Duration::try_from(next.duration_since(now)).ok()
     }
 
     fn judge(&self, tenant: &Tenant, clock: &Clock) -> Outcome {
@@ -99,13 +104,14 @@ impl Certificates {
         if let Some(verdict) = &*self.verdict.lock()
             && verdict.tenant == tenant.id
             && verdict.generation == tenant.generation
-            && now.duration_since(verdict.at) < VERDICT_LIFE
+            && now < verdict.until
         {
             return verdict.outcome.clone();
         }
         let outcome = self.verify(tenant, clock);
         let (tenant, generation) = (tenant.id.clone(), tenant.generation);
-        *self.verdict.lock() = Some(Verdict { tenant, generation, at: now, outcome: outcome.clone() });
+        let until = now + self.until_next_end(clock).unwrap_or(VERDICT_LIFE).min(VERDICT_LIFE);
+        *self.verdict.lock() = Some(Verdict { tenant, generation, until, outcome: outcome.clone() });
         outcome
     }
 

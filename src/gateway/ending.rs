@@ -15,6 +15,8 @@ const WATCH_SPREAD: f64 = 0.5;
 /// Before the drain's deadline, so that the peers of a stream still see an orderly end.
 const BEFORE_DEADLINE: Duration = Duration::from_secs(1);
 
+/// The verdict of just before the end has gone by then, though its clock is another one.
+const BEHIND_THE_END: Duration = Duration::from_millis(100);
 /// A clock that is set counts after this at the latest.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
@@ -69,9 +71,7 @@ async fn revoked(context: &Context) {
 
 /// Resolves when one of the certificates may have come to the end of its time; never where there are none.
 async fn end_of(certificates: Option<&Certificates>, clock: &Clock) {
-    let Some(end) = certificates.and_then(|certificates| certificates.next_end(clock)) else {
-        return std::future::pending().await;
-    };
-    let left = Duration::try_from(end.duration_since(clock.now())).unwrap_or_default();
-    tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+    let Some(certificates) = certificates else { return std::future::pending().await };
+    let left = certificates.until_next_end(clock).unwrap_or(LOOK_AGAIN);
+    tokio::time::sleep((left + BEHIND_THE_END).min(LOOK_AGAIN)).await;
 }

@@ -97,6 +97,7 @@ async fn what_takes_long_ends_with_the_time_of_its_users_certificate() {
     let proxied = kept[1].1.body_mut().frame();
     let proxied = tokio::time::timeout(PATIENCE, proxied).await.expect("in time").expect("no end that looks whole");
     assert!(proxied.is_err(), "{proxied:?}");
+    assert_eq!(status(kept[0].0.get("/api").await).await.0, 401, "nor is anything begun on its connection");
     let (_, answer, events) = &mut kept[2];
     events.send("more".into()).await.expect("sent");
     assert_eq!(piece(answer).await.as_deref(), Some("more"));
