@@ -118,11 +118,11 @@ impl HttpBody for Body {
             if let Some(record) = &this.record {
                 record.flag(Flag::Ended);
             }
+            let finished = this.finish();
             if how == Ending::BrokenOff {
-                this.source = Source::Ended;
                 return Poll::Ready(Some(Err("the right to this stream has ended".into())));
             }
-            return this.finish();
+            return finished;
         }
         loop {
             let polled = match &mut this.source {
