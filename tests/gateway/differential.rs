@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use portico::error::Side;
-use portico::tls::client_config;
-use portico::upstream::{Credential, Pool, Target};
+use portico::upstream::{Pool, Target};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::support::fake;
 use crate::support::pki::Pki;
 use crate::wire::{self, DATA, END_HEADERS, END_STREAM, HEADERS, Reading, Wire};
 use crate::world::{Dial, PATIENCE, World, text};
@@ -78,19 +78,7 @@ impl Go {
     }
 
     fn target(&self) -> Target {
-        let roots = self.pki.ca_pem().as_bytes();
-        let own = self.pki.client("portico", &[]);
-        let identity = (own.certificate.as_bytes(), own.key.as_bytes());
-        Target {
-            side: Side::Backend,
-            host: "127.0.0.1".to_owned(),
-            port: self.address.port(),
-            server_name: self.address.ip().into(),
-            tls: client_config(roots, Some(identity)).expect("identity"),
-            tls_without_identity: client_config(roots, None).expect("roots"),
-            credential: Credential::Certificate,
-            path_prefix: String::new(),
-        }
+        fake::target(Side::Backend, self.address, &self.pki, &self.pki.client("portico", &[]))
     }
 
     fn dial(&self) -> Dial {

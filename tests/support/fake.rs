@@ -226,18 +226,7 @@ impl FakeApi {
 
     /// The way to this server, with a client certificate.
     pub fn target(&self, side: Side) -> Target {
-        let roots = self.pki.ca_pem().as_bytes();
-        let identity = (self.client.certificate.as_bytes(), self.client.key.as_bytes());
-        Target {
-            side,
-            host: self.address.ip().to_string(),
-            port: self.address.port(),
-            server_name: self.address.ip().into(),
-            tls: client_config(roots, Some(identity)).expect("identity"),
-            tls_without_identity: client_config(roots, None).expect("roots"),
-            credential: Credential::Certificate,
-            path_prefix: String::new(),
-        }
+        target(side, self.address, &self.pki, &self.client)
     }
 
     /// What arrived so far.
@@ -433,4 +422,20 @@ pub fn count_by<K: std::hash::Hash + Eq, I: IntoIterator<Item = K>>(keys: I) -> 
         *counts.entry(key).or_insert(0) += 1;
     }
     counts
+}
+
+/// The way to a server of this CA, with a client certificate.
+pub fn target(side: Side, address: SocketAddr, ca: &Pki, client: &Pair) -> Target {
+    let roots = ca.ca_pem().as_bytes();
+    let identity = (client.certificate.as_bytes(), client.key.as_bytes());
+    Target {
+        side,
+        host: address.ip().to_string(),
+        port: address.port(),
+        server_name: address.ip().into(),
+        tls: client_config(roots, Some(identity)).expect("identity"),
+        tls_without_identity: client_config(roots, None).expect("roots"),
+        credential: Credential::Certificate,
+        path_prefix: String::new(),
+    }
 }
