@@ -132,6 +132,10 @@ impl Reached {
         self.time += other.time;
     }
 
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered
+    }
+
     pub(crate) fn words(&self) -> String {
         let each = |count: u64| count as f64 / self.time.as_secs_f64().max(f64::MIN_POSITIVE);
         let all = each(self.answered + self.refused + self.failed);
