@@ -69,16 +69,17 @@ async fn begin(world: &Arc<World>, tenant: &Arc<TenantState>) -> Result<()> {
 /// Holds the tenant whenever another store is found, until that is settled.
 pub async fn follow(world: &Arc<World>, tenant: &Arc<TenantState>) {
     let mut belief = tenant.store.belief.subscribe();
-    let mut doubted = false;
+    // Counted, not seen: another task may have settled a doubt before this one came to look.
+    let mut settled = 0;
     loop {
         let now = belief.borrow_and_update().clone();
         match now {
             Belief::Foreign(_) => {
+                let doubts = tenant.store.doubts();
                 resolve(world, tenant).await;
-                doubted = false;
+                settled = doubts;
             }
             Belief::Doubted => {
-                doubted = true;
                 if tenant
                     .store
                     .check(&*tenant.bound().api, &world.clock)
@@ -89,7 +90,8 @@ pub async fn follow(world: &Arc<World>, tenant: &Arc<TenantState>) {
                 }
             }
             Belief::Known => {
-                if std::mem::take(&mut doubted) {
+                let doubts = tenant.store.doubts();
+                if std::mem::replace(&mut settled, doubts) != doubts {
                     world.push_all(tenant);
                     tenant.service_changed.notify_one();
                 }

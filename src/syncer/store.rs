@@ -24,6 +24,8 @@ pub struct StoreGuard {
     known: Mutex<Known>,
     /// Grows when another store is accepted: all lists are made again.
     epoch: AtomicU64,
+    /// How often it was doubted: a doubt may be over before whoever follows the belief has seen it.
+    doubts: AtomicU64,
     pub(super) belief: watch::Sender<Belief>,
 }
 
@@ -101,10 +103,16 @@ impl StoreGuard {
         self.belief.send_if_modified(|belief| {
             let known = *belief == Belief::Known;
             if known {
+                self.doubts.fetch_add(1, Ordering::AcqRel);
                 *belief = Belief::Doubted;
             }
             known
         });
+    }
+
+    /// How often it was doubted. What was looked at meanwhile was laid aside.
+    pub(super) fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::Acquire)
     }
 
     pub(super) fn uid(&self) -> String {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use portico::config::{Span, SyncerConfig};
 use portico::crd::OnLoss;
 use portico::error::Side;
@@ -178,6 +179,27 @@ fn a_lost_store_changes_nothing_on_the_host() {
         let now = world.all("lost");
         assert!(before[0].iter().all(|(name, uid)| now[0].get(name) == Some(uid)), "the same pods");
         assert_eq!(now[0].len(), PODS + 1, "and the new one");
+    });
+}
+
+/// What is looked at while the store is in doubt is laid aside, so all of it is looked at again, however short the doubt was:
+/// another task may have settled it before whoever waits for that came to run.
+#[test]
+fn a_doubt_that_is_over_at_once_leaves_nothing_undone() {
+    run_paused(async {
+        let world = World::new(OnLoss::Hold).await;
+        let known = world.running.as_ref().unwrap().world().upgrade().expect("it runs");
+        let tenant = known.tenants().into_iter().find(|tenant| tenant.id.name().as_str() == "lost").expect("served");
+        let looked_at = || known.stats.snapshot().kinds.iter().map(|kind| kind.done).sum::<u64>();
+        let before = looked_at();
+        world.faults.answer_at_once();
+        tenant.store.doubt();
+        let settled = tenant.store.check(&world.lost.1, &known.clock).now_or_never();
+        settled.expect("at once").expect("the known store");
+        // Shorter than what the drift takes for its next object.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let looked_at = looked_at() - before;
+        assert!(looked_at >= PODS as u64, "{looked_at} objects were looked at again");
     });
 }
 

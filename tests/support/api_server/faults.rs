@@ -20,7 +20,7 @@ pub struct Faults {
     blind: Mutex<bool>,
     panicking: Mutex<bool>,
     /// Answers take no time.
-    instant: bool,
+    instant: Mutex<bool>,
 }
 
 impl Faults {
@@ -32,18 +32,20 @@ impl Faults {
             refusing: Mutex::default(),
             blind: Mutex::default(),
             panicking: Mutex::default(),
-            instant: false,
+            instant: Mutex::default(),
         })
     }
 
     /// All goes well, at once.
     pub fn none() -> Arc<Self> {
-        let mut faults = Self::new(0);
-        if let Some(faults) = Arc::get_mut(&mut faults) {
-            faults.instant = true;
-        }
+        let faults = Self::new(0);
+        faults.answer_at_once();
         faults.stop();
         faults
+    }
+
+    pub fn answer_at_once(&self) {
+        *self.instant.lock() = true;
     }
 
     pub fn stop(&self) {
@@ -95,7 +97,7 @@ impl Faults {
     }
 
     pub(super) async fn latency(&self) {
-        if self.instant {
+        if *self.instant.lock() {
             return;
         }
         let millis = self.below(8);
