@@ -2,12 +2,12 @@
 # runs them.
 # shellcheck shell=bash
 
-# Pids of all `portico serve`.
+# Pids of all `portico serve` in containers; tests start their own.
 serving() {
   local stat words
   for stat in /proc/[0-9]*; do
     mapfile -d '' -t words <"$stat/cmdline" 2>/dev/null || continue
-    [[ ${words[0]:-} == *portico && " ${words[*]} " == *" serve "* ]] || continue
+    [[ ${words[0]:-} == /portico && ${words[1]:-} == serve ]] || continue
     echo "${stat#/proc/}"
   done
 }

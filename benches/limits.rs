@@ -1,0 +1,318 @@
+//! What the gateway's budgets hold at their bounds: one hostile tenant takes each as far as it goes, and the memory of the one
+//! process that serves it is read meanwhile; a neighbour asks all the time.
+//!
+//! `benches/run limits` prepares the tenants, leaves one replica, and sets the variables. `BENCH_HOLD` seconds that each is
+//! held (10), `BENCH_REST` between them (20: the allocator gives back within ten).
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use http::{Method, Request};
+use portico::runtime::task::{self, Task};
+use portico::tls::client_config;
+use rustls_pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Longer than an answer that is not refused takes to begin.
+const PATIENCE: Duration = Duration::from_secs(20);
+const SAMPLE: Duration = Duration::from_millis(50);
+/// Streams of one connection; the gateway takes 250.
+const STREAMS: usize = 100;
+/// More than any bound.
+const CONNECTIONS: usize = 6000;
+const ANSWERS: usize = 600;
+const WATCHES: usize = 4500;
+const BODIES: usize = 100;
+/// One byte less than what is announced.
+const BODY: usize = 3 << 20;
+
+/// A user of a tenant, as its kubeconfig says.
+struct User {
+    connector: TlsConnector,
+    address: SocketAddr,
+    name: ServerName<'static>,
+    authority: String,
+}
+
+/// A connection that is open as long as this lives.
+struct Connection {
+    sender: SendRequest<Bytes>,
+    _task: Task,
+}
+
+/// What is held of one request.
+enum Held {
+    Unread(#[expect(dead_code, reason = "held")] RecvStream),
+    Unsent(
+        #[expect(dead_code, reason = "held")] SendStream<Bytes>,
+        #[expect(dead_code, reason = "held")] ResponseFuture,
+    ),
+}
+
+/// What became of all requests of one kind.
+#[derive(Default)]
+struct Asked {
+    connections: Vec<Connection>,
+    held: Vec<Held>,
+    /// By status, or why there was none.
+    refused: BTreeMap<String, usize>,
+}
+
+/// Resident memory of the process in KiB.
+struct Memory {
+    pid: u32,
+    peak: Arc<AtomicU64>,
+    _task: Task,
+}
+
+#[derive(Default)]
+struct Neighbour {
+    asked: AtomicU64,
+    failed: AtomicU64,
+    over: AtomicBool,
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("runtime");
+    runtime.block_on(all());
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run benches/run limits"))
+}
+
+fn seconds(name: &str, default: u64) -> Duration {
+    Duration::from_secs(std::env::var(name).map_or(default, |text| text.parse().expect("a number")))
+}
+
+async fn all() {
+    let hostile = User::read(&variable("BENCH_A"));
+    let neighbour = Arc::new(User::read(&variable("BENCH_B")));
+    let memory = Memory::of(variable("BENCH_PID").parse().expect("a pid"));
+    let (hold, rest) = (seconds("BENCH_HOLD", 10), seconds("BENCH_REST", 20));
+    println!(
+        "\n| taken by one user of one tenant | held | refused | resident before | at most | after | neighbour failed |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for kind in ["connections", "answers unread", "watches unread", "bodies half sent"] {
+        let before = memory.now();
+        memory.peak.store(before, Ordering::SeqCst);
+        let served = Arc::new(Neighbour::default());
+        let asks = task::spawn("neighbour", ask(Arc::clone(&neighbour), Arc::clone(&served)));
+        let asked = match kind {
+            "connections" => hostile.connections(CONNECTIONS).await,
+            "answers unread" => hostile.unread("/api/v1/configmaps", ANSWERS).await,
+            "watches unread" => hostile.unread("/api/v1/configmaps?watch=1&resourceVersion=0", WATCHES).await,
+            _ => hostile.unsent(BODIES).await,
+        };
+        tokio::time::sleep(hold).await;
+        let held = if kind == "connections" { asked.connections.len() } else { asked.held.len() };
+        let refused: Vec<_> = asked.refused.iter().map(|(why, count)| format!("{count} x {why:.60}")).collect();
+        served.over.store(true, Ordering::SeqCst);
+        asks.join().await;
+        drop(asked);
+        tokio::time::sleep(rest).await;
+        let mib = |kib: u64| format!("{:.1} MiB", kib as f64 / 1024.0);
+        let (asked, failed) = (served.asked.load(Ordering::SeqCst), served.failed.load(Ordering::SeqCst));
+        println!(
+            "| {kind} | {held} | {} | {} | {} | {} | {failed} of {asked} |",
+            refused.join(", "),
+            mib(before),
+            mib(memory.peak.load(Ordering::SeqCst)),
+            mib(memory.now()),
+        );
+    }
+}
+
+/// A small read after another, each on a connection of its own.
+async fn ask(user: Arc<User>, served: Arc<Neighbour>) {
+    while !served.over.load(Ordering::SeqCst) {
+        let answer = async {
+            let mut connection = user.connect().await?;
+            connection.get(&user, "/api/v1/namespaces/default").await.map(|(status, _)| status)
+        };
+        served.asked.fetch_add(1, Ordering::SeqCst);
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(200)) => {}
+            other => {
+                eprintln!("  the neighbour got {other:?}");
+                served.failed.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        tokio::time::sleep(SAMPLE).await;
+    }
+}
+
+impl User {
+    fn read(path: &str) -> Self {
+        let kubeconfig: Value = serde_json::from_slice(&std::fs::read(path).expect("a kubeconfig")).expect("JSON");
+        let (cluster, user) = (&kubeconfig["clusters"][0]["cluster"], &kubeconfig["users"][0]["user"]);
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let decode = |value: &Value| {
+            let text = value.as_str().expect("credentials inside");
+            base64::engine::general_purpose::STANDARD.decode(text).expect("base64")
+        };
+        let (certificate, key) = (decode(&user["client-certificate-data"]), decode(&user["client-key-data"]));
+        let base = client_config(&decode(&cluster["certificate-authority-data"]), Some((&certificate, &key)));
+        let mut config = rustls::ClientConfig::clone(&base.expect("TLS"));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let server: http::Uri = text(&cluster["server"]).expect("a server").parse().expect("an address");
+        let host = server.host().expect("a host").to_owned();
+        let name = text(&cluster["tls-server-name"]).unwrap_or_else(|| host.clone());
+        Self {
+            connector: TlsConnector::from(Arc::new(config)),
+            address: format!("{host}:{}", server.port_u16().unwrap_or(443)).parse().expect("an IP address"),
+            name: ServerName::try_from(name).expect("a name"),
+            authority: host,
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, String> {
+        let text = |error: &dyn std::error::Error| error.to_string();
+        let stream = TcpStream::connect(self.address).await.map_err(|error| text(&error))?;
+        let tls = self.connector.connect(self.name.clone(), stream).await.map_err(|error| text(&error))?;
+        // What is not read stays with the gateway, stream by stream.
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(16 << 10).initial_connection_window_size(16 << 20);
+        let (sender, connection) = builder.handshake(tls).await.map_err(|error| text(&error))?;
+        Ok(Connection { sender, _task: task::spawn("connection", async move { drop(connection.await) }) })
+    }
+
+    fn request(&self, method: Method, path: &str) -> Request<()> {
+        let request = Request::builder().method(method).uri(format!("https://{}{path}", self.authority));
+        request
+            .header("content-type", "application/json")
+            .header("accept", "application/json")
+            .body(())
+            .expect("a request")
+    }
+
+    /// Each with one answer, so that its user is known.
+    async fn connections(&self, count: usize) -> Asked {
+        let mut asked = Asked::default();
+        for _ in 0..count {
+            let answer = async {
+                let mut connection = self.connect().await?;
+                let (status, _) = connection.get(self, "/livez").await?;
+                Ok((connection, status))
+            };
+            match tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err("no answer".to_owned())) {
+                Ok((connection, 200)) => asked.connections.push(connection),
+                Ok((_, status)) => asked.refuse(&status.to_string()),
+                Err(why) => asked.refuse(&why),
+            }
+            // What is over it is the same again and again.
+            if asked.refused.values().sum::<usize>() >= 50 {
+                break;
+            }
+        }
+        asked
+    }
+
+    /// As many answers that began, and of which nothing more is taken.
+    async fn unread(&self, path: &str, count: usize) -> Asked {
+        let mut asked = Asked::default();
+        for n in 0..count {
+            if n % STREAMS == 0 {
+                asked.connections.push(self.connect().await.expect("a connection"));
+            }
+            let connection = asked.connections.last_mut().expect("one is open");
+            let answer = tokio::time::timeout(PATIENCE, connection.get(self, path)).await;
+            match answer.unwrap_or_else(|_| Err("no answer".to_owned())) {
+                Ok((200, body)) => asked.held.push(Held::Unread(body)),
+                Ok((status, _)) => asked.refuse(&status.to_string()),
+                Err(why) => asked.refuse(&why),
+            }
+        }
+        asked
+    }
+
+    /// Services of three MiB, but for the last byte: the gateway reads them as a whole.
+    async fn unsent(&self, count: usize) -> Asked {
+        let mut asked = Asked::default();
+        for n in 0..count {
+            // Each on its own: the gateway's window for a connection is not what is measured.
+            if n % 2 == 0 {
+                asked.connections.push(self.connect().await.expect("a connection"));
+            }
+            let connection = asked.connections.last_mut().expect("one is open");
+            match connection.half(self.request(Method::POST, "/api/v1/namespaces/default/services")).await {
+                Ok(held) => asked.held.push(held),
+                Err(why) => asked.refuse(&why),
+            }
+        }
+        asked
+    }
+}
+
+impl Connection {
+    async fn get(&mut self, user: &User, path: &str) -> Result<(u16, RecvStream), String> {
+        let mut sender = self.sender.clone().ready().await.map_err(|error| error.to_string())?;
+        let (response, _) =
+            sender.send_request(user.request(Method::GET, path), true).map_err(|error| error.to_string())?;
+        let response = response.await.map_err(|error| error.to_string())?;
+        Ok((response.status().as_u16(), response.into_body()))
+    }
+
+    async fn half(&mut self, request: Request<()>) -> Result<Held, String> {
+        let mut sender = self.sender.clone().ready().await.map_err(|error| error.to_string())?;
+        let (mut response, mut body) = sender.send_request(request, false).map_err(|error| error.to_string())?;
+        let mut left = BODY - 1;
+        while left > 0 {
+            body.reserve_capacity(left.min(64 << 10));
+            tokio::select! {
+                answer = &mut response => {
+                    return Err(answer.map_or_else(|error| error.to_string(), |answer| answer.status().as_u16().to_string()));
+                }
+                room = std::future::poll_fn(|context| body.poll_capacity(context)) => {
+                    let room = room.ok_or("the stream is over")?.map_err(|error| error.to_string())?.min(left);
+                    body.send_data(Bytes::from(vec![b' '; room]), false).map_err(|error| error.to_string())?;
+                    left -= room;
+                }
+                () = tokio::time::sleep(PATIENCE) => return Err("not taken".to_owned()),
+            }
+        }
+        Ok(Held::Unsent(body, response))
+    }
+}
+
+impl Asked {
+    fn refuse(&mut self, why: &str) {
+        *self.refused.entry(why.to_owned()).or_default() += 1;
+    }
+}
+
+impl Memory {
+    fn of(pid: u32) -> Self {
+        let peak = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&peak);
+        let task = task::spawn("memory", async move {
+            loop {
+                seen.fetch_max(resident(pid), Ordering::SeqCst);
+                tokio::time::sleep(SAMPLE).await;
+            }
+        });
+        Self { pid, peak, _task: task }
+    }
+
+    fn now(&self) -> u64 {
+        resident(self.pid)
+    }
+}
+
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .unwrap_or_else(|_| panic!("Portico's process {pid} has ended: it was out of memory, or somebody stopped it"));
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident set");
+    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+}
