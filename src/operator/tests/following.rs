@@ -5,7 +5,7 @@ use crate::runtime::drain::{self, DrainTrigger};
 use crate::runtime::task::{self, Task};
 
 /// A running operator.
-fn start(world: &World) -> (Arc<Context>, Task<Result<()>>, DrainTrigger) {
+pub(super) fn start(world: &World) -> (Arc<Context>, Task<Result<()>>, DrainTrigger) {
     let context = Arc::new(World::context(&world.host, world.now));
     let mut operator = Operator::new(Arc::clone(&context));
     let (trigger, drain) = drain::channel();
@@ -20,7 +20,7 @@ fn add(world: &World, name: &str, created: &str, hosts: &[&str]) {
     });
 }
 
-async fn pass(seconds: u64) {
+pub(super) async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
