@@ -1,7 +1,7 @@
 //! Two replicas with registry, operator, syncer and their elections, on one simulated host: VirtualClusters come, go and come
 //! again, ask for each other's names, and their pods run; events get lost or come twice, watches break, Secrets are slow,
 //! calls fail, replicas are killed. In the end both replicas serve the same, every cluster is ready and has what it wants,
-//! and nothing is left of those that are gone.
+//! exactly its exposed Services are opened to the outside, and nothing is left of those that are gone.
 //!
 //! Time goes on with the simulation, so that who came first is who was made first.
 
@@ -287,6 +287,9 @@ impl World {
     fn tenant(&mut self, cluster: (&str, &str)) {
         let Some(uid) = self.uid(cluster) else { return };
         let server = self.backends.of(&uid);
+        if self.below(3) == 0 {
+            return self.expose(cluster, &uid);
+        }
         let name = ["a", "b", "c"][self.below(3)];
         match self.below(10) {
             0..=4 if server.read("pods", "ns", name).is_some() => {}
@@ -299,6 +302,34 @@ impl World {
                 json!({"metadata": {"name": "c1", "namespace": "ns"}, "data": {"n": self.below(100)}}),
             ),
             _ => server.delete_gracefully("pods", "ns", name, None),
+        }
+    }
+
+    /// Its Services and Ingresses change, as the host has them: policies go by nothing else.
+    fn expose(&mut self, (namespace, cluster): (&str, &str), uid: &str) {
+        let name = format!("{}-x-ns-x-{cluster}", ["web", "db"][self.below(2)]);
+        let owner =
+            json!([{"apiVersion": "portico.dev/v1alpha1", "kind": "VirtualCluster", "name": cluster, "uid": uid}]);
+        let metadata = json!({"namespace": namespace, "name": name, "ownerReferences": owner,
+            "labels": {keys::CLUSTER: cluster, keys::NAMESPACE: "ns"}});
+        match self.below(10) {
+            0 => self.host.delete_gracefully("services", namespace, &name, Some(0)),
+            1 => self.host.delete_gracefully("ingresses", namespace, &name, Some(0)),
+            2..=3 => {
+                let number = [80, 81][self.below(2)];
+                let port = json!({"number": number});
+                let backend = json!({"service": {"name": name, "port": port}});
+                self.host.put("ingresses", json!({"metadata": metadata, "spec": {"defaultBackend": backend}}));
+            }
+            _ => {
+                let kind = ["ClusterIP", "NodePort", "LoadBalancer"][self.below(3)];
+                let app = ["x", "y"][self.below(2)];
+                let app = json!({"app": app, keys::CLUSTER: cluster, keys::NAMESPACE: "ns"});
+                let selector = if self.below(6) == 0 { Value::Null } else { app };
+                let ports = json!([{"port": 80, "targetPort": 8080 + self.below(2)}]);
+                let spec = json!({"type": kind, "selector": selector, "ports": ports});
+                self.host.put("services", json!({"metadata": metadata, "spec": spec}));
+            }
         }
     }
 
@@ -381,7 +412,54 @@ impl World {
         for object in &living {
             self.check_objects(registry, object);
         }
+        self.check_policies(&living);
         self.check_nothing_is_left(&living);
+    }
+
+    /// By another way than the code's: what each exposed Service opens, and nothing beside.
+    fn check_policies(&self, living: &[Value]) {
+        let uids: BTreeSet<String> = living.iter().map(|object| text(object, "uid")).collect();
+        let owner = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"].as_str().map(str::to_owned);
+        let ingresses = self.host.objects("ingresses");
+        let is_named = |service: &Value| {
+            ingresses.iter().any(|ingress| {
+                let backend = &ingress["spec"]["defaultBackend"]["service"];
+                text(ingress, "namespace") == text(service, "namespace")
+                    && backend["name"] == service["metadata"]["name"]
+                    && backend["port"]["number"] == 80
+                    && owner(ingress) == owner(service)
+            })
+        };
+        let of_tenants = self.host.objects("services").into_iter().filter(|service| {
+            text(service, "name").contains("-x-ns-x-") && owner(service).is_some_and(|uid| uids.contains(&uid))
+        });
+        let wanted: BTreeMap<(String, String), Value> = of_tenants
+            .filter(|service| service["spec"]["type"] != "ClusterIP" || is_named(service))
+            .filter(|service| !service["spec"]["selector"].is_null())
+            .map(|service| {
+                let opens =
+                    json!([owner(&service), service["spec"]["selector"], service["spec"]["ports"][0]["targetPort"]]);
+                ((text(&service, "namespace"), format!("{}.exposed", text(&service, "name"))), opens)
+            })
+            .collect();
+        let policies = self.host.objects("networkpolicies");
+        let (of_services, own): (Vec<&Value>, Vec<&Value>) =
+            policies.iter().partition(|policy| !policy["metadata"]["labels"][keys::EXPOSES].is_null());
+        let found: BTreeMap<(String, String), Value> = of_services
+            .into_iter()
+            .map(|policy| {
+                let (spec, rule) = (&policy["spec"], &policy["spec"]["ingress"][0]);
+                assert_eq!(rule["ports"].as_array().map(Vec::len), Some(1), "seed {}: {policy}", self.seed);
+                let opens = json!([owner(policy), spec["podSelector"]["matchLabels"], rule["ports"][0]["port"]]);
+                ((text(policy, "namespace"), text(policy, "name")), opens)
+            })
+            .collect();
+        assert_eq!(found, wanted, "seed {}", self.seed);
+        assert_eq!(own.len(), living.len() * 2, "seed {}", self.seed);
+        for policy in own {
+            let ingress = policy["spec"]["ingress"].to_string();
+            assert!(!ingress.contains("ipBlock"), "seed {}: open to the outside: {policy}", self.seed);
+        }
     }
 
     /// Who is served and who has which name, found by another way than the code's.

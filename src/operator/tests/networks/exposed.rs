@@ -234,6 +234,44 @@ async fn a_tenant_that_changes_without_end_holds_up_nobody() {
     assert!(opening(&world).contains(&"web-x-default-x-two.exposed".to_owned()));
 }
 
+#[tokio::test]
+async fn one_step_writes_so_often_and_no_more() {
+    let world = host_with_networks();
+    world.add("team-a", "one", json!({}));
+    for number in 0..120 {
+        service(&world, "team-a", "one", &format!("s{number:03}"), node_port("web", 8080));
+    }
+    for made in [50, 100, 120] {
+        let before = world.host.writes();
+        let stepped = expose(&world, "team-a", "one").await;
+        assert_eq!(stepped.is_news, made == 120, "only then it is done");
+        assert!(world.host.writes() - before <= 50);
+        assert_eq!(opening(&world).len(), made);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_had_no_room_is_opened_when_there_is_some() {
+    let world = host_with_networks();
+    world.add("team-a", "one", json!({}));
+    let many: Vec<(u16, Value)> = (1..=100).map(|port| (port, json!(port))).collect();
+    let big = json!({"type": "ClusterIP", "selector": {"app": "web"}, "ports": ports(&many)});
+    for number in 0..200 {
+        service(&world, "team-a", "one", &format!("big{number:03}"), big.clone());
+    }
+    service(&world, "team-a", "one", "web", node_port("web", 8080));
+    let (_context, _running, _trigger) = start(&world);
+    pass(10).await;
+    assert!(opening(&world).is_empty(), "its other Services take all the room that it has");
+    for number in 0..200 {
+        world.host.remove(&SERVICES, "team-a", &host_name(&format!("big{number:03}"), "one"));
+    }
+    pass(10).await;
+    world.host.0.cut_watches(true);
+    pass(10).await;
+    assert_eq!(opening(&world), ["web-x-default-x-one.exposed"]);
+}
+
 /// The policy as an earlier version made it, which opened all ports to the outside.
 fn as_before(world: &World) {
     world.host.edit(&NETWORK_POLICIES, "team-a", "one-pods", |policy| {
