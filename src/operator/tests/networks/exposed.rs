@@ -259,7 +259,8 @@ async fn what_had_no_room_is_opened_when_there_is_some() {
     for number in 0..200 {
         service(&world, "team-a", "one", &format!("big{number:03}"), big.clone());
     }
-    service(&world, "team-a", "one", "web", node_port("web", 8080));
+    let web = json!({"type": "LoadBalancer", "selector": {"app": "web"}, "ports": ports(&many)});
+    service(&world, "team-a", "one", "web", web);
     let (_context, _running, _trigger) = start(&world);
     pass(10).await;
     assert!(opening(&world).is_empty(), "its other Services take all the room that it has");
