@@ -77,6 +77,8 @@ const WORKERS: usize = 8;
 const LONGEST_ROUND: Duration = Duration::from_secs(60);
 /// Until the next round after one that was given up.
 const GIVEN_UP: Duration = Duration::from_secs(10);
+/// Until the round behind a change of what may be said of its Services: one in so long, whatever a tenant does with them.
+const AFTER_EXPOSING: Duration = Duration::from_secs(5);
 /// How often Services of vanished tenants are looked for, beside once after each deletion.
 const COLLECT: Duration = Duration::from_secs(300);
 
@@ -233,9 +235,9 @@ impl Operator {
         let age = Age::of(&object);
         let parsed = serde_json::from_value::<VirtualCluster>(object)
             .map_err(|e| Error::client(Kind::Invalid, "a VirtualCluster cannot be read").because(e))
-            .and_then(|object| Ok((Cluster::new(&object)?, object.metadata.deletion_timestamp.is_some())));
-        let (cluster, is_deleting) = match parsed {
-            Ok(parsed) => parsed,
+            .and_then(|object| Cluster::new(&object));
+        let cluster = match parsed {
+            Ok(cluster) => cluster,
             Err(error) => {
                 tracing::warn!(%error, "a VirtualCluster is passed over");
                 return;
@@ -245,7 +247,7 @@ impl Operator {
         if let Some(age) = age {
             self.context.ports.observe(&age, cluster.status.port);
         }
-        if is_deleting {
+        if cluster.is_leaving {
             // Its port stays held until it is gone; nothing more is made for it.
             self.schedule.forget(&id);
             self.exposing.forget(&id);
@@ -297,8 +299,9 @@ impl Operator {
         }
         self.exposing.ended(id, stepped, now);
         if stepped.is_news {
-            // The condition says it, and what was open before the Services' policies were there is closed.
-            self.schedule.now(id, now);
+            // The condition says it, and what was open before the Services' policies were there is closed. Not at once: what it
+            // says may change with each of a tenant's Services.
+            self.schedule.at(id, now + AFTER_EXPOSING);
         }
     }
 
@@ -308,7 +311,8 @@ impl Operator {
             self.schedule.now(&id, now);
         }
         while let Some((id, attempt)) = self.schedule.start(WORKERS, now) {
-            let Some(cluster) = self.living.get(&id).cloned() else {
+            // News of one that leaves may have made it due once more.
+            let Some(cluster) = self.living.get(&id).filter(|cluster| !cluster.is_leaving).cloned() else {
                 self.schedule.forget(&id);
                 self.schedule.finished(&id, now);
                 continue;

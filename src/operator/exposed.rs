@@ -13,7 +13,7 @@ use crate::operator::halt::Says;
 #[derive(Debug, Default)]
 pub(crate) struct Exposed(Mutex<HashMap<TenantId, Outcome>>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Outcome {
     uid: String,
     says: Option<Says>,
@@ -26,11 +26,11 @@ impl Exposed {
         all.get(&cluster.id).filter(|outcome| outcome.uid == cluster.uid).map(|outcome| outcome.says.clone())
     }
 
-    /// Whether that is news.
+    /// Whether that is news: another reason, not another number in the same words.
     pub(crate) fn put(&self, cluster: &Cluster, says: Option<Says>) -> bool {
         let outcome = Outcome { uid: cluster.uid.clone(), says };
         let mut all = self.0.lock();
-        let is_news = all.get(&cluster.id) != Some(&outcome);
+        let is_news = all.get(&cluster.id).is_none_or(|known| !known.is_like(&outcome));
         all.insert(cluster.id.clone(), outcome);
         is_news
     }
@@ -38,5 +38,12 @@ impl Exposed {
     /// It is gone.
     pub(crate) fn forget(&self, id: &TenantId) {
         self.0.lock().remove(id);
+    }
+}
+
+impl Outcome {
+    fn is_like(&self, other: &Self) -> bool {
+        let reason = |outcome: &Self| outcome.says.as_ref().map(|(status, reason, _)| (*status, *reason));
+        self.uid == other.uid && reason(self) == reason(other)
     }
 }

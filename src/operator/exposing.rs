@@ -80,7 +80,7 @@ impl Exposing {
     ) {
         let now = context.clock.instant();
         while let Some((id, attempt)) = self.schedule.start(WORKERS, now) {
-            let Some(cluster) = living.get(&id).cloned() else {
+            let Some(cluster) = living.get(&id).filter(|cluster| !cluster.is_leaving).cloned() else {
                 self.forget(&id);
                 self.schedule.finished(&id, now);
                 continue;

@@ -1,6 +1,7 @@
 //! Phase 2: NetworkPolicies in the host namespace, before anything is made there that they protect. Beside the order of
 //! phases: a cluster without them works, and a condition says that it is less apart from the others than it should be.
 
+mod exactly;
 pub(crate) mod expose;
 mod failure;
 mod ranges;
@@ -84,20 +85,26 @@ async fn make(context: &Context, cluster: &Cluster) -> Result<Says> {
     let network = context.network.get(&context.host, context.clock.instant()).await?;
     let plan = render::Plan { cluster, config: &context.config, host: &network };
     let exposed = context.exposed.get(cluster);
-    let mark = Mark::Owner(&cluster.uid);
+    let mut is_held = false;
     for desired in render::policies(&plan) {
         let existing = context.host.get(&NETWORK_POLICIES, cluster.namespace(), name_of(&desired)).await?;
         if let Some(existing) = existing.as_ref().filter(|_| exposed.is_none() && render::is_of_pods(&plan, &desired)) {
             // What an earlier version opened in it stays until the policies of the Services, which open less, are there.
-            apply::check_ours(&NETWORK_POLICIES, existing, mark)?;
+            apply::check_ours(&NETWORK_POLICIES, existing, Mark::Owner(&cluster.uid))?;
+            is_held = !exactly::is_same(existing, &desired);
             continue;
         }
-        apply::ensure_over(&context.host, &NETWORK_POLICIES, cluster.namespace(), desired, mark, existing).await?;
+        exactly::ensure(context, cluster, &desired, existing.as_ref()).await?;
     }
     if exposed.is_none() && context.exposure.is_refused(cluster) {
         let message = "Portico may not list and watch Services and Ingresses in this namespace, so it does not know which \
                        pods are to be reached from outside (docs/security.md)";
         return Ok(("False", "NoRights", message.to_owned()));
+    }
+    if is_held {
+        let message = "what of this cluster's Services is to be reached from outside is not known yet; until then its policy \
+                       stays as it was";
+        return Ok(("True", "ServicesUnknown", message.to_owned()));
     }
     if let Some(says) = exposed.flatten() {
         return Ok(says);

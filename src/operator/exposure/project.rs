@@ -9,9 +9,6 @@ use serde::{Deserialize, Deserializer};
 use crate::config::Protocol;
 use crate::crd;
 
-/// So many ports one Service opens at most: each becomes a rule for each network that may come in, at each of its pods.
-pub(crate) const MOST_PORTS: usize = 100;
-
 /// An object of a virtual cluster's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Read<T> {
@@ -106,7 +103,7 @@ pub(crate) fn name(json: &[u8]) -> Option<Box<str>> {
 pub(crate) fn service(json: &[u8]) -> Result<Read<Service>, serde_json::Error> {
     let Object { metadata, spec } = serde_json::from_slice::<Object<ServiceSpec>>(json)?;
     let is_exposed = matches!(&*spec.r#type, "NodePort" | "LoadBalancer");
-    let is_open = !spec.selector.is_empty() && !spec.ports.is_empty() && spec.ports.len() <= MOST_PORTS;
+    let is_open = !spec.selector.is_empty() && !spec.ports.is_empty();
     // An alias of a name has neither address nor pods, whatever else it says.
     let value = (is_open && &*spec.r#type != "ExternalName").then(|| Service {
         is_exposed,
@@ -243,8 +240,11 @@ impl Metadata {
 
 impl RawPort {
     fn read(self) -> ServicePort {
-        let target = self.target_port.unwrap_or(Target::Number(self.port));
-        let target = if target == Target::Number(0) { Target::Number(self.port) } else { target };
+        let target = match self.target_port {
+            None | Some(Target::Number(0)) => Target::Number(self.port),
+            Some(Target::Name(name)) if name.is_empty() => Target::Number(self.port),
+            Some(target) => target,
+        };
         ServicePort { number: self.port, name: self.name, port: Port { protocol: self.protocol, target } }
     }
 }

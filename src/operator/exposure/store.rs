@@ -16,6 +16,8 @@ use super::project::{Backends, Owner, Port, Read, Service, Target};
 const MOST_BYTES: usize = 1 << 20;
 /// So many Services of one virtual cluster are opened at most: each is an object on the host.
 const MOST_SERVICES: usize = 500;
+/// So many ports of one of them: each becomes a rule for each network that may come in, at each of its pods.
+const MOST_PORTS_OF_ONE: usize = 100;
 /// So many ports of them all together.
 const MOST_PORTS: usize = 2000;
 /// What an entry takes beside its texts, about.
@@ -253,7 +255,8 @@ impl Store {
                 if open.is_empty() {
                     continue;
                 }
-                if found.all.len() == MOST_SERVICES || ports + open.len() > MOST_PORTS {
+                let is_too_much = open.len() > MOST_PORTS_OF_ONE || ports + open.len() > MOST_PORTS;
+                if is_too_much || found.all.len() == MOST_SERVICES {
                     found.left_out += 1;
                     continue;
                 }

@@ -10,16 +10,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::failure::failure;
-use super::render;
+use super::{exactly, render};
 use crate::error::{Kind, Result};
 use crate::kubernetes::resources::NETWORK_POLICIES;
 use crate::names::keys;
-use crate::operator::apply::{self, Mark};
+use crate::operator::apply::Mark;
 use crate::operator::cluster::Cluster;
 use crate::operator::context::Context;
 use crate::operator::halt::{Retry, Says};
 use crate::operator::host::{name_of, uid_of};
-use crate::translate::diff::covers;
 
 /// How often what is there is compared again.
 const DRIFT: Duration = Duration::from_secs(60);
@@ -88,17 +87,18 @@ async fn work(context: &Context, cluster: &Cluster) -> Result<Option<Done>> {
     // First what opens: a Service that changes its name or its type is not to be closed for long.
     for policy in desired {
         let existing = found.remove(name_of(&policy));
-        if existing.as_ref().is_some_and(|existing| is_same(existing, &policy)) {
+        if existing.as_ref().is_some_and(|existing| exactly::is_same(existing, &policy)) {
             continue;
         }
         if writes == MOST_WRITES {
             return Ok(Some(Done { is_whole: false, says: None }));
         }
-        writes += 1;
-        let made = match existing {
-            Some(existing) => replace(context, cluster, &existing, &policy).await,
-            None => apply::ensure(&context.host, &NETWORK_POLICIES, cluster.namespace(), policy, mark).await.map(drop),
+        let made = match &existing {
+            Some(_) => exactly::ensure(context, cluster, &policy, existing.as_ref()).await,
+            None => exactly::ensure_unseen(context, cluster, &policy).await,
         };
+        // What a person must solve would be in the way of all behind it at each step.
+        writes += usize::from(made.as_ref().err().is_none_or(|error| failure(cluster, error).is_none()));
         if let Err(error) = made {
             fault.get_or_insert(error);
         }
@@ -125,17 +125,6 @@ async fn wanted(context: &Context, cluster: &Cluster) -> Result<Option<(Vec<Valu
     let network = context.network.get(&context.host, context.clock.instant()).await?;
     let plan = render::Plan { cluster, config: &context.config, host: &network };
     Ok(Some((render::exposed(&plan, &openings.all), openings.left_out)))
-}
-
-/// Exactly, in both directions: one with more in it opens more.
-fn is_same(existing: &Value, desired: &Value) -> bool {
-    let (existing, desired) = (&existing["spec"], &desired["spec"]);
-    covers(existing, desired) && covers(desired, existing)
-}
-
-async fn replace(context: &Context, cluster: &Cluster, existing: &Value, desired: &Value) -> Result<()> {
-    apply::check_ours(&NETWORK_POLICIES, existing, Mark::Owner(&cluster.uid))?;
-    context.host.apply(&NETWORK_POLICIES, cluster.namespace(), desired).await.map(drop)
 }
 
 fn beyond(left_out: usize) -> Option<Says> {

@@ -78,6 +78,8 @@ fn for_service(cluster: &Cluster, opening: &Opening, from: &[Value]) -> Value {
     let spec = json!({
         "podSelector": selector,
         "policyTypes": ["Ingress"],
+        // Said, so that what somebody adds is taken out again when this is applied.
+        "egress": [],
         "ingress": [{"from": from, "ports": opening.ports.iter().map(port).collect::<Vec<_>>()}],
     });
     let mut policy = policy(cluster, &exposed_name(&opening.service), &spec);

@@ -179,7 +179,22 @@ async fn what_somebody_changed_is_mended_and_what_is_right_is_not_written() {
     let after = world.host.find(&NETWORK_POLICIES, "team-a", "one-pods").expect("there");
     assert_eq!(after["spec"], before["spec"]);
     assert!(world.host.find(&NETWORK_POLICIES, "team-a", "one-control-plane").is_some());
+    for (name, change) in WIDER {
+        let before = world.host.find(&NETWORK_POLICIES, "team-a", name).expect("there");
+        world.host.edit(&NETWORK_POLICIES, "team-a", name, change);
+        world.round("team-a", "one").await;
+        assert_eq!(world.host.find(&NETWORK_POLICIES, "team-a", name).expect("there")["spec"], before["spec"]);
+    }
 }
+
+type Change = fn(&mut Value);
+
+/// What adds to a policy and takes nothing from it.
+const WIDER: [(&str, Change); 3] = [
+    ("one-control-plane", |policy| policy["spec"]["ingress"][0]["ports"][0]["endPort"] = json!(65_535)),
+    ("one-pods", |policy| policy["spec"]["ingress"][0]["from"][0]["namespaceSelector"] = json!({})),
+    ("one-pods", |policy| policy["spec"]["egress"][1]["to"][0]["podSelector"] = json!({})),
+];
 
 #[tokio::test]
 async fn disabled_policies_go_and_those_of_others_stay() {

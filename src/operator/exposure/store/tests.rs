@@ -135,6 +135,20 @@ fn services_and_ports_are_bounded_and_the_same_ones_are_left_out_whatever_came_f
     assert_eq!(openings.left_out, 3);
     let names: Vec<&String> = openings.all.iter().map(|opening| &opening.service).collect();
     assert_eq!(names, all[..fits].iter().collect::<Vec<_>>());
+    store.put(1, service("s-000", "one", "NodePort", &(1..=101).collect::<Vec<u16>>()));
+    assert_eq!(store.openings("uid-one").expect("known").left_out, 3, "too many of its own: there is room for another");
+    store.put(1, service("s-000", "one", "ClusterIP", &(1..=101).collect::<Vec<u16>>()));
+    assert_eq!(store.openings("uid-one").expect("known").left_out, 2, "it is not for the outside");
+    store.put(1, ingress("i", "one", "s-000", 7));
+    for number in 1..=3 {
+        store.remove::<Service>(&format!("s-{number:03}"));
+    }
+    let openings = store.openings("uid-one").expect("known");
+    assert_eq!(
+        (openings.left_out, openings.all.last().expect("some").ports.len()),
+        (0, 1),
+        "the one that an Ingress names"
+    );
     for number in 0..MOST_SERVICES + 7 {
         store.remove::<Service>(&format!("s-{number:03}"));
         store.put(1, service(&format!("t-{number:03}"), "one", "NodePort", &[80]));
