@@ -5,177 +5,29 @@
 //!
 //! Time goes on with the simulation, so that who came first is who was made first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod check;
+mod replica;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use http::HeaderMap;
-use parking_lot::Mutex;
-use portico::config::{Config, Span};
-use portico::error::{Result, Side};
-use portico::kubernetes::api::SharedCluster;
-use portico::kubernetes::election::{self, Candidate, Lock, Timing};
-use portico::kubernetes::rights::Access;
-use portico::names::reserved::Reserved;
-use portico::names::{TenantId, keys};
-use portico::operator;
+use portico::error::Side;
+use portico::names::keys;
 use portico::runtime::clock::Clock;
-use portico::runtime::drain::{self, Drain, DrainTrigger};
-use portico::runtime::task::{self, Task};
-use portico::syncer::kind::ObjectKey;
-use portico::syncer::{self, OwnPlace, Stats};
-use portico::tenant::{Registry, source};
-use portico::translate::identity;
-use portico::upstream::Target;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use super::kinds::{self, host_name};
+use self::replica::{Backends, Replica};
 use super::server::{Faults, Server};
-use super::{run_paused, run_seeds, text, wrong_service};
+use super::{run_paused, run_seeds, text};
 
 const CLUSTERS: [(&str, &str); 4] = [("team-a", "one"), ("team-a", "two"), ("team-b", "one"), ("team-c", "three")];
 const HOSTS: [&str; 3] = ["app.example.com", "APP.example.com.", "web.example.com"];
-const SYSTEM: &str = "portico-system";
 const STEPS: u32 = 70;
 const DRIFT: Duration = Duration::from_secs(20);
 const VIRTUAL_CLUSTERS: &str = "virtualclusters";
-
-/// The API servers of the tenants, by uid of their VirtualCluster.
-#[derive(Clone)]
-struct Backends {
-    servers: Arc<Mutex<HashMap<String, Server>>>,
-    faults: Arc<Faults>,
-}
-
-impl Backends {
-    fn of(&self, uid: &str) -> Server {
-        let mut servers = self.servers.lock();
-        let new = || {
-            let server = Server::new(&format!("of-{uid}"), Side::Backend, Arc::clone(&self.faults));
-            wrong_service(&server);
-            server
-        };
-        servers.entry(uid.to_owned()).or_insert_with(new).clone()
-    }
-}
-
-/// Control planes that answer.
-struct Answers;
-
-impl operator::Backends for Answers {
-    fn version<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<String>> {
-        Box::pin(async { Ok("v1.34.4".to_owned()) })
-    }
-
-    fn fill<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<Option<operator::Fill>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn greets(&self, _: std::net::SocketAddr) -> BoxFuture<'_, bool> {
-        Box::pin(async { false })
-    }
-}
-
-/// One process. Dropped, it is killed.
-struct Replica {
-    registry: Arc<Registry>,
-    _tasks: Vec<Task<Result<()>>>,
-    _trigger: DrainTrigger,
-}
-
-impl Replica {
-    fn start(host: &Server, backends: &Backends, clock: &Clock) -> Self {
-        let (trigger, drain) = drain::channel();
-        let registry: Arc<Registry> = Arc::default();
-        let name = format!("replica-{}", clock.random_below(1 << 32));
-        let tasks = vec![
-            fill(host, &registry, clock, drain.clone()),
-            operate(host, &name, clock, drain.clone()),
-            sync(host, backends, &registry, (&name, clock), drain),
-        ];
-        Self { registry, _tasks: tasks, _trigger: trigger }
-    }
-}
-
-fn config() -> Config {
-    let mut config = Config::default();
-    config.host.system_namespace = SYSTEM.to_owned();
-    config.gateway.public_url = "https://portico.example.com".to_owned();
-    config.syncer.drift_interval = Span(DRIFT);
-    config
-}
-
-fn fill(host: &Server, registry: &Arc<Registry>, clock: &Clock, drain: Drain) -> Task<Result<()>> {
-    let parts = source::Parts {
-        host: Arc::new(host.clone()),
-        registry: Arc::clone(registry),
-        policies: Arc::default(),
-        reserved: Arc::new(Reserved::new(&config())),
-        clock: clock.clone(),
-    };
-    task::spawn("registry", async move { source::run(&parts, drain, || {}).await })
-}
-
-fn stand<F, Fut>(host: &Server, lease: &str, (name, clock): (&str, &Clock), drain: Drain, work: F) -> Task<Result<()>>
-where
-    F: Fn(Drain) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<()>> + Send + 'static,
-{
-    let candidate = Candidate {
-        lease: lease.to_owned(),
-        namespace: SYSTEM.to_owned(),
-        identity: name.to_owned(),
-        once: String::new(),
-        timing: Timing::default(),
-    };
-    let lock = Lock::lease(Arc::new(host.clone()));
-    task::spawn("election", election::run(lock, candidate, clock.clone(), drain, work))
-}
-
-fn operate(host: &Server, name: &str, clock: &Clock, drain: Drain) -> Task<Result<()>> {
-    let parts = operator::Parts {
-        config: Arc::new(config()),
-        host: Arc::new(host.clone()),
-        backends: Arc::new(Answers),
-        clock: clock.clone(),
-    };
-    stand(host, "operator", (name, clock), drain, move |drain| operator::run(parts.clone(), drain))
-}
-
-fn sync(
-    host: &Server,
-    backends: &Backends,
-    registry: &Arc<Registry>,
-    (name, own_clock): (&str, &Clock),
-    drain: Drain,
-) -> Task<Result<()>> {
-    let (host_of, backends, registry, clock) =
-        (host.clone(), backends.clone(), Arc::clone(registry), own_clock.clone());
-    let work = move |drain| {
-        let catalog = kinds::catalog();
-        let backends = backends.clone();
-        let parts = syncer::Parts {
-            config: config().syncer,
-            stats: Arc::new(Stats::new(&catalog)),
-            catalog,
-            registry: Arc::clone(&registry),
-            host: Arc::new(host_of.clone()),
-            backends: Arc::new(move |tenant| Arc::new(backends.of(&tenant.uid)) as SharedCluster),
-            clock: clock.clone(),
-            access: Access::granted(),
-            own_place: OwnPlace::default(),
-            adopts: false,
-        };
-        async move {
-            syncer::run(parts, drain).await;
-            Ok(())
-        }
-    };
-    stand(host, "syncer", (name, own_clock), drain, work)
-}
 
 struct World {
     seed: u64,
@@ -196,7 +48,7 @@ impl World {
         for node in ["n1", "n2"] {
             host.put("nodes", json!({"metadata": {"name": node}, "capacity": 4}));
         }
-        let backends = Backends { servers: Arc::default(), faults: Arc::clone(&faults) };
+        let backends = Backends::new(&faults);
         let clock = Clock::going("2026-01-01T00:00:00Z".parse().unwrap(), seed);
         let replicas = vec![None, None];
         let mut world = Self { seed, random: StdRng::seed_from_u64(seed), faults, host, backends, clock, replicas };
@@ -394,124 +246,6 @@ impl World {
         let before = self.host.writes();
         tokio::time::sleep(DRIFT * 4).await;
         assert_eq!(before, self.host.writes(), "seed {}: an idle host is written to", self.seed);
-    }
-
-    fn check(&self) {
-        let seed = self.seed;
-        let living = self.host.objects(VIRTUAL_CLUSTERS);
-        let mut ports = BTreeSet::new();
-        for object in &living {
-            assert_eq!(object["status"]["phase"], "Ready", "seed {seed}: {}", object["status"]);
-            let port = object["status"]["port"].as_u64().expect("port");
-            assert!(ports.insert(port), "seed {seed}: port {port} is given twice");
-        }
-        for replica in self.replicas.iter().flatten() {
-            self.check_registry(&living, &replica.registry);
-        }
-        let registry = &self.replicas[0].as_ref().expect("runs").registry;
-        for object in &living {
-            self.check_objects(registry, object);
-        }
-        self.check_policies(&living);
-        self.check_nothing_is_left(&living);
-    }
-
-    /// By another way than the code's: what each exposed Service opens, and nothing beside.
-    fn check_policies(&self, living: &[Value]) {
-        let uids: BTreeSet<String> = living.iter().map(|object| text(object, "uid")).collect();
-        let owner = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"].as_str().map(str::to_owned);
-        let ingresses = self.host.objects("ingresses");
-        let is_named = |service: &Value| {
-            ingresses.iter().any(|ingress| {
-                let backend = &ingress["spec"]["defaultBackend"]["service"];
-                text(ingress, "namespace") == text(service, "namespace")
-                    && backend["name"] == service["metadata"]["name"]
-                    && backend["port"]["number"] == 80
-                    && owner(ingress) == owner(service)
-            })
-        };
-        let of_tenants = self.host.objects("services").into_iter().filter(|service| {
-            text(service, "name").contains("-x-ns-x-") && owner(service).is_some_and(|uid| uids.contains(&uid))
-        });
-        let wanted: BTreeMap<(String, String), Value> = of_tenants
-            .filter(|service| service["spec"]["type"] != "ClusterIP" || is_named(service))
-            .filter(|service| !service["spec"]["selector"].is_null())
-            .map(|service| {
-                let opens =
-                    json!([owner(&service), service["spec"]["selector"], service["spec"]["ports"][0]["targetPort"]]);
-                ((text(&service, "namespace"), format!("{}.exposed", text(&service, "name"))), opens)
-            })
-            .collect();
-        let policies = self.host.objects("networkpolicies");
-        let (of_services, own): (Vec<&Value>, Vec<&Value>) =
-            policies.iter().partition(|policy| !policy["metadata"]["labels"][keys::EXPOSES].is_null());
-        let found: BTreeMap<(String, String), Value> = of_services
-            .into_iter()
-            .map(|policy| {
-                let (spec, rule) = (&policy["spec"], &policy["spec"]["ingress"][0]);
-                assert_eq!(rule["ports"].as_array().map(Vec::len), Some(1), "seed {}: {policy}", self.seed);
-                let opens = json!([owner(policy), spec["podSelector"]["matchLabels"], rule["ports"][0]["port"]]);
-                ((text(policy, "namespace"), text(policy, "name")), opens)
-            })
-            .collect();
-        assert_eq!(found, wanted, "seed {}", self.seed);
-        assert_eq!(own.len(), living.len() * 2, "seed {}", self.seed);
-        for policy in own {
-            let ingress = policy["spec"]["ingress"].to_string();
-            assert!(!ingress.contains("ipBlock"), "seed {}: open to the outside: {policy}", self.seed);
-        }
-    }
-
-    /// Who is served and who has which name, found by another way than the code's.
-    fn check_registry(&self, living: &[Value], registry: &Registry) {
-        let (seed, snapshot) = (self.seed, registry.load());
-        let served: BTreeMap<TenantId, String> = snapshot.tenants().map(|t| (t.id.clone(), t.uid.clone())).collect();
-        let there = living.iter().map(|o| (TenantId::of(o).expect("id"), text(o, "uid"))).collect();
-        assert_eq!(served, there, "seed {seed}");
-        let mut by_age: Vec<&Value> = living.iter().collect();
-        by_age
-            .sort_by_key(|o| (text(o, "creationTimestamp").parse::<jiff::Timestamp>().expect("time"), text(o, "uid")));
-        for host in ["app.example.com", "web.example.com"] {
-            let asks = |object: &&&Value| {
-                let hosts = object["spec"]["expose"]["hosts"].as_array().expect("hosts");
-                hosts.iter().any(|h| h.as_str().is_some_and(|h| h.to_lowercase().trim_end_matches('.') == host))
-            };
-            let first = by_age.iter().find(asks).map(|object| TenantId::of(object).expect("id"));
-            assert_eq!(snapshot.by_host(host).map(|tenant| tenant.id.clone()), first, "seed {seed}: {host}");
-        }
-        for tenant in snapshot.tenants() {
-            assert_eq!(snapshot.by_port(tenant.port).map(|t| &t.id), Some(&tenant.id), "seed {seed}");
-        }
-    }
-
-    fn check_objects(&self, registry: &Registry, object: &Value) {
-        let id = TenantId::of(object).expect("id");
-        let view = registry.load().by_id(&id).expect("served").view();
-        let (server, who) = (self.backends.of(&text(object, "uid")), format!("seed {}, {id}", self.seed));
-        let mine = |object: &&Value| kinds::belongs_to(object, &view);
-        let pods = server.objects("pods");
-        for pod in &pods {
-            let key = ObjectKey { namespace: text(pod, "namespace"), name: text(pod, "name") };
-            let host = self.host.read("pods", view.namespace().as_str(), &host_name(&key, &view));
-            let host = host.unwrap_or_else(|| panic!("{who}: {key:?} is not on the host"));
-            assert_eq!(identity::recorded_uid(&host), text(pod, "uid"), "{who}: {key:?}");
-            assert_eq!(pod["status"]["phase"], "Running", "{who}: {key:?}");
-        }
-        assert_eq!(self.host.objects("pods").iter().filter(mine).count(), pods.len(), "{who}: pods");
-        let service = server.read("services", "default", "kubernetes").expect("the kubernetes Service");
-        assert_eq!(service["spec"]["clusterIP"], object["status"]["apiServiceIP"], "{who}");
-    }
-
-    fn check_nothing_is_left(&self, living: &[Value]) {
-        let clusters: BTreeSet<(String, String)> =
-            living.iter().map(|object| (text(object, "namespace"), text(object, "name"))).collect();
-        for (plural, object) in self.host.everything() {
-            let label = |key: &str| object["metadata"]["labels"][key].as_str().map(str::to_owned);
-            let Some(cluster) = label(keys::CLUSTER) else { continue };
-            let namespace = label("portico.dev/host-namespace").unwrap_or_else(|| text(&object, "namespace"));
-            let of = (namespace, cluster);
-            assert!(clusters.contains(&of), "seed {}: {plural} {} is left of {of:?}", self.seed, text(&object, "name"));
-        }
     }
 }
 
