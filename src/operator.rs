@@ -13,6 +13,9 @@ mod cluster;
 mod context;
 mod control_plane;
 mod enforcement;
+mod exposed;
+mod exposing;
+mod exposure;
 mod halt;
 mod host;
 mod host_network;
@@ -54,7 +57,9 @@ use crate::names::claims::{Age, Claims};
 use crate::names::reserved::Reserved;
 use crate::operator::cluster::Cluster;
 use crate::operator::context::Context;
+use crate::operator::exposing::{Exposing, Step};
 use crate::operator::host::Host;
+use crate::operator::networks::expose::Stepped;
 use crate::operator::ports::Ports;
 use crate::operator::reconcile::Outcome;
 use crate::operator::schedule::Schedule;
@@ -72,6 +77,8 @@ const WORKERS: usize = 8;
 const LONGEST_ROUND: Duration = Duration::from_secs(60);
 /// Until the next round after one that was given up.
 const GIVEN_UP: Duration = Duration::from_secs(10);
+/// Until the round behind a change of what may be said of its Services: one in so long, whatever a tenant does with them.
+const AFTER_EXPOSING: Duration = Duration::from_secs(5);
 /// How often Services of vanished tenants are looked for, beside once after each deletion.
 const COLLECT: Duration = Duration::from_secs(300);
 
@@ -106,6 +113,8 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         service_cidr: Mutex::default(),
         network: host_network::Known::default(),
         enforcement: enforcement::Verdicts::default(),
+        exposure: exposure::Exposure::default(),
+        exposed: exposed::Exposed::default(),
     });
     let mut operator = Operator::new(context);
     operator.run(drain).await
@@ -116,6 +125,7 @@ struct Operator {
     claims: Claims,
     living: HashMap<TenantId, Cluster>,
     schedule: Schedule,
+    exposing: Exposing,
     /// Before that, who lives is not known.
     is_listed: bool,
 }
@@ -125,8 +135,8 @@ type Round = BoxFuture<'static, (TenantId, String, Outcome)>;
 
 impl Operator {
     fn new(context: Arc<Context>) -> Self {
-        let (claims, schedule) = (Claims::default(), Schedule::default());
-        Self { context, claims, living: HashMap::new(), schedule, is_listed: false }
+        let (claims, schedule, exposing) = (Claims::default(), Schedule::default(), Exposing::default());
+        Self { context, claims, living: HashMap::new(), schedule, exposing, is_listed: false }
     }
 
     /// Who lives, and which ports are given out, is kept until the end, whatever becomes of a watch.
@@ -135,16 +145,21 @@ impl Operator {
             tracing::error!(%error, "the shared listener's certificate cannot be made");
         }
         let mut rounds: FuturesUnordered<Round> = FuturesUnordered::new();
+        let mut steps: FuturesUnordered<Step> = FuturesUnordered::new();
         let mut changes =
             Box::pin(follow::changes(Arc::clone(self.context.host.cluster()), &[], self.context.clock.clone()));
         let mut collection: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
         loop {
             self.start_due(&mut rounds);
+            self.exposing.start_due(&self.context, &self.living, &mut steps);
             // One that is due while another runs wakes nobody: the loop would spin until that one ends.
             let can_collect = self.is_listed && collection.is_terminated();
-            let wake = self.schedule.next(WORKERS, can_collect, self.context.clock.instant());
+            let now = self.context.clock.instant();
+            let wake = self.schedule.next(WORKERS, can_collect, now).min(self.exposing.next(now));
             tokio::select! {
                 Some(change) = changes.next() => self.take(change),
+                news = self.context.exposure.news() => self.exposing.take(&news, &self.living, now),
+                Some((id, stepped)) = steps.next(), if !steps.is_empty() => self.stepped(&id, &stepped),
                 Some((id, uid, outcome)) = rounds.next(), if !rounds.is_empty() => self.ended(&id, &uid, outcome),
                 () = &mut collection, if !collection.is_terminated() => {}
                 () = tokio::time::sleep_until(wake) => {}
@@ -156,7 +171,7 @@ impl Operator {
             }
         }
         let deadline = drain.deadline().unwrap_or_else(|| self.context.clock.instant() + LONGEST_ROUND);
-        let rest = async { while rounds.next().await.is_some() {} };
+        let rest = async { tokio::join!(ended(rounds), ended(steps)) };
         if tokio::time::timeout_at(deadline, rest).await.is_err() {
             tracing::warn!("rounds were broken off; the next leader begins them again");
         }
@@ -177,20 +192,30 @@ impl Operator {
                 }
                 self.is_listed = true;
                 self.schedule.collect_at(self.context.clock.instant());
+                self.follow_exposure();
             }
             Change::Applied(object) => {
                 if self.claims.apply(&object) {
                     self.own();
                 }
                 self.applied(object);
+                self.follow_exposure();
             }
             Change::Deleted(id) => {
                 if self.claims.remove(&id) {
                     self.own();
                 }
                 self.deleted(&id);
+                self.follow_exposure();
             }
         }
+    }
+
+    /// In the namespaces of all that live.
+    fn follow_exposure(&self) {
+        let is_wanted = self.context.config.networks.enabled;
+        let all = self.living.values().filter(|_| is_wanted).map(Cluster::namespace).collect();
+        self.context.exposure.keep(&self.context.host, &self.context.clock, &all);
     }
 
     /// Who has which name follows from all VirtualClusters; for whom that changes something, a round is due.
@@ -210,9 +235,9 @@ impl Operator {
         let age = Age::of(&object);
         let parsed = serde_json::from_value::<VirtualCluster>(object)
             .map_err(|e| Error::client(Kind::Invalid, "a VirtualCluster cannot be read").because(e))
-            .and_then(|object| Ok((Cluster::new(&object)?, object.metadata.deletion_timestamp.is_some())));
-        let (cluster, is_deleting) = match parsed {
-            Ok(parsed) => parsed,
+            .and_then(|object| Cluster::new(&object));
+        let cluster = match parsed {
+            Ok(cluster) => cluster,
             Err(error) => {
                 tracing::warn!(%error, "a VirtualCluster is passed over");
                 return;
@@ -222,9 +247,10 @@ impl Operator {
         if let Some(age) = age {
             self.context.ports.observe(&age, cluster.status.port);
         }
-        if is_deleting {
+        if cluster.is_leaving {
             // Its port stays held until it is gone; nothing more is made for it.
             self.schedule.forget(&id);
+            self.exposing.forget(&id);
             self.context.waves.release(&id);
             self.living.insert(id, cluster);
             return;
@@ -241,12 +267,15 @@ impl Operator {
         self.living.insert(id.clone(), cluster);
         if is_news {
             self.schedule.now(&id, self.context.clock.instant());
+            self.exposing.due(&id, self.context.clock.instant());
         }
     }
 
     fn deleted(&mut self, id: &TenantId) {
         self.living.remove(id);
         self.schedule.forget(id);
+        self.exposing.forget(id);
+        self.context.exposed.forget(id);
         self.context.ports.release(id);
         self.context.waves.release(id);
         self.schedule.collect_at(self.context.clock.instant());
@@ -261,14 +290,31 @@ impl Operator {
         }
     }
 
+    fn stepped(&mut self, id: &TenantId, stepped: &Stepped) {
+        let now = self.context.clock.instant();
+        if !self.living.contains_key(id) {
+            self.exposing.ended_too_late(id, now);
+            self.context.exposed.forget(id);
+            return;
+        }
+        self.exposing.ended(id, stepped, now);
+        if stepped.is_news {
+            // The condition says it, and what was open before the Services' policies were there is closed. Not at once: what it
+            // says may change with each of a tenant's Services.
+            self.schedule.at(id, now + AFTER_EXPOSING);
+        }
+    }
+
     fn start_due(&mut self, rounds: &mut FuturesUnordered<Round>) {
         let now = self.context.clock.instant();
         for id in self.context.waves.next(&self.context.config.operator.rollout) {
             self.schedule.now(&id, now);
         }
         while let Some((id, attempt)) = self.schedule.start(WORKERS, now) {
-            let Some(cluster) = self.living.get(&id).cloned() else {
+            // News of one that leaves may have made it due once more.
+            let Some(cluster) = self.living.get(&id).filter(|cluster| !cluster.is_leaving).cloned() else {
                 self.schedule.forget(&id);
+                self.schedule.finished(&id, now);
                 continue;
             };
             let context = Arc::clone(&self.context);
@@ -306,4 +352,9 @@ impl Operator {
             }
         })
     }
+}
+
+async fn ended(work: FuturesUnordered<impl Future>) {
+    let mut work = std::pin::pin!(work);
+    while work.next().await.is_some() {}
 }

@@ -24,10 +24,12 @@ pub struct NetworksConfig {
     #[schemars(with = "Vec<String>")]
     pub pod_networks: Vec<IpNet>,
     /// Who beside the virtual cluster itself may connect to its pods from inside of the host cluster: ingress controllers,
-    /// scrapers. Peers as in a NetworkPolicy; one with a `podSelector` only means pods of the same host namespace.
+    /// scrapers. Only to pods behind Services of type NodePort and LoadBalancer, at the ports where these lead, and behind
+    /// those that an Ingress of the cluster names, at the port that it names. Peers as in a NetworkPolicy; one with a
+    /// `podSelector` only means pods of the same host namespace.
     pub reachable_from: Vec<NetworkPeer>,
-    /// From where outside of the pods' networks pods may be connected to: clients of Services of type NodePort and
-    /// LoadBalancer, and nodes that pass these on. Pods' networks are never part of it.
+    /// From where outside of the pods' networks the same pods may be connected to, at the same ports: clients of node ports
+    /// and load balancers, and nodes that pass these on. Pods' networks are never part of it.
     #[schemars(with = "Vec<String>")]
     pub external_ingress: Vec<IpNet>,
     /// Networks that neither pods nor control planes may connect to, beside the pods' networks and the addresses of the
@@ -133,7 +135,7 @@ pub struct NetworkPort {
 }
 
 /// Protocols that NetworkPolicies know.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// TCP.

@@ -11,6 +11,8 @@ pub const NAMESPACE: &str = "portico.dev/namespace";
 pub const CONTROL_PLANE: &str = "portico.dev/control-plane";
 /// Label on objects in Portico's own namespace that serve one tenant: the tenant's host namespace.
 pub const HOST_NAMESPACE: &str = "portico.dev/host-namespace";
+/// Label on a NetworkPolicy that opens pods behind a Service to the outside: the Service's name on the host.
+pub const EXPOSES: &str = "portico.dev/exposes";
 /// Annotation: virtual object's name.
 pub const OBJECT_NAME: &str = "portico.dev/object-name";
 /// Annotation: virtual object's namespace.

@@ -17,6 +17,8 @@ pub(crate) struct Cluster {
     pub id: TenantId,
     pub uid: String,
     pub generation: i64,
+    /// It is on its way out: nothing more is made for it.
+    pub is_leaving: bool,
     /// A person wants it to take part in no wave of updates.
     pub is_pushed: bool,
     pub spec: VirtualClusterSpec,
@@ -35,6 +37,7 @@ impl Cluster {
             id,
             uid: metadata.uid.clone().unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
+            is_leaving: metadata.deletion_timestamp.is_some(),
             is_pushed: is_pushed(metadata.annotations.as_ref()),
             spec: object.spec.clone(),
             status: object.status.clone().unwrap_or_default(),

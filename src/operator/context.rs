@@ -11,6 +11,8 @@ use crate::names::reserved::Reserved;
 use crate::operator::backends::Backends;
 use crate::operator::cluster::Cluster;
 use crate::operator::enforcement::Verdicts;
+use crate::operator::exposed::Exposed;
+use crate::operator::exposure::Exposure;
 use crate::operator::host::Host;
 use crate::operator::host_network::Known;
 use crate::operator::ports::Ports;
@@ -34,6 +36,10 @@ pub(crate) struct Context {
     pub network: Known,
     /// Whether policies are enforced there.
     pub enforcement: Verdicts,
+    /// Which pods are to be reached from outside.
+    pub exposure: Exposure,
+    /// What became of the policies that open them.
+    pub exposed: Exposed,
     /// What virtual clusters may ask of the host, at most.
     pub policies: Policies,
 }

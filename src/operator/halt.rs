@@ -30,6 +30,9 @@ pub(crate) mod condition {
     pub(crate) const HOSTS: &str = "HostsAccepted";
 }
 
+/// What a condition says: its status, reason and message.
+pub(crate) type Says = (&'static str, &'static str, String);
+
 /// Why a round ends before the cluster is ready.
 #[derive(Debug)]
 pub(crate) struct Halt {

@@ -62,7 +62,27 @@ async fn ask(host: &Host) -> Result<HostNetwork> {
     let pods: Vec<IpNet> = nodes.iter().flat_map(pod_networks).collect();
     let (namespace, name) = API_SERVER;
     let slice = readable(host.get(&ENDPOINT_SLICES, namespace, name).await)?.flatten();
-    Ok(HostNetwork { pods: IpNet::aggregate(&pods), api_server: slice.as_ref().map(addresses) })
+    let api_server = slice.as_ref().map(|slice| with_all_of_their_nodes(addresses(slice), &nodes));
+    Ok(HostNetwork { pods: IpNet::aggregate(&pods), api_server })
+}
+
+/// An API server says one address, of one family; it listens at all of its machine.
+fn with_all_of_their_nodes(mut api_server: Vec<IpNet>, nodes: &[Value]) -> Vec<IpNet> {
+    for node in nodes {
+        let own = node_addresses(node);
+        if own.iter().any(|address| api_server.contains(address)) {
+            api_server.extend(own);
+        }
+    }
+    api_server.sort();
+    api_server.dedup();
+    api_server
+}
+
+fn node_addresses(node: &Value) -> Vec<IpNet> {
+    let all = node["status"]["addresses"].as_array().into_iter().flatten();
+    let texts = all.filter_map(|address| address["address"].as_str());
+    texts.filter_map(|text| text.parse::<IpAddr>().ok()).map(IpNet::from).collect()
 }
 
 /// `None` where Portico has no right to it: an installation may leave it out and say in the configuration what it tells.

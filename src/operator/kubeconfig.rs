@@ -111,7 +111,7 @@ mod tests {
     fn cluster() -> Cluster {
         let (spec, status) = (VirtualClusterSpec::default(), VirtualClusterStatus::default());
         let id = TenantId::parse("team-a", "dev").expect("id");
-        Cluster { id, uid: "u".to_owned(), generation: 1, is_pushed: false, spec, status }
+        Cluster { id, uid: "u".to_owned(), generation: 1, is_leaving: false, is_pushed: false, spec, status }
     }
 
     #[test]

@@ -1,20 +1,24 @@
 //! Phase 2: NetworkPolicies in the host namespace, before anything is made there that they protect. Beside the order of
 //! phases: a cluster without them works, and a condition says that it is less apart from the others than it should be.
 
+mod exactly;
+pub(crate) mod expose;
+mod failure;
 mod ranges;
 mod render;
 
+use failure::failure;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::crd::{Distro, VirtualClusterStatus};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::kubernetes::resources::NETWORK_POLICIES;
 use crate::operator::apply::{self, Mark};
 use crate::operator::cluster::Cluster;
 use crate::operator::context::Context;
 use crate::operator::control_plane;
 use crate::operator::enforcement::{self, Verdict};
-use crate::operator::halt::{Halt, Retry, condition};
+use crate::operator::halt::{Says, condition};
 use crate::operator::host::{name_of, uid_of};
 use crate::operator::status;
 
@@ -24,9 +28,6 @@ const NOT_ENFORCED: &str = "a connection to the control plane that its policy re
                             enforce NetworkPolicies, and pods of others reach this cluster's";
 const NOT_PROBED: &str =
     "no control plane in this namespace answers the probe: those of distro k8s with an image of this version do";
-
-/// What the condition says: its status, reason and message.
-type Says = (&'static str, &'static str, String);
 
 /// Makes the policies, or takes them away, and says what became of it. That it cannot is no failure of the round.
 pub(crate) async fn ensure(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) {
@@ -83,9 +84,30 @@ async fn verdict(context: &Context, cluster: &Cluster) -> Verdict {
 async fn make(context: &Context, cluster: &Cluster) -> Result<Says> {
     let network = context.network.get(&context.host, context.clock.instant()).await?;
     let plan = render::Plan { cluster, config: &context.config, host: &network };
+    let exposed = context.exposed.get(cluster);
+    let mut is_held = false;
     for desired in render::policies(&plan) {
-        let mark = Mark::Owner(&cluster.uid);
-        apply::ensure(&context.host, &NETWORK_POLICIES, cluster.namespace(), desired, mark).await?;
+        let existing = context.host.get(&NETWORK_POLICIES, cluster.namespace(), name_of(&desired)).await?;
+        if let Some(existing) = existing.as_ref().filter(|_| exposed.is_none() && render::is_of_pods(&plan, &desired)) {
+            // What an earlier version opened in it stays until the policies of the Services, which open less, are there.
+            apply::check_ours(&NETWORK_POLICIES, existing, Mark::Owner(&cluster.uid))?;
+            is_held = !exactly::is_same(existing, &desired);
+            continue;
+        }
+        exactly::ensure(context, cluster, &desired, existing.as_ref()).await?;
+    }
+    if exposed.is_none() && context.exposure.is_refused(cluster) {
+        let message = "Portico may not list and watch Services and Ingresses in this namespace, so it does not know which \
+                       pods are to be reached from outside (docs/security.md)";
+        return Ok(("False", "NoRights", message.to_owned()));
+    }
+    if is_held {
+        let message = "what of this cluster's Services is to be reached from outside is not known yet; until then its policy \
+                       stays as it was";
+        return Ok(("True", "ServicesUnknown", message.to_owned()));
+    }
+    if let Some(says) = exposed.flatten() {
+        return Ok(says);
     }
     Ok(if !render::are_pods_known(&plan) {
         let message = "which addresses the host's pods have is not known, so all private networks are closed to this \
@@ -116,18 +138,4 @@ async fn remove(context: &Context, cluster: &Cluster) -> Result<Says> {
         }
     }
     Ok(("False", "Disabled", "networks.enabled is false in Portico's configuration".to_owned()))
-}
-
-/// What a failed call says; nothing where the host only had a moment of trouble, and what was said last stands.
-fn failure(cluster: &Cluster, error: &Error) -> Option<Says> {
-    if error.kind() == Kind::Forbidden {
-        let message = format!(
-            "Portico may not make NetworkPolicies in namespace {:?}, so pods of others may reach this cluster's: the \
-             ClusterRole portico-tenant that is bound there lacks networkpolicies (docs/security.md)",
-            cluster.namespace()
-        );
-        return Some(("False", "NoRights", message));
-    }
-    let halt = Halt::failed(condition::NETWORK_POLICIES, error);
-    (halt.retry == Retry::Later).then_some(("False", halt.reason, halt.message))
 }

@@ -31,14 +31,20 @@ struct Entry {
 impl Schedule {
     /// Due at once, whatever was planned; the pauses start over.
     pub(crate) fn now(&mut self, id: &TenantId, now: Instant) {
+        self.at(id, now);
+    }
+
+    /// The same for a later time, unless something is due before.
+    pub(crate) fn at(&mut self, id: &TenantId, due: Instant) {
         let entry = self.entries.entry(id.clone()).or_insert(Entry {
-            due: now,
+            due,
             attempt: 0,
             running: false,
             again: false,
             forgotten: false,
         });
-        entry.due = now;
+        let is_planned = !entry.running || entry.again;
+        entry.due = if is_planned { entry.due.min(due) } else { due };
         entry.attempt = 0;
         entry.again = entry.running;
         entry.forgotten = false;
@@ -130,6 +136,21 @@ mod tests {
         assert_eq!(schedule.start(2, now), None);
         assert_eq!(schedule.next(2, true, now), now + Duration::from_secs(60));
         assert_eq!(schedule.start(2, now + Duration::from_secs(60)), Some((id("a"), 1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_planned_for_later_puts_nothing_off() {
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let mut schedule = Schedule::default();
+        schedule.at(&id("a"), after(2));
+        schedule.at(&id("a"), after(5));
+        assert_eq!(schedule.start(2, after(1)), None);
+        assert_eq!(schedule.start(2, after(2)), Some((id("a"), 0)));
+        schedule.at(&id("a"), after(4));
+        schedule.at(&id("a"), after(3));
+        schedule.finished(&id("a"), after(60));
+        assert_eq!(schedule.next(2, true, after(2)), after(3), "news while it ran");
     }
 
     #[tokio::test(start_paused = true)]

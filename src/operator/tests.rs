@@ -57,6 +57,8 @@ impl World {
             service_cidr: Mutex::default(),
             network: host_network::Known::default(),
             enforcement: enforcement::Verdicts::default(),
+            exposure: exposure::Exposure::default(),
+            exposed: exposed::Exposed::default(),
         }
     }
 

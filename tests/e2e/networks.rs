@@ -1,6 +1,8 @@
 //! Who reaches whom on the host's network: tenants are apart, and nothing that one needs is closed to it. The local cluster
 //! enforces NetworkPolicies (`tests/cluster/kube/policies`).
 
+mod exposed;
+
 use serde_json::{Value, json};
 
 use crate::harness::{

@@ -1,181 +1,33 @@
 //! Two replicas with registry, operator, syncer and their elections, on one simulated host: VirtualClusters come, go and come
 //! again, ask for each other's names, and their pods run; events get lost or come twice, watches break, Secrets are slow,
 //! calls fail, replicas are killed. In the end both replicas serve the same, every cluster is ready and has what it wants,
-//! and nothing is left of those that are gone.
+//! exactly its exposed Services are opened to the outside, and nothing is left of those that are gone.
 //!
 //! Time goes on with the simulation, so that who came first is who was made first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod check;
+mod replica;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use http::HeaderMap;
-use parking_lot::Mutex;
-use portico::config::{Config, Span};
-use portico::error::{Result, Side};
-use portico::kubernetes::api::SharedCluster;
-use portico::kubernetes::election::{self, Candidate, Lock, Timing};
-use portico::kubernetes::rights::Access;
-use portico::names::reserved::Reserved;
-use portico::names::{TenantId, keys};
-use portico::operator;
+use portico::error::Side;
+use portico::names::keys;
 use portico::runtime::clock::Clock;
-use portico::runtime::drain::{self, Drain, DrainTrigger};
-use portico::runtime::task::{self, Task};
-use portico::syncer::kind::ObjectKey;
-use portico::syncer::{self, OwnPlace, Stats};
-use portico::tenant::{Registry, source};
-use portico::translate::identity;
-use portico::upstream::Target;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use super::kinds::{self, host_name};
+use self::replica::{Backends, Replica};
 use super::server::{Faults, Server};
-use super::{run_paused, run_seeds, text, wrong_service};
+use super::{run_paused, run_seeds, text};
 
 const CLUSTERS: [(&str, &str); 4] = [("team-a", "one"), ("team-a", "two"), ("team-b", "one"), ("team-c", "three")];
 const HOSTS: [&str; 3] = ["app.example.com", "APP.example.com.", "web.example.com"];
-const SYSTEM: &str = "portico-system";
 const STEPS: u32 = 70;
 const DRIFT: Duration = Duration::from_secs(20);
 const VIRTUAL_CLUSTERS: &str = "virtualclusters";
-
-/// The API servers of the tenants, by uid of their VirtualCluster.
-#[derive(Clone)]
-struct Backends {
-    servers: Arc<Mutex<HashMap<String, Server>>>,
-    faults: Arc<Faults>,
-}
-
-impl Backends {
-    fn of(&self, uid: &str) -> Server {
-        let mut servers = self.servers.lock();
-        let new = || {
-            let server = Server::new(&format!("of-{uid}"), Side::Backend, Arc::clone(&self.faults));
-            wrong_service(&server);
-            server
-        };
-        servers.entry(uid.to_owned()).or_insert_with(new).clone()
-    }
-}
-
-/// Control planes that answer.
-struct Answers;
-
-impl operator::Backends for Answers {
-    fn version<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<String>> {
-        Box::pin(async { Ok("v1.34.4".to_owned()) })
-    }
-
-    fn fill<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<Option<operator::Fill>>> {
-        Box::pin(async { Ok(None) })
-    }
-
-    fn greets(&self, _: std::net::SocketAddr) -> BoxFuture<'_, bool> {
-        Box::pin(async { false })
-    }
-}
-
-/// One process. Dropped, it is killed.
-struct Replica {
-    registry: Arc<Registry>,
-    _tasks: Vec<Task<Result<()>>>,
-    _trigger: DrainTrigger,
-}
-
-impl Replica {
-    fn start(host: &Server, backends: &Backends, clock: &Clock) -> Self {
-        let (trigger, drain) = drain::channel();
-        let registry: Arc<Registry> = Arc::default();
-        let name = format!("replica-{}", clock.random_below(1 << 32));
-        let tasks = vec![
-            fill(host, &registry, clock, drain.clone()),
-            operate(host, &name, clock, drain.clone()),
-            sync(host, backends, &registry, (&name, clock), drain),
-        ];
-        Self { registry, _tasks: tasks, _trigger: trigger }
-    }
-}
-
-fn config() -> Config {
-    let mut config = Config::default();
-    config.host.system_namespace = SYSTEM.to_owned();
-    config.gateway.public_url = "https://portico.example.com".to_owned();
-    config.syncer.drift_interval = Span(DRIFT);
-    config
-}
-
-fn fill(host: &Server, registry: &Arc<Registry>, clock: &Clock, drain: Drain) -> Task<Result<()>> {
-    let parts = source::Parts {
-        host: Arc::new(host.clone()),
-        registry: Arc::clone(registry),
-        policies: Arc::default(),
-        reserved: Arc::new(Reserved::new(&config())),
-        clock: clock.clone(),
-    };
-    task::spawn("registry", async move { source::run(&parts, drain, || {}).await })
-}
-
-fn stand<F, Fut>(host: &Server, lease: &str, (name, clock): (&str, &Clock), drain: Drain, work: F) -> Task<Result<()>>
-where
-    F: Fn(Drain) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<()>> + Send + 'static,
-{
-    let candidate = Candidate {
-        lease: lease.to_owned(),
-        namespace: SYSTEM.to_owned(),
-        identity: name.to_owned(),
-        once: String::new(),
-        timing: Timing::default(),
-    };
-    let lock = Lock::lease(Arc::new(host.clone()));
-    task::spawn("election", election::run(lock, candidate, clock.clone(), drain, work))
-}
-
-fn operate(host: &Server, name: &str, clock: &Clock, drain: Drain) -> Task<Result<()>> {
-    let parts = operator::Parts {
-        config: Arc::new(config()),
-        host: Arc::new(host.clone()),
-        backends: Arc::new(Answers),
-        clock: clock.clone(),
-    };
-    stand(host, "operator", (name, clock), drain, move |drain| operator::run(parts.clone(), drain))
-}
-
-fn sync(
-    host: &Server,
-    backends: &Backends,
-    registry: &Arc<Registry>,
-    (name, own_clock): (&str, &Clock),
-    drain: Drain,
-) -> Task<Result<()>> {
-    let (host_of, backends, registry, clock) =
-        (host.clone(), backends.clone(), Arc::clone(registry), own_clock.clone());
-    let work = move |drain| {
-        let catalog = kinds::catalog();
-        let backends = backends.clone();
-        let parts = syncer::Parts {
-            config: config().syncer,
-            stats: Arc::new(Stats::new(&catalog)),
-            catalog,
-            registry: Arc::clone(&registry),
-            host: Arc::new(host_of.clone()),
-            backends: Arc::new(move |tenant| Arc::new(backends.of(&tenant.uid)) as SharedCluster),
-            clock: clock.clone(),
-            access: Access::granted(),
-            own_place: OwnPlace::default(),
-            adopts: false,
-        };
-        async move {
-            syncer::run(parts, drain).await;
-            Ok(())
-        }
-    };
-    stand(host, "syncer", (name, own_clock), drain, work)
-}
 
 struct World {
     seed: u64,
@@ -196,7 +48,7 @@ impl World {
         for node in ["n1", "n2"] {
             host.put("nodes", json!({"metadata": {"name": node}, "capacity": 4}));
         }
-        let backends = Backends { servers: Arc::default(), faults: Arc::clone(&faults) };
+        let backends = Backends::new(&faults);
         let clock = Clock::going("2026-01-01T00:00:00Z".parse().unwrap(), seed);
         let replicas = vec![None, None];
         let mut world = Self { seed, random: StdRng::seed_from_u64(seed), faults, host, backends, clock, replicas };
@@ -287,6 +139,9 @@ impl World {
     fn tenant(&mut self, cluster: (&str, &str)) {
         let Some(uid) = self.uid(cluster) else { return };
         let server = self.backends.of(&uid);
+        if self.below(3) == 0 {
+            return self.expose(cluster, &uid);
+        }
         let name = ["a", "b", "c"][self.below(3)];
         match self.below(10) {
             0..=4 if server.read("pods", "ns", name).is_some() => {}
@@ -299,6 +154,34 @@ impl World {
                 json!({"metadata": {"name": "c1", "namespace": "ns"}, "data": {"n": self.below(100)}}),
             ),
             _ => server.delete_gracefully("pods", "ns", name, None),
+        }
+    }
+
+    /// Its Services and Ingresses change, as the host has them: policies go by nothing else.
+    fn expose(&mut self, (namespace, cluster): (&str, &str), uid: &str) {
+        let name = format!("{}-x-ns-x-{cluster}", ["web", "db"][self.below(2)]);
+        let owner =
+            json!([{"apiVersion": "portico.dev/v1alpha1", "kind": "VirtualCluster", "name": cluster, "uid": uid}]);
+        let metadata = json!({"namespace": namespace, "name": name, "ownerReferences": owner,
+            "labels": {keys::CLUSTER: cluster, keys::NAMESPACE: "ns"}});
+        match self.below(10) {
+            0 => self.host.delete_gracefully("services", namespace, &name, Some(0)),
+            1 => self.host.delete_gracefully("ingresses", namespace, &name, Some(0)),
+            2..=3 => {
+                let number = [80, 81][self.below(2)];
+                let port = json!({"number": number});
+                let backend = json!({"service": {"name": name, "port": port}});
+                self.host.put("ingresses", json!({"metadata": metadata, "spec": {"defaultBackend": backend}}));
+            }
+            _ => {
+                let kind = ["ClusterIP", "NodePort", "LoadBalancer"][self.below(3)];
+                let app = ["x", "y"][self.below(2)];
+                let app = json!({"app": app, keys::CLUSTER: cluster, keys::NAMESPACE: "ns"});
+                let selector = if self.below(6) == 0 { Value::Null } else { app };
+                let ports = json!([{"port": 80, "targetPort": 8080 + self.below(2)}]);
+                let spec = json!({"type": kind, "selector": selector, "ports": ports});
+                self.host.put("services", json!({"metadata": metadata, "spec": spec}));
+            }
         }
     }
 
@@ -363,77 +246,6 @@ impl World {
         let before = self.host.writes();
         tokio::time::sleep(DRIFT * 4).await;
         assert_eq!(before, self.host.writes(), "seed {}: an idle host is written to", self.seed);
-    }
-
-    fn check(&self) {
-        let seed = self.seed;
-        let living = self.host.objects(VIRTUAL_CLUSTERS);
-        let mut ports = BTreeSet::new();
-        for object in &living {
-            assert_eq!(object["status"]["phase"], "Ready", "seed {seed}: {}", object["status"]);
-            let port = object["status"]["port"].as_u64().expect("port");
-            assert!(ports.insert(port), "seed {seed}: port {port} is given twice");
-        }
-        for replica in self.replicas.iter().flatten() {
-            self.check_registry(&living, &replica.registry);
-        }
-        let registry = &self.replicas[0].as_ref().expect("runs").registry;
-        for object in &living {
-            self.check_objects(registry, object);
-        }
-        self.check_nothing_is_left(&living);
-    }
-
-    /// Who is served and who has which name, found by another way than the code's.
-    fn check_registry(&self, living: &[Value], registry: &Registry) {
-        let (seed, snapshot) = (self.seed, registry.load());
-        let served: BTreeMap<TenantId, String> = snapshot.tenants().map(|t| (t.id.clone(), t.uid.clone())).collect();
-        let there = living.iter().map(|o| (TenantId::of(o).expect("id"), text(o, "uid"))).collect();
-        assert_eq!(served, there, "seed {seed}");
-        let mut by_age: Vec<&Value> = living.iter().collect();
-        by_age
-            .sort_by_key(|o| (text(o, "creationTimestamp").parse::<jiff::Timestamp>().expect("time"), text(o, "uid")));
-        for host in ["app.example.com", "web.example.com"] {
-            let asks = |object: &&&Value| {
-                let hosts = object["spec"]["expose"]["hosts"].as_array().expect("hosts");
-                hosts.iter().any(|h| h.as_str().is_some_and(|h| h.to_lowercase().trim_end_matches('.') == host))
-            };
-            let first = by_age.iter().find(asks).map(|object| TenantId::of(object).expect("id"));
-            assert_eq!(snapshot.by_host(host).map(|tenant| tenant.id.clone()), first, "seed {seed}: {host}");
-        }
-        for tenant in snapshot.tenants() {
-            assert_eq!(snapshot.by_port(tenant.port).map(|t| &t.id), Some(&tenant.id), "seed {seed}");
-        }
-    }
-
-    fn check_objects(&self, registry: &Registry, object: &Value) {
-        let id = TenantId::of(object).expect("id");
-        let view = registry.load().by_id(&id).expect("served").view();
-        let (server, who) = (self.backends.of(&text(object, "uid")), format!("seed {}, {id}", self.seed));
-        let mine = |object: &&Value| kinds::belongs_to(object, &view);
-        let pods = server.objects("pods");
-        for pod in &pods {
-            let key = ObjectKey { namespace: text(pod, "namespace"), name: text(pod, "name") };
-            let host = self.host.read("pods", view.namespace().as_str(), &host_name(&key, &view));
-            let host = host.unwrap_or_else(|| panic!("{who}: {key:?} is not on the host"));
-            assert_eq!(identity::recorded_uid(&host), text(pod, "uid"), "{who}: {key:?}");
-            assert_eq!(pod["status"]["phase"], "Running", "{who}: {key:?}");
-        }
-        assert_eq!(self.host.objects("pods").iter().filter(mine).count(), pods.len(), "{who}: pods");
-        let service = server.read("services", "default", "kubernetes").expect("the kubernetes Service");
-        assert_eq!(service["spec"]["clusterIP"], object["status"]["apiServiceIP"], "{who}");
-    }
-
-    fn check_nothing_is_left(&self, living: &[Value]) {
-        let clusters: BTreeSet<(String, String)> =
-            living.iter().map(|object| (text(object, "namespace"), text(object, "name"))).collect();
-        for (plural, object) in self.host.everything() {
-            let label = |key: &str| object["metadata"]["labels"][key].as_str().map(str::to_owned);
-            let Some(cluster) = label(keys::CLUSTER) else { continue };
-            let namespace = label("portico.dev/host-namespace").unwrap_or_else(|| text(&object, "namespace"));
-            let of = (namespace, cluster);
-            assert!(clusters.contains(&of), "seed {}: {plural} {} is left of {of:?}", self.seed, text(&object, "name"));
-        }
     }
 }
 

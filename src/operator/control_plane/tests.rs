@@ -24,7 +24,7 @@ fn cluster(distro: Distro) -> Cluster {
     let id = TenantId::parse("team-a", "dev").expect("id");
     let spec = VirtualClusterSpec { distro, ..VirtualClusterSpec::default() };
     let status = VirtualClusterStatus::default();
-    Cluster { id, uid: "uid-1".to_owned(), generation: 1, is_pushed: false, spec, status }
+    Cluster { id, uid: "uid-1".to_owned(), generation: 1, is_leaving: false, is_pushed: false, spec, status }
 }
 
 fn plan(cluster: &Cluster) -> Plan<'_> {

@@ -15,6 +15,7 @@ use crate::names::keys;
 use crate::operator::cluster::Cluster;
 use crate::operator::control_plane::API_PORT;
 use crate::operator::enforcement;
+use crate::operator::exposure::{Opening, Port, Target};
 use crate::operator::host_network::HostNetwork;
 use crate::operator::networks::ranges;
 
@@ -45,6 +46,52 @@ pub(super) fn policies(plan: &Plan<'_>) -> Vec<Value> {
     all
 }
 
+/// Whether this one of them is for the pods.
+pub(super) fn is_of_pods(plan: &Plan<'_>, policy: &Value) -> bool {
+    policy["metadata"]["name"] == pods_name(plan.cluster)
+}
+
+/// The policies that open Services to whom the admin names, one for each: of one policy all pods have the same ports. None
+/// when nobody is named, since a rule without peers means everybody.
+pub(super) fn exposed(plan: &Plan<'_>, openings: &[Opening]) -> Vec<Value> {
+    let networks = &plan.config.networks;
+    let mut from: Vec<Value> = networks.reachable_from.iter().map(|peer| json!(peer)).collect();
+    // Clients of node ports and load balancers, what nodes pass on in their own name, and what is on the nodes' network.
+    from.extend(ranges::blocks(&networks.external_ingress, &pod_networks(plan)));
+    let openings = openings.iter().filter(|_| !from.is_empty());
+    openings
+        .filter(|opening| !opening.ports.is_empty())
+        .map(|opening| for_service(plan.cluster, opening, &from))
+        .collect()
+}
+
+fn for_service(cluster: &Cluster, opening: &Opening, from: &[Value]) -> Value {
+    let port = |port: &Port| match &port.target {
+        Target::Number(number) => json!({"port": number, "protocol": port.protocol}),
+        Target::Name(name) => json!({"port": name, "protocol": port.protocol}),
+    };
+    // Whatever the Service selects by, no pods of others.
+    let mut selector = pods(cluster)["podSelector"].take();
+    for (key, value) in opening.selector.iter().filter(|(key, _)| *key != keys::CLUSTER) {
+        selector["matchLabels"][key] = json!(value);
+    }
+    let spec = json!({
+        "podSelector": selector,
+        "policyTypes": ["Ingress"],
+        // Said, so that what somebody adds is taken out again when this is applied.
+        "egress": [],
+        "ingress": [{"from": from, "ports": opening.ports.iter().map(port).collect::<Vec<_>>()}],
+    });
+    let mut policy = policy(cluster, &exposed_name(&opening.service), &spec);
+    policy["metadata"]["labels"][keys::EXPOSES] = json!(opening.service);
+    policy
+}
+
+/// Services have names without dots, and in one namespace no two have the same.
+fn exposed_name(service: &str) -> String {
+    format!("{service}.exposed")
+}
+
 /// Whether it is known which addresses are pods'. Where not, all private ones count as theirs.
 pub(super) fn are_pods_known(plan: &Plan<'_>) -> bool {
     !plan.host.pods.is_empty() || !plan.config.networks.pod_networks.is_empty()
@@ -64,10 +111,6 @@ fn for_pods(plan: &Plan<'_>) -> Value {
     // Webhooks, aggregated APIs, and the proxy to Services and pods: the API server dials pods itself.
     from.extend(cluster.spec.distro.is_ours().then(|| control_plane(cluster)));
     from.extend(portico(plan));
-    from.extend(networks.reachable_from.iter().map(|peer| json!(peer)));
-    // Clients of node ports and load balancers, and what nodes pass on in their own name. All ports: which of them is a
-    // Service's only the tenant's pods and Services know together, and behind them stands the tenant's own word.
-    from.extend(ranges::blocks(&networks.external_ingress, &pod_networks(plan)));
     // Not their control plane: they reach it through Portico, which knows whose request it is.
     let mut to = vec![pods(cluster)];
     to.extend(outside(plan));
@@ -150,11 +193,15 @@ fn to_portico(plan: &Plan<'_>) -> Value {
     json!({"to": [gateway(plan)], "ports": [shared, range("TCP"), range("UDP")]})
 }
 
+/// Of each family: those that are known, or else all private ones. A host whose nodes only name networks of one family may give
+/// its pods addresses of both.
 fn pod_networks(plan: &Plan<'_>) -> Vec<IpNet> {
-    if !are_pods_known(plan) {
-        return ranges::private();
-    }
-    [plan.host.pods.as_slice(), &plan.config.networks.pod_networks].concat()
+    let mut known = [plan.host.pods.as_slice(), &plan.config.networks.pod_networks].concat();
+    let is_known = [true, false].map(|v4| known.iter().any(|network| network.addr().is_ipv4() == v4));
+    let mut private = ranges::private();
+    private.retain(|network| !is_known[usize::from(!network.addr().is_ipv4())]);
+    known.extend(private);
+    known
 }
 
 /// Everything but pods, the host's API server and what the admin closes. The API server's addresses are its real ones.

@@ -5,7 +5,7 @@ use crate::runtime::drain::{self, DrainTrigger};
 use crate::runtime::task::{self, Task};
 
 /// A running operator.
-fn start(world: &World) -> (Arc<Context>, Task<Result<()>>, DrainTrigger) {
+pub(super) fn start(world: &World) -> (Arc<Context>, Task<Result<()>>, DrainTrigger) {
     let context = Arc::new(World::context(&world.host, world.now));
     let mut operator = Operator::new(Arc::clone(&context));
     let (trigger, drain) = drain::channel();
@@ -20,7 +20,7 @@ fn add(world: &World, name: &str, created: &str, hosts: &[&str]) {
     });
 }
 
-async fn pass(seconds: u64) {
+pub(super) async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
@@ -78,4 +78,31 @@ async fn a_panic_over_one_cluster_is_noticed_by_no_other() {
     pass(30).await;
     let broken = world.host.find(&VIRTUAL_CLUSTERS, "team-a", "broken").expect("there");
     assert!(broken["status"]["port"].is_number(), "{broken}");
+}
+
+#[tokio::test]
+async fn one_that_is_gone_or_leaves_takes_no_worker() {
+    let world = World::new();
+    let mut operator = Operator::new(Arc::new(World::context(&world.host, world.now)));
+    let now = operator.context.clock.instant();
+    let mut rounds = FuturesUnordered::new();
+    for number in 0..WORKERS {
+        let name = format!("leaves-{number}");
+        world.add("team-a", &name, json!({}));
+        let leaving = Cluster { is_leaving: true, ..world.cluster("team-a", &name) };
+        operator.schedule.now(&leaving.id, now);
+        operator.living.insert(leaving.id.clone(), leaving);
+        operator.schedule.now(&TenantId::parse("team-a", &format!("gone-{number}")).expect("id"), now);
+    }
+    operator.start_due(&mut rounds);
+    assert!(rounds.is_empty());
+    for number in 0..WORKERS {
+        let name = format!("stays-{number}");
+        world.add("team-a", &name, json!({}));
+        let cluster = world.cluster("team-a", &name);
+        operator.schedule.now(&cluster.id, now);
+        operator.living.insert(cluster.id.clone(), cluster);
+    }
+    operator.start_due(&mut rounds);
+    assert_eq!(rounds.len(), WORKERS);
 }

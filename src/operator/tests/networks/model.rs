@@ -5,14 +5,16 @@ use serde_json::Value;
 
 /// One end of a connection.
 #[derive(Debug, Clone)]
-pub(super) struct End {
+pub(crate) struct End {
     /// Namespace, and labels of the pod; `None` for what is no pod.
     pub pod: Option<(&'static str, Value)>,
     pub address: &'static str,
+    /// Names of the pod's ports.
+    pub ports: &'static [(&'static str, Port)],
 }
 
 /// A port and its protocol.
-pub(super) type Port = (u16, &'static str);
+pub(crate) type Port = (u16, &'static str);
 
 /// Whether a connection comes to be under these policies.
 pub(super) fn connects(policies: &[Value], from: &End, to: &End, port: Port) -> bool {
@@ -34,13 +36,18 @@ fn passes(policies: &[Value], direction: &str, own: &End, other: &End, port: Por
     let (rules, peers) = if direction == "Ingress" { ("ingress", "from") } else { ("egress", "to") };
     selecting.any(|policy| {
         let rules = policy["spec"][rules].as_array().cloned().unwrap_or_default();
-        rules.iter().any(|rule| is_port(&rule["ports"], port) && is_peer(&rule[peers], namespace, other))
+        let target = if direction == "Ingress" { own } else { other };
+        rules.iter().any(|rule| is_port(&rule["ports"], port, target) && is_peer(&rule[peers], namespace, other))
     })
 }
 
-fn is_port(ports: &Value, (number, protocol): Port) -> bool {
+fn is_port(ports: &Value, (number, protocol): Port, target: &End) -> bool {
     let Some(ports) = ports.as_array() else { return true };
+    assert!(!ports.is_empty(), "an empty list means every port");
     ports.iter().any(|port| {
+        if let Some(name) = port["port"].as_str() {
+            return port["protocol"] == protocol && target.ports.contains(&(name, (number, protocol)));
+        }
         let first = port["port"].as_u64().expect("a number");
         let last = port["endPort"].as_u64().unwrap_or(first);
         port["protocol"] == protocol && (first..=last).contains(&u64::from(number))

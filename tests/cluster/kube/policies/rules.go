@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
@@ -31,7 +32,7 @@ type pod struct {
 	namespace, name string
 	address         netip.Addr
 	labels          labels.Set
-	// Numbers by protocol and name.
+	// Numbers by protocol and name, as portKey says them.
 	ports map[string]int32
 }
 
@@ -242,10 +243,11 @@ func matching(flag string, ends []end, ports []networking.NetworkPolicyPort, tar
 
 // portOf is a port as iptables says it; false for a name that the pod does not have.
 func portOf(port networking.NetworkPolicyPort, owner *pod) (string, bool) {
-	protocol := v1.ProtocolTCP
+	var protocol v1.Protocol
 	if port.Protocol != nil {
 		protocol = *port.Protocol
 	}
+	protocol = cmp.Or(protocol, v1.ProtocolTCP)
 	kind := strings.ToLower(string(protocol))
 	if port.Port == nil {
 		return fmt.Sprintf("-p %s ", kind), true
@@ -255,7 +257,7 @@ func portOf(port networking.NetworkPolicyPort, owner *pod) (string, bool) {
 		if owner == nil {
 			return "", false
 		}
-		number, known := owner.ports[string(protocol)+"/"+port.Port.StrVal]
+		number, known := owner.ports[portKey(protocol, port.Port.StrVal)]
 		if !known {
 			return "", false
 		}
@@ -274,13 +276,31 @@ func podOf(p *v1.Pod) (pod, bool) {
 	if err != nil || !address.Is4() || p.Spec.HostNetwork || ended {
 		return pod{}, false
 	}
+	return pod{namespace: p.Namespace, name: p.Name, address: address, labels: p.Labels, ports: portsOf(p)}, true
+}
+
+// portsOf are the numbers behind the names of a pod's ports, found as kube-proxy's endpoints are: the first container that
+// has a name counts, and init containers that go on running come after the others.
+func portsOf(p *v1.Pod) map[string]int32 {
+	containers := slices.Clone(p.Spec.Containers)
+	for _, container := range p.Spec.InitContainers {
+		if container.RestartPolicy != nil && *container.RestartPolicy == v1.ContainerRestartPolicyAlways {
+			containers = append(containers, container)
+		}
+	}
 	ports := map[string]int32{}
-	for _, container := range p.Spec.Containers {
+	for _, container := range containers {
 		for _, port := range container.Ports {
-			if port.Name != "" {
-				ports[string(port.Protocol)+"/"+port.Name] = port.ContainerPort
+			key := portKey(port.Protocol, port.Name)
+			if _, known := ports[key]; port.Name != "" && !known {
+				ports[key] = port.ContainerPort
 			}
 		}
 	}
-	return pod{namespace: p.Namespace, name: p.Name, address: address, labels: p.Labels, ports: ports}, true
+	return ports
+}
+
+// portKey is a port's protocol and name. Without a protocol it is TCP.
+func portKey(protocol v1.Protocol, name string) string {
+	return string(cmp.Or(protocol, v1.ProtocolTCP)) + "/" + name
 }

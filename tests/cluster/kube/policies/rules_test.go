@@ -175,3 +175,50 @@ func TestPortsWithoutAnOwner(t *testing.T) {
 		t.Error("a network has no named ports")
 	}
 }
+
+func TestPortsByName(t *testing.T) {
+	port := func(protocol v1.Protocol, name string, number int32) v1.ContainerPort {
+		return v1.ContainerPort{Protocol: protocol, Name: name, ContainerPort: number}
+	}
+	always := v1.ContainerRestartPolicyAlways
+	p := &v1.Pod{Status: v1.PodStatus{PodIP: "10.0.0.1"}, Spec: v1.PodSpec{
+		InitContainers: []v1.Container{
+			{Ports: []v1.ContainerPort{port("TCP", "setup", 1)}},
+			{RestartPolicy: &always, Ports: []v1.ContainerPort{port("TCP", "web", 2), port("TCP", "beside", 3)}},
+		},
+		Containers: []v1.Container{
+			{Ports: []v1.ContainerPort{port("", "web", 8080), port("UDP", "web", 8081), port("TCP", "", 9)}},
+			{Ports: []v1.ContainerPort{port("TCP", "web", 8082), port("SCTP", "more", 8083)}},
+		},
+	}}
+	own, counts := podOf(p)
+	want := map[string]int32{"TCP/web": 8080, "UDP/web": 8081, "SCTP/more": 8083, "TCP/beside": 3}
+	if !counts || !reflect.DeepEqual(own.ports, want) {
+		t.Errorf("got %v, want %v", own.ports, want)
+	}
+	name, empty := intstr.FromString("web"), v1.Protocol("")
+	for protocol, rule := range map[*v1.Protocol]string{nil: "-p tcp --dport 8080 ", &empty: "-p tcp --dport 8080 "} {
+		if got, known := portOf(networking.NetworkPolicyPort{Protocol: protocol, Port: &name}, &own); !known || got != rule {
+			t.Errorf("got %q, want %q", got, rule)
+		}
+	}
+}
+
+func TestANamedPortOpensOnlyThatOfEachPod(t *testing.T) {
+	s := world(policy(t, "a", `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: web, protocol: TCP}]}]}`))
+	s.pods[1].ports = map[string]int32{"TCP/web": 3000, "UDP/web": 3001}
+	s.pods = append(s.pods, pod{namespace: "a", name: "four", address: netip.MustParseAddr("10.0.0.4"), labels: labels.Set{}})
+	all, err := render(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for address, want := range map[string][]string{
+		"10.0.0.1": {"-s 192.0.2.0/24 -p tcp --dport 8080 -j RETURN", "-j DROP"},
+		"10.0.0.2": {"-s 192.0.2.0/24 -p tcp --dport 3000 -j RETURN", "-j DROP"},
+		"10.0.0.4": {"-j DROP"},
+	} {
+		if got := chain(t, all, "-d", address); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %q, want %q", address, got, want)
+		}
+	}
+}
