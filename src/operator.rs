@@ -15,7 +15,6 @@ mod control_plane;
 mod enforcement;
 mod halt;
 mod host;
-mod host_network;
 mod kubeconfig;
 mod listener;
 mod networks;
@@ -48,6 +47,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::crd::VirtualCluster;
 use crate::error::{Error, Kind, Result};
+use crate::kubernetes::Reaches;
 use crate::kubernetes::api::SharedCluster;
 use crate::names::TenantId;
 use crate::names::claims::{Age, Claims};
@@ -84,6 +84,8 @@ pub struct Parts {
     pub host: SharedCluster,
     /// What the control planes answer.
     pub backends: Arc<dyn Backends>,
+    /// Where those of `distro: external` may lead to.
+    pub reaches: Arc<Reaches>,
     /// The clock of the process; tests bring their own.
     pub clock: Clock,
 }
@@ -104,7 +106,7 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         reserved: Arc::new(Reserved::new(&parts.config)),
         owners: Mutex::default(),
         service_cidr: Mutex::default(),
-        network: host_network::Known::default(),
+        reaches: parts.reaches,
         enforcement: enforcement::Verdicts::default(),
     });
     let mut operator = Operator::new(context);

@@ -6,13 +6,13 @@ use parking_lot::Mutex;
 
 use crate::config::{Config, Policies};
 use crate::crd::policy::GrantedPolicy;
+use crate::kubernetes::Reaches;
 use crate::names::claims::{Owners, Verdict};
 use crate::names::reserved::Reserved;
 use crate::operator::backends::Backends;
 use crate::operator::cluster::Cluster;
 use crate::operator::enforcement::Verdicts;
 use crate::operator::host::Host;
-use crate::operator::host_network::Known;
 use crate::operator::ports::Ports;
 use crate::operator::waves::Waves;
 use crate::runtime::clock::Clock;
@@ -30,8 +30,8 @@ pub(crate) struct Context {
     /// Who has which name, out of all VirtualClusters that are there.
     pub owners: Mutex<Arc<Owners>>,
     pub service_cidr: Mutex<Option<String>>,
-    /// Where the host's pods and API server are.
-    pub network: Known,
+    /// Where backends of `distro: external` may be, and where the host's pods and API server are.
+    pub reaches: Arc<Reaches>,
     /// Whether policies are enforced there.
     pub enforcement: Verdicts,
     /// What virtual clusters may ask of the host, at most.

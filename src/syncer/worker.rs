@@ -328,7 +328,13 @@ async fn conclude(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work, st
         }
         (
             Side::Backend,
-            Kind::Unavailable | Kind::Timeout | Kind::Closed | Kind::Tls | Kind::Protocol | Kind::Unauthorized,
+            Kind::Unavailable
+            | Kind::Refused
+            | Kind::Timeout
+            | Kind::Closed
+            | Kind::Tls
+            | Kind::Protocol
+            | Kind::Unauthorized,
         ) => {
             let failures = tenant.count_failure();
             let pause = Duration::from_millis(250).saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
