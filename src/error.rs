@@ -100,6 +100,20 @@ impl Kind {
             Self::Internal => "INT",
         }
     }
+
+    /// Whether it says nothing of what was asked: the server is away, or will not be spoken with.
+    pub fn is_of_the_server(self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable
+                | Self::Refused
+                | Self::Timeout
+                | Self::Closed
+                | Self::Tls
+                | Self::Protocol
+                | Self::Unauthorized
+        )
+    }
 }
 
 /// Portico's error: boxed, so a `Result` stays small.
