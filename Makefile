@@ -73,7 +73,7 @@ test: ## Everything CI checks: lint, unit and component tests, end to end on the
 	@for part in lint unit e2e; do began=$$SECONDS; $(MAKE) $$part; echo "=== $$part: $$((SECONDS - began)) s"; done
 
 .PHONY: lint
-lint: fmt-check scripts deny clippy ## Formatting, clippy without warnings, licences and sources, shell syntax
+lint: fmt-check scripts deny clippy rustdoc ## Formatting, clippy and rustdoc without warnings, licences and sources, shell syntax
 
 .PHONY: unit
 unit: ## Unit, component and architecture tests
@@ -144,6 +144,11 @@ fmt-check:
 .PHONY: clippy
 clippy:
 	cargo clippy --locked --all-targets -- -D warnings
+
+# After clippy, which has checked what this needs of others.
+.PHONY: rustdoc
+rustdoc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 .PHONY: deny
 deny:

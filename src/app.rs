@@ -25,6 +25,7 @@ use self::planes::Planes;
 use crate::admin;
 use crate::config::{Config, MetricsAccess};
 use crate::gateway;
+use crate::kubernetes::Reaches;
 use crate::kubernetes::election::{self, Candidate, Lock};
 use crate::names::reserved::Reserved;
 use crate::runtime::drain::{self, Drain, DrainTrigger};
@@ -72,6 +73,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// What this form adds to the planes.
 struct Common {
     planes: Planes,
+    reaches: Arc<Reaches>,
     config: Arc<Config>,
     identity: String,
 }
@@ -79,7 +81,8 @@ struct Common {
 async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
     let planes = Planes::new(&config.log, &config.host)?;
     let identity = process::identity(&planes.clock);
-    let common = Common { planes, config: Arc::new(config), identity };
+    let reaches = Arc::new(Reaches::new(&config, &planes.host.pool().target().host));
+    let common = Common { planes, reaches, config: Arc::new(config), identity };
     let (delay, grace) = (common.config.gateway.drain_delay.0, common.config.gateway.drain_timeout.0);
     let (trigger, drain) = drain::channel();
     let admin = admin::run(health_and_metrics(&common), &drain).await?;
@@ -134,6 +137,7 @@ fn tenants(common: &Common, drain: &Drain) -> Task {
         registry: Arc::clone(&common.planes.registry),
         policies: Arc::new(common.config.policies()),
         reserved: Arc::new(Reserved::new(&common.config)),
+        reaches: Arc::clone(&common.reaches),
         clock: common.planes.clock.clone(),
     };
     let awaited = common.planes.readiness.await_for("tenants", "the VirtualClusters are not listed yet");
@@ -184,11 +188,13 @@ fn syncer(common: &Common, drain: &Drain) -> Task {
 
 fn operator(common: &Common, drain: &Drain) -> Task {
     let (config, host, clock) = (Arc::clone(&common.config), common.planes.host.layered(), common.planes.clock.clone());
+    let (registry, reaches) = (Arc::clone(&common.planes.registry), Arc::clone(&common.reaches));
     elected(common, "operator", drain, move |drain| {
         let parts = operator::Parts {
             config: Arc::clone(&config),
             host: Arc::new(host.clone()),
-            backends: Arc::new(operator::Asked { clock: clock.clone() }),
+            backends: Arc::new(operator::Asked { clock: clock.clone(), registry: Arc::clone(&registry) }),
+            reaches: Arc::clone(&reaches),
             clock: clock.clone(),
         };
         operator::run(parts, drain)

@@ -95,7 +95,7 @@ pub struct SyncerConfig {
     /// The same of all tenants. When it is reached, those that keep less than their even part go on all the same.
     pub max_cached_bytes: usize,
     /// Events written in one tenant in a second in the long run, those of the host and Portico's own; at one moment twenty
-    /// times as many. What is beyond is not said.
+    /// times as many. What is beyond is not said. A VirtualCluster can tighten it in `spec.limits`.
     pub max_events_per_second_per_tenant: u32,
     /// Images replaced on the way to the host: exact match of the tenant's image.
     pub translate_images: BTreeMap<String, String>,

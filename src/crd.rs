@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use rules::RULES;
 
-pub use limits::{DnsLimits, GatewayLimits, GrantedLimits, Limits};
+pub use limits::{DnsLimits, GatewayLimits, GrantedLimits, Limits, SyncerLimits};
 pub use policy::Policy;
 pub use status::{
     BackendStatus, Condition, HoldStatus, RolloutPhase, RolloutStatus, StorageKind, StorageStatus, StoreStatus,
@@ -103,7 +103,7 @@ pub struct VirtualClusterSpec {
     pub auth: Auth,
     /// What the tenant may make run on the host.
     pub policy: Policy,
-    /// What it may use of the gateway and of DNS.
+    /// What it may use of the gateway, of DNS and of the syncer.
     pub limits: Limits,
     /// Only for `distro: external`.
     pub backend: Option<ExternalBackend>,
@@ -264,7 +264,8 @@ pub struct Auth {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ExternalBackend {
-    /// Secret in the same namespace with a kubeconfig of cluster-admin rights.
+    /// Secret in the same namespace with a kubeconfig of cluster-admin rights. It may not lead to an address that is closed to
+    /// it: `allowedBackends` and `deniedBackends` in `policy` of the configuration.
     pub kubeconfig_secret: SecretKey,
 }
 

@@ -60,6 +60,8 @@ pub enum Kind {
     Timeout,
     /// Cannot be reached (yet).
     Unavailable,
+    /// The server's address is one that nobody is connected to.
+    Refused,
     /// TLS handshake or certificate problem.
     Tls,
     /// The peer broke the protocol.
@@ -90,12 +92,27 @@ impl Kind {
             Self::TooManyRequests => "LIM",
             Self::Timeout => "TIME",
             Self::Unavailable => "DOWN",
+            Self::Refused => "ADDR",
             Self::Tls => "TLS",
             Self::Protocol => "PROT",
             Self::Closed => "CLOS",
             Self::Draining => "DRN",
             Self::Internal => "INT",
         }
+    }
+
+    /// Whether it says nothing of what was asked: the server is away, or will not be spoken with.
+    pub fn is_of_the_server(self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable
+                | Self::Refused
+                | Self::Timeout
+                | Self::Closed
+                | Self::Tls
+                | Self::Protocol
+                | Self::Unauthorized
+        )
     }
 }
 
@@ -207,6 +224,7 @@ impl Error {
             (_, Kind::Unavailable | Kind::Closed | Kind::Tls) => {
                 Status::failure(503, "ServiceUnavailable", message).retry_after(2)
             }
+            (_, Kind::Refused) => Status::failure(503, "ServiceUnavailable", message),
             (_, Kind::Draining) => {
                 Status::failure(503, "ServiceUnavailable", "the gateway is shutting down").retry_after(1)
             }

@@ -18,7 +18,6 @@ mod exposing;
 mod exposure;
 mod halt;
 mod host;
-mod host_network;
 mod kubeconfig;
 mod listener;
 mod networks;
@@ -51,6 +50,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::crd::VirtualCluster;
 use crate::error::{Error, Kind, Result};
+use crate::kubernetes::Reaches;
 use crate::kubernetes::api::SharedCluster;
 use crate::names::TenantId;
 use crate::names::claims::{Age, Claims};
@@ -91,6 +91,8 @@ pub struct Parts {
     pub host: SharedCluster,
     /// What the control planes answer.
     pub backends: Arc<dyn Backends>,
+    /// Where those of `distro: external` may lead to.
+    pub reaches: Arc<Reaches>,
     /// The clock of the process; tests bring their own.
     pub clock: Clock,
 }
@@ -111,7 +113,7 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         reserved: Arc::new(Reserved::new(&parts.config)),
         owners: Mutex::default(),
         service_cidr: Mutex::default(),
-        network: host_network::Known::default(),
+        reaches: parts.reaches,
         enforcement: enforcement::Verdicts::default(),
         exposure: exposure::Exposure::default(),
         exposed: exposed::Exposed::default(),

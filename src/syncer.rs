@@ -129,5 +129,6 @@ fn member(tenant: &Tenant, api: SharedCluster, config: &SyncerConfig, adopts: bo
         fingerprint: tenant.fingerprint.clone(),
         adopts,
         on_loss: tenant.on_loss,
+        limits: tenant.limits,
     }
 }

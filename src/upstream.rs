@@ -5,8 +5,10 @@
 
 pub mod body;
 pub mod pool;
+pub mod reach;
 pub mod target;
 
 pub use body::{Body, Meter};
 pub use pool::{Class, Pool, ResponseBody, STREAM_WINDOW, UpgradeConnection};
+pub use reach::Reach;
 pub use target::{Credential, Target};

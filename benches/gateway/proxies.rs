@@ -20,7 +20,7 @@ use portico::runtime::telemetry::{self, Metrics};
 use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
-use portico::upstream::{Credential, Pool, Target};
+use portico::upstream::{Credential, Pool, Reach, Target};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
@@ -197,6 +197,7 @@ fn tenant(folder: &Path, port: u16, backend: u16) -> Tenant {
         tls_without_identity: client_config(&ca, None).expect("client"),
         credential: Credential::Certificate,
         path_prefix: String::new(),
+        reach: Reach::default(),
     };
     let pool = Arc::new(Pool::new(target, Clock::system()));
     let nowhere: IpAddr = Ipv4Addr::LOCALHOST.into();

@@ -12,7 +12,7 @@ use portico::kubernetes::resources::PODS;
 use portico::kubernetes::{ApiClient, ListOptions, PatchKind, WatchEvent, WatchStream};
 use portico::names::keys;
 use portico::runtime::clock::Clock;
-use portico::upstream::Pool;
+use portico::upstream::{Pool, Reach};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -38,7 +38,7 @@ impl Cluster {
     pub(crate) fn new(kubeconfig: &str, namespace: &str, clients: usize) -> Self {
         let yaml = std::fs::read_to_string(kubeconfig).expect("kubeconfig");
         let client = |_| {
-            let target = target_from_kubeconfig(&yaml, Side::Host).expect("kubeconfig");
+            let target = target_from_kubeconfig(&yaml, Side::Host, Reach::default()).expect("kubeconfig");
             ApiClient::new(Arc::new(Pool::new(target, Clock::system())), HeaderMap::new())
         };
         Self { clients: (0..clients).map(client).collect(), namespace: namespace.to_owned() }

@@ -152,7 +152,7 @@ fn limits(asked: &Limits, granted: &GrantedLimits) -> Vec<String> {
         Some(asked) if asked > granted => format!("{what:<20}{granted} (of {asked}: the configuration allows no more)"),
         _ => format!("{what:<20}{granted}"),
     };
-    let GrantedLimits { gateway, dns } = granted;
+    let GrantedLimits { gateway, dns, syncer } = granted;
     vec![
         line("Connections", asked.connections, gateway.connections),
         line("Requests/s", asked.requests_per_second, gateway.requests_per_second),
@@ -161,6 +161,7 @@ fn limits(asked: &Limits, granted: &GrantedLimits) -> Vec<String> {
         line("Watches, streams", asked.long_running, gateway.long_running),
         line("DNS questions/s", asked.dns_questions_per_second, dns.dns_questions_per_second),
         line("DNS forwarded/s", asked.forwarded_questions_per_second, dns.forwarded_questions_per_second),
+        line("Events/s", asked.events_per_second, syncer.events_per_second),
     ]
 }
 
@@ -186,6 +187,7 @@ mod tests {
             requests_per_second: Some(7),
             dns_questions_per_second: Some(1_000_000),
             forwarded_questions_per_second: Some(3),
+            events_per_second: Some(101),
             ..Limits::default()
         };
         let lines = limits(&asked, &asked.granted(&Config::default()));
@@ -193,6 +195,7 @@ mod tests {
             "Requests/s          7",
             "DNS questions/s     5000 (of 1000000: the configuration allows no more)",
             "DNS forwarded/s     3",
+            "Events/s            100 (of 101: the configuration allows no more)",
         ] {
             assert!(lines.iter().any(|found| found == line), "{lines:?}");
         }

@@ -33,7 +33,8 @@ pub struct NetworksConfig {
     #[schemars(with = "Vec<String>")]
     pub external_ingress: Vec<IpNet>,
     /// Networks that neither pods nor control planes may connect to, beside the pods' networks and the addresses of the
-    /// host's API server. By default: link-local addresses, where clouds tell machines their credentials.
+    /// host's API server. Portico connects to none of them for a VirtualCluster of `distro: external` either. By default:
+    /// link-local addresses, where clouds tell machines their credentials.
     #[schemars(with = "Vec<String>")]
     pub closed: Vec<IpNet>,
     /// What pods and control planes may connect to all the same: rules as in a NetworkPolicy's `egress`, with `to` and,

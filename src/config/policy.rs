@@ -87,6 +87,16 @@ pub struct PolicyBounds {
     /// Networks (CIDR) whose addresses may stand in Endpoints and EndpointSlices that a tenant writes. Addresses of its own
     /// pods always may, when `targetRef` names the pod.
     pub endpoints: Vec<String>,
+    /// Networks (CIDR) to which the kubeconfig of a VirtualCluster of `distro: external` may lead although they are closed: by
+    /// `deniedBackends`, because the host's pods or its API server are there, by `networks.closed`, or because such an address
+    /// means the machine itself, its link or many. Of several networks that hold an address the narrowest counts; Portico's
+    /// own address takes an entry for itself (/32, /128).
+    #[schemars(with = "Vec<String>")]
+    pub allowed_backends: Vec<IpNet>,
+    /// Networks (CIDR) to which it may not lead, beside those. With `0.0.0.0/0` and `::/0` only what `allowedBackends` lists is
+    /// left.
+    #[schemars(with = "Vec<String>")]
+    pub denied_backends: Vec<IpNet>,
     /// Images, such as `registry.example.com/team/*`, as they stand in the pod.
     pub images: Vec<String>,
     /// Whether images must be named by digest.
@@ -98,6 +108,9 @@ pub struct PolicyBounds {
     /// (`services.loadbalancers`) one virtual cluster has on the host. What is not named has the default.
     pub objects: BTreeMap<String, u32>,
 }
+
+/// Networks in a list that is looked through for each connection.
+const MOST_BACKENDS: usize = 1024;
 
 /// What one virtual cluster has on the host where nobody says another number.
 const OBJECTS: &[(&str, u32)] = &[
@@ -167,6 +180,8 @@ impl Default for PolicyBounds {
             service_types: list(&["ClusterIP", "NodePort", "LoadBalancer"]),
             load_balancer_addresses: false,
             endpoints: Vec::new(),
+            allowed_backends: Vec::new(),
+            denied_backends: Vec::new(),
             images: list(&["*"]),
             image_digests: false,
             max_grace_period_seconds: 3600,
@@ -212,6 +227,14 @@ impl PolicyBounds {
         }
         if let Some(entry) = self.endpoints.iter().find(|entry| entry.parse::<IpNet>().is_err()) {
             return Some(format!("endpoints: {entry:?} is no network, such as 192.0.2.0/24"));
+        }
+        if let Some(both) = self.allowed_backends.iter().find(|network| self.denied_backends.contains(network)) {
+            return Some(format!("deniedBackends: {both} is in allowedBackends as well"));
+        }
+        for (field, list) in [("allowedBackends", &self.allowed_backends), ("deniedBackends", &self.denied_backends)] {
+            if list.len() > MOST_BACKENDS {
+                return Some(format!("{field} may have {MOST_BACKENDS} entries"));
+            }
         }
         if let Some(kind) = self.objects.keys().find(|kind| !OBJECTS.iter().any(|(known, _)| known == kind)) {
             let known: Vec<&str> = OBJECTS.iter().map(|(known, _)| *known).collect();

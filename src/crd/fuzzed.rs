@@ -28,6 +28,8 @@ fn specs() {
         assert!(granted.connections as usize <= config.gateway.max_connections_per_tenant);
         assert!(granted.requests_in_flight as usize <= config.gateway.max_requests_per_tenant);
         assert!(granted.long_running as usize <= config.gateway.max_long_running_per_tenant);
+        let events = spec.limits.in_syncer(&config.syncer).events_per_second;
+        assert!((1..=config.syncer.max_events_per_second_per_tenant).contains(&events));
         Some(value.to_string().len() / 16)
     });
 }

@@ -1,9 +1,9 @@
-//! What a virtual cluster may use of the gateway and the DNS that all of them share.
+//! What a virtual cluster may use of the gateway, the DNS and the syncer that all of them share.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, DnsConfig, GatewayConfig};
+use crate::config::{Config, DnsConfig, GatewayConfig, SyncerConfig};
 
 /// Limits that are tighter than those which the configuration gives to each virtual cluster. A field that is
 /// absent, or asks for more than the configuration allows, means what the configuration allows; `status.limits` has the
@@ -34,6 +34,10 @@ pub struct Limits {
     /// DNS questions a second that go on to the resolvers of the host, likewise.
     #[schemars(range(min = 1))]
     pub forwarded_questions_per_second: Option<u32>,
+    /// Events that are written in it in a second in the long run, those of the host and Portico's own, and twenty times as many
+    /// at one moment.
+    #[schemars(range(min = 1))]
+    pub events_per_second: Option<u32>,
 }
 
 /// Limits in force: see [`Limits`].
@@ -46,6 +50,9 @@ pub struct GrantedLimits {
     /// In DNS.
     #[serde(flatten)]
     pub dns: DnsLimits,
+    /// In the syncer.
+    #[serde(flatten)]
+    pub syncer: SyncerLimits,
 }
 
 /// Limits in force at the gateway.
@@ -74,10 +81,22 @@ pub struct DnsLimits {
     pub forwarded_questions_per_second: u32,
 }
 
+/// Limits in force in the syncer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SyncerLimits {
+    /// Events that are written in it in a second in the long run, and twenty times as many at one moment.
+    pub events_per_second: u32,
+}
+
 impl Limits {
     /// The tighter of what is asked for and what the configuration allows.
     pub fn granted(&self, config: &Config) -> GrantedLimits {
-        GrantedLimits { gateway: self.at_gateway(&config.gateway), dns: self.in_dns(&config.dns) }
+        GrantedLimits {
+            gateway: self.at_gateway(&config.gateway),
+            dns: self.in_dns(&config.dns),
+            syncer: self.in_syncer(&config.syncer),
+        }
     }
 
     /// The part of [`Limits::granted`] that the gateway keeps.
@@ -98,6 +117,12 @@ impl Limits {
             dns_questions_per_second: least(questions, config.max_questions_per_second_per_tenant),
             forwarded_questions_per_second: least(forwarded, config.max_forwarded_per_second_per_tenant),
         }
+    }
+
+    /// The part of [`Limits::granted`] that the syncer keeps.
+    pub fn in_syncer(&self, config: &SyncerConfig) -> SyncerLimits {
+        let most = usize::try_from(config.max_events_per_second_per_tenant).unwrap_or(usize::MAX);
+        SyncerLimits { events_per_second: least(self.events_per_second, most) }
     }
 }
 
@@ -122,9 +147,13 @@ mod tests {
             request_burst: Some(0),
             dns_questions_per_second: Some(9),
             forwarded_questions_per_second: Some(u32::MAX),
+            events_per_second: Some(3),
             ..Limits::default()
         };
-        let GrantedLimits { gateway, dns } = asked.granted(&config);
+        let GrantedLimits { gateway, dns, syncer } = asked.granted(&config);
+        assert_eq!(syncer.events_per_second, 3);
+        let more = Limits { events_per_second: Some(u32::MAX), ..Limits::default() }.in_syncer(&config.syncer);
+        assert_eq!(more.events_per_second, config.syncer.max_events_per_second_per_tenant);
         assert_eq!((gateway.requests_in_flight, gateway.request_burst, dns.dns_questions_per_second), (7, 1, 9));
         assert_eq!(gateway.connections as usize, config.gateway.max_connections_per_tenant);
         assert_eq!(dns.forwarded_questions_per_second as usize, config.dns.max_forwarded_per_second_per_tenant);
@@ -135,6 +164,7 @@ mod tests {
         let granted = Limits::default().granted(&Config::default());
         let shown = serde_json::to_value(granted).expect("json");
         assert!(shown["requestsInFlight"].is_u64() && shown["dnsQuestionsPerSecond"].is_u64(), "{shown}");
+        assert!(shown["eventsPerSecond"].is_u64(), "{shown}");
         assert_eq!(serde_json::from_value::<GrantedLimits>(shown).expect("read back"), granted);
         let older = serde_json::json!({"connections": 3});
         let older: GrantedLimits = serde_json::from_value(older).expect("what an older version wrote");

@@ -68,7 +68,7 @@ pub struct VirtualClusterStatus {
     /// The Pod Security Standard in force: `spec.policy.podSecurity`, within what the configuration allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_security: Option<PodSecurity>,
-    /// What it may use of the gateway: `spec.limits`, within what the configuration allows.
+    /// What it may use of the gateway, of DNS and of the syncer: `spec.limits`, within what the configuration allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<GrantedLimits>,
     /// Why nothing is synced, while that is so. Written by the syncer alone.

@@ -2,7 +2,7 @@
 //!
 //! Promises: shared by everything that works on a request (phases, body, tunnel); the last holder's drop writes the line, so a
 //! stream is in the log with its true length and time. What the request holds goes with the last byte that is written
-//! ([`Reading`]). Never a query string (exec commands and tokens stand there), never a header.
+//! (`reading.rs`). Never a query string (exec commands and tokens stand there), never a header.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -6,7 +6,7 @@ use crate::config::HostConfig;
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::kubeconfig::{self, Files};
 use crate::tls;
-use crate::upstream::{Credential, Target};
+use crate::upstream::{Credential, Reach, Target};
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -38,6 +38,7 @@ fn in_cluster(folder: &Path, variable: impl Fn(&str) -> Option<String>) -> Resul
         tls: config,
         credential: Credential::TokenFile(folder.join("token")),
         path_prefix: String::new(),
+        reach: Reach::default(),
     })
 }
 

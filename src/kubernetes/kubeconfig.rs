@@ -1,7 +1,7 @@
 //! A kubeconfig as the address of one API server.
 //!
 //! Must not run anything or follow a proxy: `exec` and auth providers are refused. A kubeconfig that came from a
-//! tenant (a Secret) must not name files either: they would be Portico's own.
+//! tenant (a Secret) must not name files either: they would be Portico's own. Where it leads is judged when it is dialed.
 
 pub mod issue;
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Kind, Result, Side};
 use crate::tls;
-use crate::upstream::{Credential, Target};
+use crate::upstream::{Credential, Reach, Target};
 
 /// Whether a kubeconfig may name files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +26,9 @@ pub enum Files {
     Below(PathBuf),
 }
 
-/// The current context of an external backend's kubeconfig. Names no files, runs nothing.
-pub fn target_from_kubeconfig(yaml: &str, side: Side) -> Result<Target> {
-    target(yaml, side, &Files::Refused)
+/// The current context of an external backend's kubeconfig. Names no files, runs nothing, leads nowhere beyond `reach`.
+pub fn target_from_kubeconfig(yaml: &str, side: Side, reach: Reach) -> Result<Target> {
+    Ok(Target { reach, ..target(yaml, side, &Files::Refused)? })
 }
 
 /// The current context of a kubeconfig.
@@ -79,6 +79,7 @@ pub fn target(yaml: &str, side: Side, files: &Files) -> Result<Target> {
         tls_without_identity: bare,
         credential,
         path_prefix,
+        reach: Reach::default(),
     })
 }
 
@@ -221,11 +222,15 @@ mod tests {
         )
     }
 
+    fn foreign(yaml: &str) -> Result<Target> {
+        target_from_kubeconfig(yaml, Side::Backend, Reach::default())
+    }
+
     const SERVER: &str = "    server: https://[fd00::1]:6443/clusters/a/b/";
 
     #[test]
     fn address_prefix_and_token() {
-        let target = target_from_kubeconfig(&yaml(SERVER, "    token: abc"), Side::Backend).expect("usable");
+        let target = foreign(&yaml(SERVER, "    token: abc")).expect("usable");
         assert_eq!((target.host.as_str(), target.port), ("fd00::1", 6443));
         assert_eq!(target.path_prefix, "/clusters/a/b");
         assert!(matches!(target.credential, Credential::Token(t) if &*t == "abc"));
@@ -238,12 +243,16 @@ mod tests {
             "    token: x\n    client-certificate: /etc/passwd",
             "    exec: {command: sh}",
         ] {
-            let refused = target_from_kubeconfig(&yaml(SERVER, user), Side::Backend);
+            let refused = foreign(&yaml(SERVER, user));
             assert_eq!(refused.expect_err("refused").kind(), Kind::Invalid, "{user}");
         }
-        assert!(target_from_kubeconfig(&yaml("    server: http://x", "    token: x"), Side::Backend).is_err());
-        let skip = format!("{SERVER}\n    insecure-skip-tls-verify: true");
-        assert!(target_from_kubeconfig(&yaml(&skip, "    token: x"), Side::Backend).is_err());
+        assert!(foreign(&yaml("    server: http://x", "    token: x")).is_err());
+        for line in
+            ["insecure-skip-tls-verify: true", "proxy-url: http://127.0.0.1:3128", "proxy-url: socks5://proxy:1080"]
+        {
+            let cluster = format!("{SERVER}\n    {line}");
+            assert!(foreign(&yaml(&cluster, "    token: x")).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A `kube::Client` over our pool, with what the planes of low rate need around each request: a bound of requests at once, a
 //! deadline for the answer's head, and retries on a budget.
 //!
-//! Promises: a plane that goes wild takes no more of an API server than [`AT_ONCE`]; what is tried again is harmless to
+//! Promises: a plane that goes wild takes no more of an API server than 16 requests at once; what is tried again is harmless to
 //! repeat (reads that did not arrive, and what was refused with 429 and so not done), waits as long as the server asks, and
 //! adds a fifth to the load at most. Must not know what is asked. The hot paths (gateway, syncer) do without
 //! ([ADR 12](../../docs/adr/0012-kube-and-tower-carry-the-planes-of-low-rate.md)).

@@ -1,10 +1,10 @@
-//! What control planes answer: a seam, since they are asked over connections that exist for one question only.
+//! What control planes answer: a seam, for tests. Before one is served it is asked over a connection that exists for one
+//! question only, then over those of the gateway.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::HeaderMap;
 use serde::Deserialize;
@@ -14,7 +14,9 @@ use tokio::net::TcpStream;
 
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::ApiClient;
+use crate::names::TenantId;
 use crate::runtime::clock::Clock;
+use crate::tenant::Registry;
 use crate::upstream::{Pool, Target};
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -41,8 +43,9 @@ pub trait Backends: Send + Sync {
     /// `gitVersion` of an API server, asked with `identity` headers.
     fn version<'a>(&'a self, target: Target, identity: HeaderMap) -> BoxFuture<'a, Result<String>>;
 
-    /// How full its store is; `None` where it does not say, as an image from before the bound.
-    fn fill<'a>(&'a self, target: Target, identity: HeaderMap) -> BoxFuture<'a, Result<Option<Fill>>>;
+    /// How full the store of a cluster (by name and uid) is that is served here; `None` where it does not say, as an image
+    /// from before the bound.
+    fn fill<'a>(&'a self, id: &'a TenantId, uid: &'a str) -> BoxFuture<'a, Result<Option<Fill>>>;
 
     /// Whether a control plane greets whoever connects there. Nothing else is said on the connection.
     fn greets(&self, address: SocketAddr) -> BoxFuture<'_, bool>;
@@ -53,16 +56,26 @@ pub trait Backends: Send + Sync {
 pub struct Asked {
     /// The clock of the process; tests bring their own.
     pub clock: Clock,
+    /// Who is served, by which connections.
+    pub registry: Arc<Registry>,
 }
 
 impl Backends for Asked {
     fn version<'a>(&'a self, target: Target, identity: HeaderMap) -> BoxFuture<'a, Result<String>> {
-        Box::pin(async move { read(&self.ask("/version", target, identity).await?) })
+        Box::pin(async move {
+            let pool = Arc::new(Pool::new(target, self.clock.clone()));
+            let client = ApiClient::new(Arc::clone(&pool), identity);
+            let answer = client.get_bounded("/version", DEADLINE, MOST).await;
+            pool.close();
+            read(&answer?)
+        })
     }
 
-    fn fill<'a>(&'a self, target: Target, identity: HeaderMap) -> BoxFuture<'a, Result<Option<Fill>>> {
+    fn fill<'a>(&'a self, id: &'a TenantId, uid: &'a str) -> BoxFuture<'a, Result<Option<Fill>>> {
         Box::pin(async move {
-            match self.ask("/portico/store", target, identity).await {
+            let served = self.registry.load().by_id(id).filter(|tenant| tenant.uid == uid).cloned();
+            let served = served.ok_or_else(|| Error::own(Kind::Unavailable, "it is not served yet"))?;
+            match served.api.get_bounded("/portico/store", DEADLINE, MOST).await {
                 Ok(answer) => read_fill(&answer).map(Some),
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),
                 Err(error) => Err(error),
@@ -76,16 +89,6 @@ impl Backends for Asked {
             let heard = async { TcpStream::connect(address).await?.read_exact(&mut said).await };
             matches!(tokio::time::timeout(PATIENCE, heard).await, Ok(Ok(_))) && said == *GREETING
         })
-    }
-}
-
-impl Asked {
-    async fn ask(&self, path: &str, target: Target, identity: HeaderMap) -> Result<Bytes> {
-        let pool = Arc::new(Pool::new(target, self.clock.clone()));
-        let client = ApiClient::new(Arc::clone(&pool), identity);
-        let answer = client.get_bounded(path, DEADLINE, MOST).await;
-        pool.close();
-        answer
     }
 }
 

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Config, Policies};
 use crate::crd::policy::GrantedPolicy;
+use crate::kubernetes::Reaches;
 use crate::names::claims::{Owners, Verdict};
 use crate::names::reserved::Reserved;
 use crate::operator::backends::Backends;
@@ -14,7 +15,6 @@ use crate::operator::enforcement::Verdicts;
 use crate::operator::exposed::Exposed;
 use crate::operator::exposure::Exposure;
 use crate::operator::host::Host;
-use crate::operator::host_network::Known;
 use crate::operator::ports::Ports;
 use crate::operator::waves::Waves;
 use crate::runtime::clock::Clock;
@@ -32,8 +32,8 @@ pub(crate) struct Context {
     /// Who has which name, out of all VirtualClusters that are there.
     pub owners: Mutex<Arc<Owners>>,
     pub service_cidr: Mutex<Option<String>>,
-    /// Where the host's pods and API server are.
-    pub network: Known,
+    /// Where backends of `distro: external` may be, and where the host's pods and API server are.
+    pub reaches: Arc<Reaches>,
     /// Whether policies are enforced there.
     pub enforcement: Verdicts,
     /// Which pods are to be reached from outside.

@@ -82,7 +82,7 @@ async fn verdict(context: &Context, cluster: &Cluster) -> Verdict {
 }
 
 async fn make(context: &Context, cluster: &Cluster) -> Result<Says> {
-    let network = context.network.get(&context.host, context.clock.instant()).await?;
+    let network = context.reaches.network().get(context.host.cluster(), context.clock.instant()).await?;
     let plan = render::Plan { cluster, config: &context.config, host: &network };
     let exposed = context.exposed.get(cluster);
     let mut is_held = false;

@@ -19,7 +19,7 @@ use crate::operator::{
 };
 use crate::tenant::Assertion;
 use crate::tls;
-use crate::upstream::{Credential, Target};
+use crate::upstream::{Credential, Reach, Target};
 
 /// How often what is ready is compared again.
 const DRIFT: Duration = Duration::from_secs(60);
@@ -113,8 +113,8 @@ async fn phases(
         next.backend = Some(BackendStatus { address, server_name: target.server_name.to_str().into_owned() });
         target
     };
-    version(context, cluster, target.clone(), next).await?;
-    store_fill::note(context, cluster, target, next).await;
+    version(context, cluster, target, next).await?;
+    store_fill::note(context, cluster, next).await;
     networks::judge(context, cluster, next).await;
     Ok(())
 }
@@ -171,11 +171,22 @@ async fn version(
             next.version = version;
             Ok(())
         }
+        Err(error) if error.kind() == Kind::Refused => Err(address_refused(&error)),
         Err(error) => {
             let message = format!("the API server does not answer: {}", error.message());
             Err(Halt::waiting(condition::CONTROL_PLANE, "NoAnswer", message))
         }
     }
+}
+
+/// The address is the cause of the refusal; whoever named the server may read what its name means to Portico.
+fn address_refused(error: &Error) -> Halt {
+    let address = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let message = format!(
+        "the API server's address {address} is not allowed for distro external: `allowedBackends` and `deniedBackends` in \
+         `policy` of Portico's configuration decide"
+    );
+    Halt::blocked(condition::CONTROL_PLANE, "AddressRefused", message)
 }
 
 fn own_target(cluster: &Cluster, service_ip: &str, data: &Data) -> Result<Target> {
@@ -192,6 +203,7 @@ fn own_target(cluster: &Cluster, service_ip: &str, data: &Data) -> Result<Target
         tls_without_identity: tls::client_config(ca, None)?,
         credential: Credential::Certificate,
         path_prefix: String::new(),
+        reach: Reach::default(),
     })
 }
 
@@ -211,6 +223,8 @@ async fn external_target(context: &Context, cluster: &Cluster) -> Result<Target,
         let message = format!("Secret {:?} with key {:?} does not exist", reference.name, reference.key);
         return Err(blocked("NoKubeconfig", message));
     };
-    kubernetes::target_from_kubeconfig(text, Side::Backend)
+    let reach = context.reaches.of(context.host.cluster(), cluster.namespace(), context.clock.instant()).await;
+    let reach = reach.during(condition::CONTROL_PLANE)?;
+    kubernetes::target_from_kubeconfig(text, Side::Backend, reach)
         .map_err(|error| blocked("BadKubeconfig", format!("the kubeconfig cannot be used: {}", error.message())))
 }

@@ -7,17 +7,15 @@ use crate::operator::cluster::Cluster;
 use crate::operator::context::Context;
 use crate::operator::halt::condition;
 use crate::operator::status;
-use crate::tenant::Assertion;
-use crate::upstream::Target;
 
 /// Asks for it. That it cannot be read is no failure of the round: what was said last stands.
-pub(crate) async fn note(context: &Context, cluster: &Cluster, target: Target, next: &mut VirtualClusterStatus) {
+pub(crate) async fn note(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) {
     let kind = next.storage.as_ref().map(|storage| storage.kind);
     let is_bounded = matches!(kind, Some(StorageKind::Volume | StorageKind::Pod));
     if cluster.spec.distro != Distro::K8s || !is_bounded {
         return;
     }
-    let fill = match context.backends.fill(target, Assertion::FrontProxy.own_identity()).await {
+    let fill = match context.backends.fill(&cluster.id, &cluster.uid).await {
         Ok(Some(fill)) => fill,
         Ok(None) => return,
         Err(error) => {

@@ -2,6 +2,7 @@
 //! neighbour can do (nothing).
 
 mod distros;
+mod external;
 mod fake;
 mod following;
 mod hosts;
@@ -48,6 +49,7 @@ impl World {
             policies: config.policies(),
             reserved: Arc::new(Reserved::new(&config)),
             owners: Mutex::default(),
+            reaches: Arc::new(Reaches::new(&config, "10.96.0.1")),
             config: Arc::new(config),
             host: host.host(),
             backends: Arc::new(Answers::default()),
@@ -55,7 +57,6 @@ impl World {
             ports: Ports::default(),
             waves: Waves::default(),
             service_cidr: Mutex::default(),
-            network: host_network::Known::default(),
             enforcement: enforcement::Verdicts::default(),
             exposure: exposure::Exposure::default(),
             exposed: exposed::Exposed::default(),

@@ -3,7 +3,7 @@
 //! A store is known by the uid of its Namespace `kube-system`. Promises: nothing of a tenant is synced before its store
 //! is recorded on the host ([`ledger`]); nothing that another store says is believed, nothing on the host changes because
 //! of it, and no cache forgets what the known one said; a person, or `storage.onLoss: discard`, decides, or the known
-//! store comes back and all goes on. What a decision does, [`recover`](super::recover) knows.
+//! store comes back and all goes on. What a decision does, [`recover`] knows.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -49,7 +49,7 @@ pub async fn say(world: &World, tenant: &TenantState, involved: &Involved, reaso
 
 /// Whether one more Event is within the tenant's rate.
 pub fn has_room(world: &World, tenant: &TenantState) -> bool {
-    let rate = world.config.max_events_per_second_per_tenant;
+    let rate = tenant.bound().limits.in_syncer(&world.config).events_per_second;
     let passes = tenant.events.pass(rate, rate.saturating_mul(BURST), world.clock.instant()).is_ok();
     if !passes {
         tenant.unsaid.fetch_add(1, Ordering::Relaxed);

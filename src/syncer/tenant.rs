@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::crd::OnLoss;
+use crate::crd::{Limits, OnLoss};
 use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::resources::SERVICES;
 use crate::names::TenantId;
@@ -45,6 +45,8 @@ pub struct Member {
     pub adopts: bool,
     /// What becomes of its copies when its store is lost.
     pub on_loss: OnLoss,
+    /// What it asks to be limited to.
+    pub limits: Limits,
 }
 
 /// One tenant.

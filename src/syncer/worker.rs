@@ -326,10 +326,7 @@ async fn conclude(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work, st
             world.queue.pause_tenant(tenant.number, asked.max(Duration::from_millis(500)));
             Next::Retry(Duration::ZERO)
         }
-        (
-            Side::Backend,
-            Kind::Unavailable | Kind::Timeout | Kind::Closed | Kind::Tls | Kind::Protocol | Kind::Unauthorized,
-        ) => {
+        (Side::Backend, kind) if kind.is_of_the_server() => {
             let failures = tenant.count_failure();
             let pause = Duration::from_millis(250).saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
             // One object at a time finds out whether it is back.

@@ -4,7 +4,7 @@
 //! and beside the watch, each with a deadline; a tenant whose inputs did not change is not swapped; a VirtualCluster that
 //! is gone or being deleted leaves the registry at once, and so does one whose end nobody heard of, with the next list.
 //! All that must outlive a failure of this task is in the [`Registry`](crate::tenant::Registry): begun anew, it goes on from there.
-//! PKI Secrets are read again every [`REFRESH`], so a rotated certificate is in force without a watch per namespace.
+//! PKI Secrets are read again every minute, so a rotated certificate is in force without a watch per namespace.
 
 mod build;
 mod parts;

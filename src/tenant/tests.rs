@@ -11,13 +11,13 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::error::Side;
-use crate::kubernetes::ApiClient;
+use crate::kubernetes::{ApiClient, Reaches};
 use crate::names::TenantId;
 use crate::names::claims::{Claims, Owners};
 use crate::names::reserved::Reserved;
 use crate::runtime::clock::Clock;
 use crate::tls::{ClientTrust, ServerTls};
-use crate::upstream::{Credential, Pool, Target};
+use crate::upstream::{Credential, Pool, Reach, Target};
 
 fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
     let issued = rcgen::generate_simple_self_signed(vec![host.to_owned()]).expect("certificate");
@@ -32,6 +32,7 @@ fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
         tls_without_identity: tls,
         credential: Credential::Certificate,
         path_prefix: String::new(),
+        reach: Reach::default(),
     };
     let pool = Arc::new(Pool::new(target, Clock::system()));
     Arc::new(Tenant {

@@ -87,12 +87,11 @@ pub fn check_container(pod: &Value, list: &str, index: usize, policy: &GrantedPo
     found.0.into_iter().next()
 }
 
-/// The first image of a pod that may not run: images change while it runs.
-pub fn check_images(pod: &Value, policy: &GrantedPolicy) -> Option<Violation> {
+/// Whether the image of one container (by index) may not run: images change while a pod runs.
+pub fn check_image(pod: &Value, list: &str, index: usize, policy: &GrantedPolicy) -> Option<Violation> {
     let mut found = Found::default();
-    for (_, field, container) in containers(pod, &["containers", "initContainers"]) {
-        uses::image(container, &field, policy, &mut found);
-    }
+    let container = json::items(pod, &format!("/spec/{list}")).get(index)?;
+    uses::image(container, &format!("spec.{list}[{index}]"), policy, &mut found);
     found.0.into_iter().next()
 }
 
@@ -103,7 +102,9 @@ pub fn violations(pod: &Value, policy: &GrantedPolicy) -> Vec<Violation> {
         standard(pod, policy.pod_security(), &mut found);
     }
     uses::of_pod(pod, policy, &mut found);
-    found.0.extend(check_images(pod, policy));
+    for (_, field, container) in containers(pod, &["containers", "initContainers"]) {
+        uses::image(container, &field, policy, &mut found);
+    }
     found.0
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
+use super::reach::Reach;
 use crate::error::Side;
 
 /// One API server.
@@ -26,6 +27,8 @@ pub struct Target {
     pub credential: Credential,
     /// Path prefix of the server's URL, without a trailing slash; usually empty.
     pub path_prefix: String,
+    /// Which addresses `host` may lead to.
+    pub reach: Reach,
 }
 
 /// Our own credential towards an API server, beside the client certificate in its TLS configuration.

@@ -13,6 +13,7 @@ mod load;
 mod chains;
 mod churn;
 mod differential;
+mod external;
 mod floods;
 mod framing;
 mod h2spec;

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use portico::config::Config;
 use portico::error::{Result, Side};
+use portico::kubernetes::Reaches;
 use portico::names::reserved::Reserved;
 use portico::runtime::drain::{self, DrainTrigger};
 use portico::runtime::task::{self, Task};
@@ -73,6 +74,10 @@ struct Following {
 impl Following {
     /// Both tenants of the world come from the source from now on.
     async fn start(world: &World) -> Self {
+        Self::start_with(world, Config::default()).await
+    }
+
+    async fn start_with(world: &World, mut config: Config) -> Self {
         // The world's own are of generation 1.
         world.registry.next_generation();
         let host = Server::new("host", Side::Host, Faults::none());
@@ -81,13 +86,13 @@ impl Following {
             host.put("secrets", wish.secret());
             host.put("virtualclusters", wish.object());
         }
-        let mut config = Config::default();
         config.gateway.public_url = "https://portico.example.com".to_owned();
         let parts = source::Parts {
             host: Arc::new(host.clone()),
             registry: Arc::clone(&world.registry),
             policies: Arc::default(),
             reserved: Arc::new(Reserved::new(&config)),
+            reaches: Arc::new(Reaches::new(&config, "")),
             clock: world.clock.clone(),
         };
         let (trigger, drain) = drain::channel();
@@ -260,4 +265,50 @@ async fn a_tenant_with_another_ca_ends_what_the_first_one_vouched_for() {
     load.stop(Stage::Over).await.is_clean();
     neighbour.goes_on().await;
     neighbour.finishes().await;
+}
+
+/// Of `distro: external`, whose owner says in a Secret where its API server is: on this machine.
+async fn external(world: &World, configuration: &str) -> Following {
+    let following = Following::start_with(world, Config::parse(configuration).expect("valid")).await;
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let api = &world.a.api;
+    let admin = api.pki.client("admin", &["system:masters"]);
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "a",
+        "contexts": [{"name": "a", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": format!("https://{}", api.address),
+            "certificate-authority-data": encode(api.pki.ca_pem())}}],
+        "users": [{"name": "u", "user": {"client-certificate-data": encode(&admin.certificate),
+            "client-key-data": encode(&admin.key)}}],
+    });
+    let theirs = json!({"metadata": {"namespace": "team", "name": "theirs"}, "data": {"config": encode(&kubeconfig.to_string())}});
+    following.host.put("secrets", theirs);
+    let mut object = Wish::of(&world.a).object();
+    object["spec"]["distro"] = json!("external");
+    object["spec"]["backend"] = json!({"kubeconfigSecret": {"name": "theirs"}});
+    let before = world.registry.load().by_id(&world.a.id()).map_or(0, |tenant| tenant.generation);
+    following.host.put("virtualclusters", object);
+    served(world, &world.a, before).await;
+    following
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_kubeconfigs_lead_to_no_closed_address_unless_the_admin_lists_it() {
+    for (configuration, allowed) in [("", false), ("policies: {team: {allowedBackends: [127.0.0.1/32]}}", true)] {
+        let world = World::start().await;
+        let _following = external(&world, configuration).await;
+        let before = world.a.api.accepted();
+        let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+        let answer = client.get("/api").await;
+        let tenant = world.registry.load().by_id(&world.a.id()).cloned().expect("served");
+        if allowed {
+            assert_eq!(text(answer).await, "alpha");
+            continue;
+        }
+        assert_eq!(status(answer).await, (503, "ServiceUnavailable".to_owned()));
+        // As syncer and DNS ask.
+        let asked = tenant.api.get_path("/version", std::time::Duration::from_secs(20)).await;
+        assert_eq!(asked.expect_err("refused").kind(), portico::error::Kind::Refused);
+        assert_eq!(world.a.api.accepted(), before, "nobody came");
+    }
 }

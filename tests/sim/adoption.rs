@@ -141,6 +141,7 @@ impl World {
             fingerprint: fingerprint.to_owned(),
             adopts: true,
             on_loss: portico::crd::OnLoss::Discard,
+            limits: portico::crd::Limits::default(),
         });
         members.collect()
     }

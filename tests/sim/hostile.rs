@@ -115,6 +115,7 @@ pub fn member(tenant: &Tenant) -> Member {
         fingerprint: String::new(),
         adopts: false,
         on_loss: portico::crd::OnLoss::Hold,
+        limits: portico::crd::Limits::default(),
     }
 }
 
@@ -337,10 +338,11 @@ async fn more_than_it_may_have(seed: u64) {
         greedy.server.put("pods", pod(&format!("web-{n:02}"), json!({})));
         quiet.server.put("pods", pod(&format!("web-{n:02}"), json!({})));
     }
-    let config =
-        SyncerConfig { drift_interval: Span(DRIFT), max_events_per_second_per_tenant: 1, ..SyncerConfig::default() };
+    let config = SyncerConfig { drift_interval: Span(DRIFT), ..SyncerConfig::default() };
+    // By its own word, beside a configuration that allows a hundred.
+    let limits = portico::crd::Limits { events_per_second: Some(1), ..portico::crd::Limits::default() };
     let (running, stats) = start_counted(&host, config, seed);
-    running.set_members(vec![member(&greedy), member(&quiet)]);
+    running.set_members(vec![Member { limits, ..member(&greedy) }, member(&quiet)]);
     let copied = |tenant: &Tenant| copies(&host, "pods", tenant).len();
     for round in 0..400 {
         tokio::time::sleep(DRIFT / 100).await;

@@ -41,7 +41,14 @@ fn a_stopped_syncer_leaves_nothing_whatever_its_rights_were() {
                 uid.clone_into(&mut view.uid);
                 let api = Arc::new(world.tenants[n].server.clone());
                 let on_loss = portico::crd::OnLoss::Discard;
-                Member { view, api, fingerprint: uid.to_owned(), adopts: false, on_loss }
+                Member {
+                    view,
+                    api,
+                    fingerprint: uid.to_owned(),
+                    adopts: false,
+                    on_loss,
+                    limits: portico::crd::Limits::default(),
+                }
             };
             running.set_members(vec![member(0, "again"), member(1, "again")]);
             tokio::time::sleep(DRIFT).await;

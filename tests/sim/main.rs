@@ -134,6 +134,7 @@ impl World {
             fingerprint: String::new(),
             adopts: false,
             on_loss: OnLoss::Discard,
+            limits: portico::crd::Limits::default(),
         });
         running.set_members(members.collect());
         self.running = Some(running);
@@ -225,6 +226,7 @@ impl World {
                     fingerprint: fingerprint.clone(),
                     adopts: false,
                     on_loss: OnLoss::Discard,
+                    limits: portico::crd::Limits::default(),
                 });
                 self.running.as_ref().unwrap().set_members(members.collect());
             }

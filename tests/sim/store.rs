@@ -85,6 +85,7 @@ impl World {
             fingerprint: fingerprint.to_owned(),
             adopts: false,
             on_loss: self.on_loss,
+            limits: portico::crd::Limits::default(),
         });
         members.into()
     }

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use portico::error::Side;
 use portico::runtime::task::{self, Task};
 use portico::tls::{ServerTls, client_config};
-use portico::upstream::{Credential, Target};
+use portico::upstream::{Credential, Reach, Target};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -437,5 +437,6 @@ pub fn target(side: Side, address: SocketAddr, ca: &Pki, client: &Pair) -> Targe
         tls_without_identity: client_config(roots, None).expect("roots"),
         credential: Credential::Certificate,
         path_prefix: String::new(),
+        reach: Reach::default(),
     }
 }

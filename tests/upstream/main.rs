@@ -7,3 +7,4 @@ mod support;
 mod bound;
 mod client;
 mod pool;
+mod reach;

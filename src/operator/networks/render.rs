@@ -11,12 +11,12 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::config::{Config, NetworkEgress};
+use crate::kubernetes::host_network::HostNetwork;
 use crate::names::keys;
 use crate::operator::cluster::Cluster;
 use crate::operator::control_plane::API_PORT;
 use crate::operator::enforcement;
 use crate::operator::exposure::{Opening, Port, Target};
-use crate::operator::host_network::HostNetwork;
 use crate::operator::networks::ranges;
 
 /// Label value of those of Portico's pods that run syncer and operator where the chart's topology is `split`.

@@ -13,6 +13,7 @@ use crate::error::{Result, Side};
 use crate::kubernetes::Resource;
 use crate::kubernetes::resources::SERVICE_CIDRS;
 use crate::kubernetes::testing::{Faults, Server};
+use crate::names::TenantId;
 use crate::operator::backends::{Backends, Fill};
 use crate::operator::host::Host;
 use crate::upstream::Target;
@@ -37,7 +38,7 @@ impl Backends for Answers {
         Box::pin(async { Ok("v1.34.4".to_owned()) })
     }
 
-    fn fill<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<Option<Fill>>> {
+    fn fill<'a>(&'a self, _: &'a TenantId, _: &'a str) -> BoxFuture<'a, Result<Option<Fill>>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { self.fill.lock().take().transpose() })
     }

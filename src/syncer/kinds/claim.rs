@@ -1,7 +1,7 @@
 //! PersistentVolumeClaims go down, the volumes they are bound to come up.
 //!
 //! The tenant sees a volume of its claim's size and class, but nothing of the driver, its secrets or where the data is.
-//! What a user binds by hand is refused, see [`static_volume`].
+//! What a user binds by hand is refused, see `claim/static_volume.rs`.
 
 use serde_json::{Map, Value, json};
 

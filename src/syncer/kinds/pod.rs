@@ -310,10 +310,9 @@ fn changes_down(object: &Value, host: &Value, view: &TenantView, lookup: &dyn Lo
         let message = format!("{what}: Portico has no right to patch pods/{subresource} on the host");
         explain(&PODS, object, "SyncLimited", message)
     };
-    match policy::check_images(object, &view.policy) {
-        Some(violation) => actions.push(explain(&PODS, object, "SyncDenied", violation.message())),
-        None => actions.extend(update::patch(object, host, view).map(|p| patch("", p))),
-    }
+    let update = update::update(object, host, view);
+    actions.extend(update.refused.map(|violation| explain(&PODS, object, "SyncDenied", violation.message())));
+    actions.extend(update.patch.map(|p| patch("", p)));
     let gates =
         status::down(object, host).map(|p| optional("status", "conditions do not reach it", patch("status", p)));
     actions.extend(gates);

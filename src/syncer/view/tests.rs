@@ -34,6 +34,7 @@ fn a_pods_plan_parses_no_namespace_and_no_service() {
         fingerprint: String::new(),
         adopts: false,
         on_loss: OnLoss::Hold,
+        limits: crate::crd::Limits::default(),
     };
     let hosts = catalog.iter().map(|_| None).collect();
     let tenant =

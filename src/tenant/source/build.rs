@@ -21,7 +21,7 @@ use crate::tenant::life::Life;
 use crate::tenant::{Assertion, Backend, Tenant};
 use crate::tls::{self, ClientTrust, ServerTls};
 use crate::translate::{Owner, Placement};
-use crate::upstream::{Credential, Pool, Target};
+use crate::upstream::{Credential, Pool, Reach, Target};
 
 /// Reads what it needs and builds; `None` when the tenant in force was made of the same.
 pub(super) async fn tenant(parts: &Parts, id: &TenantId, cluster: &VirtualCluster) -> Result<Option<Arc<Tenant>>> {
@@ -31,22 +31,32 @@ pub(super) async fn tenant(parts: &Parts, id: &TenantId, cluster: &VirtualCluste
     }
     let namespace = id.namespace().as_str();
     let secret = Secret::read(&*parts.host, namespace, &status.pki_secret).await?;
-    let kubeconfig = match (&cluster.spec.backend, cluster.spec.distro) {
+    let external = match (&cluster.spec.backend, cluster.spec.distro) {
         (Some(backend), Distro::External) => {
             let key = &backend.kubeconfig_secret;
-            Some(Secret::read(&*parts.host, namespace, &key.name).await?.text(&key.key)?)
+            let kubeconfig = Secret::read(&*parts.host, namespace, &key.name).await?.text(&key.key)?;
+            // Asked for each time: connections that are used on learn what is closed meanwhile.
+            let reach = parts.reaches.of(&parts.host, namespace, parts.clock.instant()).await?;
+            Some(External { kubeconfig, reach })
         }
         _ => None,
     };
-    let fingerprint = Fingerprint::of(cluster, &secret, kubeconfig.as_deref())?;
+    let kubeconfig = external.as_ref().map(|external| external.kubeconfig.as_str());
+    let fingerprint = Fingerprint::of(cluster, &secret, kubeconfig)?;
     let snapshot = parts.registry.load();
     let old = snapshot.by_id(id);
     if old.is_some_and(|tenant| tenant.fingerprint == fingerprint.whole()) {
         return Ok(None);
     }
     let same = old.filter(|tenant| fingerprint.has_connections_of(&tenant.fingerprint)).map(Arc::as_ref);
-    let inputs = Inputs { id, cluster, secret: &secret, kubeconfig, fingerprint };
+    let inputs = Inputs { id, cluster, secret: &secret, external, fingerprint };
     Ok(Some(Arc::new(inputs.build(parts, same)?)))
+}
+
+/// An API server that a user named, and which addresses it may have.
+struct External {
+    kubeconfig: String,
+    reach: Reach,
 }
 
 /// Digests of all that a tenant is built from: of what its connections are made of, and of everything.
@@ -100,7 +110,7 @@ struct Inputs<'a> {
     id: &'a TenantId,
     cluster: &'a VirtualCluster,
     secret: &'a Secret,
-    kubeconfig: Option<String>,
+    external: Option<External>,
     fingerprint: Fingerprint,
 }
 
@@ -145,8 +155,8 @@ impl Inputs<'_> {
     }
 
     fn backend(&self, parts: &Parts, server_ca: &[u8]) -> Result<(Backend, ApiClient)> {
-        if let Some(kubeconfig) = &self.kubeconfig {
-            let target = kubernetes::target_from_kubeconfig(kubeconfig, Side::Backend)?;
+        if let Some(External { kubeconfig, reach }) = &self.external {
+            let target = kubernetes::target_from_kubeconfig(kubeconfig, Side::Backend, reach.clone())?;
             let pool = Arc::new(Pool::new(target, parts.clock.clone()));
             let api = ApiClient::new(Arc::clone(&pool), Assertion::Impersonate.own_identity());
             return Ok((Backend { pool, assertion: Assertion::Impersonate }, api));
@@ -177,6 +187,7 @@ impl Inputs<'_> {
             tls_without_identity: tls::client_config(server_ca, None)?,
             credential: Credential::Certificate,
             path_prefix: String::new(),
+            reach: Reach::default(),
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Policies;
+use crate::kubernetes::Reaches;
 use crate::kubernetes::api::SharedCluster;
 use crate::names::reserved::Reserved;
 use crate::runtime::clock::Clock;
@@ -19,6 +20,8 @@ pub struct Parts {
     pub reserved: Arc<Reserved>,
     /// What virtual clusters may ask of the host, at most.
     pub policies: Arc<Policies>,
+    /// Where those of `distro: external` may lead to.
+    pub reaches: Arc<Reaches>,
     /// The clock of the process; tests bring their own.
     pub clock: Clock,
 }

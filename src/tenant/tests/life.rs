@@ -59,6 +59,7 @@ impl Replica {
             registry: Arc::clone(&self.registry),
             policies: Arc::default(),
             reserved: Arc::new(Reserved::new(&config)),
+            reaches: Arc::new(Reaches::new(&config, "")),
             clock: clock.clone(),
         };
         let (trigger, drain) = drain::channel();

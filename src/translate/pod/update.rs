@@ -1,13 +1,15 @@
 //! What may change in a pod that runs.
 //!
 //! The host pod records a fingerprint of what was last written, so only changes of the tenant are written: a host
-//! webhook that rewrites images is not fought. Tolerations can only be added: API servers allow no removal.
+//! webhook that rewrites images is not fought. Tolerations can only be added: API servers allow no removal. An image that may
+//! not run is not written, and keeps nothing else from it; it is tried again until the tenant or the policy says otherwise.
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
 use super::super::legacy::{ADOPTED, keep_current};
+use super::super::policy::{self, Violation};
 use super::super::{View, identity, json};
 use super::allowed::tolerations;
 use super::images::image;
@@ -26,21 +28,58 @@ pub fn recorded_metadata(pod: &Value, host: &Value, view: &View) -> Option<Map<S
     Some(wanted)
 }
 
-/// Strategic patch of the host pod for what changed in the tenant; None when nothing did.
+/// What becomes of a host pod for what changed in the tenant.
+#[derive(Debug, Default, PartialEq)]
+pub struct Update {
+    /// Strategic patch; None when there is nothing to write.
+    pub patch: Option<Value>,
+    /// Why an image of it is not the tenant's.
+    pub refused: Option<Violation>,
+}
+
+/// The patch alone.
 pub fn patch(pod: &Value, host: &Value, view: &View) -> Option<Value> {
-    let mut wanted = recorded_metadata(pod, host, view)?;
+    update(pod, host, view).patch
+}
+
+/// Compares both.
+pub fn update(pod: &Value, host: &Value, view: &View) -> Update {
+    let Some(mut wanted) = recorded_metadata(pod, host, view) else { return Update::default() };
     let changed = |key: &str| {
         wanted.get("annotations").and_then(|a| a.get(key)).and_then(Value::as_str).unwrap_or_default()
             != identity::annotation(host, key)
     };
-    let spec_changed = changed(identity::APPLIED);
-    if changed(RESOURCES) {
+    let (spec_changed, resources_changed) = (changed(identity::APPLIED), changed(RESOURCES));
+    let refused = if spec_changed { refused_image(pod, host, view) } else { None };
+    if resources_changed {
         // Written after the resize has succeeded, by `resize`.
-        json::object(&mut wanted, "annotations")
-            .insert(RESOURCES.to_owned(), json!(identity::annotation(host, RESOURCES)));
+        keep(&mut wanted, host, RESOURCES);
     }
-    let mut metadata = identity::metadata_patch(host, &wanted);
-    if let Some((owners, former)) = identity::owners_moved(host, &wanted) {
+    if refused.is_some() {
+        // Not all of it is applied.
+        keep(&mut wanted, host, identity::APPLIED);
+    }
+    Update { patch: patch_to(&wanted, spec_changed, (pod, host), view), refused }
+}
+
+/// The record on the host stays as it is.
+fn keep(wanted: &mut Map<String, Value>, host: &Value, key: &str) {
+    let (annotations, recorded) = (json::object(wanted, "annotations"), identity::annotation(host, key));
+    if recorded.is_empty() {
+        annotations.remove(key);
+    } else {
+        annotations.insert(key.to_owned(), json!(recorded));
+    }
+}
+
+fn patch_to(
+    wanted: &Map<String, Value>,
+    spec_changed: bool,
+    (pod, host): (&Value, &Value),
+    view: &View,
+) -> Option<Value> {
+    let mut metadata = identity::metadata_patch(host, wanted);
+    if let Some((owners, former)) = identity::owners_moved(host, wanted) {
         let gone = former.into_iter().map(|uid| json!({"$patch": "delete", "uid": uid}));
         let owners: Vec<Value> = owners.into_iter().chain(gone).collect();
         if let Value::Object(map) = metadata.get_or_insert_with(|| json!({})) {
@@ -63,22 +102,39 @@ pub fn patch(pod: &Value, host: &Value, view: &View) -> Option<Value> {
 
 /// Whether the host pod is as it would have been written last.
 pub fn is_current(pod: &Value, host: &Value, view: &View) -> bool {
-    spec_patch(pod, host, view).is_empty()
+    LISTS.iter().all(|list| exchanged(pod, host, list, view).is_empty()) && spec_patch(pod, host, view).is_empty()
+}
+
+/// The first image of a container that would be exchanged for one that may not run.
+fn refused_image(pod: &Value, host: &Value, view: &View) -> Option<Violation> {
+    let violation = |list, index| policy::check_image(pod, list, index, &view.policy);
+    LISTS
+        .iter()
+        .find_map(|list| exchanged(pod, host, list, view).into_iter().find_map(|(at, _, _)| violation(list, at)))
+}
+
+/// Index, name and image of the containers of a list that run another image than the tenant wants.
+fn exchanged<'a>(pod: &'a Value, host: &Value, list: &str, view: &'a View) -> Vec<(usize, &'a str, &'a str)> {
+    let pointer = format!("/spec/{list}");
+    let running: HashMap<&str, &Value> =
+        json::items(host, &pointer).iter().rev().map(|c| (json::text(c, "/name"), c)).collect();
+    let wanted = json::items(pod, &pointer).iter().enumerate();
+    wanted
+        .filter_map(|(index, container)| {
+            let (name, wanted) = (json::text(container, "/name"), image(json::text(container, "/image"), view));
+            let found = *running.get(name)?;
+            (json::text(found, "/image") != wanted).then_some((index, name, wanted))
+        })
+        .collect()
 }
 
 fn spec_patch(pod: &Value, host: &Value, view: &View) -> Map<String, Value> {
     let mut spec = Map::new();
     for list in LISTS {
-        let pointer = format!("/spec/{list}");
-        let running: HashMap<&str, &Value> =
-            json::items(host, &pointer).iter().rev().map(|c| (json::text(c, "/name"), c)).collect();
-        let changed: Vec<Value> = json::items(pod, &pointer)
-            .iter()
-            .filter_map(|container| {
-                let (name, wanted) = (json::text(container, "/name"), image(json::text(container, "/image"), view));
-                let found = *running.get(name)?;
-                (json::text(found, "/image") != wanted).then(|| json!({"name": name, "image": wanted}))
-            })
+        let changed: Vec<Value> = exchanged(pod, host, list, view)
+            .into_iter()
+            .filter(|(index, _, _)| policy::check_image(pod, list, *index, &view.policy).is_none())
+            .map(|(_, name, image)| json!({"name": name, "image": image}))
             .collect();
         if !changed.is_empty() {
             spec.insert((*list).to_owned(), Value::Array(changed));

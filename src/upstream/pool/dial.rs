@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use super::open::{Connection, Http1, Http2, STREAM_CAP};
 use crate::error::{Error, Kind, Result, Side};
 use crate::runtime::task;
-use crate::upstream::{Body, Target};
+use crate::upstream::{Body, Reach, Target};
 
 /// What an API server may send of one answer before it is read.
 pub const STREAM_WINDOW: u32 = 256 << 10;
@@ -103,6 +103,7 @@ pub(super) struct Dialer {
     host: String,
     port: u16,
     server_name: ServerName<'static>,
+    reach: Reach,
     pooled: [Arc<ClientConfig>; 2],
     upgrade: [Arc<ClientConfig>; 2],
 }
@@ -120,6 +121,7 @@ impl Dialer {
             host: target.host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: target.port,
             server_name: target.server_name.clone(),
+            reach: target.reach.clone(),
             pooled: [with(bare, &[b"h2", b"http/1.1"]), with(&target.tls, &[b"h2", b"http/1.1"])],
             upgrade: [with(bare, &[b"http/1.1"]), with(&target.tls, &[b"http/1.1"])],
         }
@@ -151,10 +153,8 @@ impl Dialer {
     }
 
     async fn connect(&self, tls: &Arc<ClientConfig>) -> Result<TlsStream<TcpStream>> {
-        let unreachable =
-            |e: std::io::Error| Error::new(self.side, Kind::Unavailable, "the API server cannot be reached").because(e);
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(unreachable)?;
-        stream.set_nodelay(true).map_err(unreachable)?;
+        let stream = self.reached().await?;
+        stream.set_nodelay(true).map_err(|e| self.unreachable(e))?;
         let keepalive = socket2::TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(PING_EVERY);
         if let Err(error) = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
             tracing::debug!(%error, "TCP keepalive is not available");
@@ -164,6 +164,32 @@ impl Dialer {
             let kind = if e.kind() == std::io::ErrorKind::InvalidData { Kind::Tls } else { Kind::Unavailable };
             Error::new(self.side, kind, "no TLS connection to the API server").because(e)
         })
+    }
+
+    /// A name is resolved once: connected to is what was judged.
+    async fn reached(&self) -> Result<TcpStream> {
+        let to = (self.host.as_str(), self.port);
+        if self.reach.is_anywhere() {
+            return TcpStream::connect(to).await.map_err(|e| self.unreachable(e));
+        }
+        let (mut failed, mut refused) = (None, None);
+        for address in tokio::net::lookup_host(to).await.map_err(|e| self.unreachable(e))? {
+            if let Some(refusal) = self.reach.refusal(address) {
+                let message = "the address of this cluster's API server is not allowed";
+                refused = Some(Error::new(self.side, Kind::Refused, message).because(refusal));
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = Some(self.unreachable(error)),
+            }
+        }
+        let nowhere = || Error::new(self.side, Kind::Unavailable, "the API server's name has no address");
+        Err(failed.or(refused).unwrap_or_else(nowhere))
+    }
+
+    fn unreachable(&self, error: std::io::Error) -> Error {
+        Error::new(self.side, Kind::Unavailable, "the API server cannot be reached").because(error)
     }
 
     async fn http2(&self, io: TokioIo<TlsStream<TcpStream>>) -> Result<Connection> {

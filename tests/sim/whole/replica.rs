@@ -8,6 +8,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use portico::config::{Config, Span};
 use portico::error::{Result, Side};
+use portico::kubernetes::Reaches;
 use portico::kubernetes::api::SharedCluster;
 use portico::kubernetes::election::{self, Candidate, Lock, Timing};
 use portico::kubernetes::rights::Access;
@@ -57,7 +58,7 @@ impl operator::Backends for Answers {
         Box::pin(async { Ok("v1.34.4".to_owned()) })
     }
 
-    fn fill<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<Option<operator::Fill>>> {
+    fn fill<'a>(&'a self, _: &'a TenantId, _: &'a str) -> BoxFuture<'a, Result<Option<operator::Fill>>> {
         Box::pin(async { Ok(None) })
     }
 
@@ -101,6 +102,7 @@ fn fill(host: &Server, registry: &Arc<Registry>, clock: &Clock, drain: Drain) ->
         registry: Arc::clone(registry),
         policies: Arc::default(),
         reserved: Arc::new(Reserved::new(&config())),
+        reaches: Arc::new(Reaches::new(&config(), "")),
         clock: clock.clone(),
     };
     task::spawn("registry", async move { source::run(&parts, drain, || {}).await })
@@ -127,6 +129,7 @@ fn operate(host: &Server, name: &str, clock: &Clock, drain: Drain) -> Task<Resul
         config: Arc::new(config()),
         host: Arc::new(host.clone()),
         backends: Arc::new(Answers),
+        reaches: Arc::new(Reaches::new(&config(), "")),
         clock: clock.clone(),
     };
     stand(host, "operator", (name, clock), drain, move |drain| operator::run(parts.clone(), drain))

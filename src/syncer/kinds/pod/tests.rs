@@ -232,6 +232,41 @@ fn changes_of_the_tenant_go_down_and_webhooks_are_not_fought() {
     assert_eq!(host["metadata"]["annotations"]["portico.dev/labels"], "tier=\"front\"");
 }
 
+/// The policy became tighter, then the tenant asks for another image: what is refused stays out, and nothing waits for it.
+#[test]
+fn an_image_that_may_not_run_keeps_nothing_else_from_the_host() {
+    let mut world = world();
+    start(&mut world);
+    let bounds = PolicyBounds { images: vec!["registry.example.com/*".to_owned()], ..PolicyBounds::default() };
+    world.view.policy = GrantedPolicy::of(bounds, Policy::default());
+    world.explained.clear();
+    world.change_virtual("Pod", "default", "web", |p| p["metadata"]["labels"]["tier"] = json!("front"));
+    world.settle(&PodKind, "default", "web");
+    assert_eq!(host(&world)["metadata"]["labels"]["tier"], "front");
+    assert!(world.explained.is_empty(), "it runs already: {:?}", world.explained);
+    world.change_virtual("Pod", "default", "web", |p| {
+        p["spec"]["containers"][0]["image"] = json!("elsewhere.example.com/x");
+        p["spec"]["activeDeadlineSeconds"] = json!(600);
+        p["metadata"]["labels"]["tier"] = json!("back");
+    });
+    world.settle(&PodKind, "default", "web");
+    let now = host(&world);
+    assert_eq!(now["spec"]["containers"][0]["image"], "nginx:1");
+    assert_eq!(
+        (&now["spec"]["activeDeadlineSeconds"], &now["metadata"]["labels"]["tier"]),
+        (&json!(600), &json!("back"))
+    );
+    assert!(world.explained.iter().any(|(_, m)| m.contains("`images`")), "{:?}", world.explained);
+    let again = world.plan(&PodKind, "default", "web").actions;
+    assert!(
+        !again.iter().any(|action| matches!(action, Action::PatchHost { .. })),
+        "nothing is left to write: {again:?}"
+    );
+    world.view.policy = open_view().policy;
+    world.settle(&PodKind, "default", "web");
+    assert_eq!(host(&world)["spec"]["containers"][0]["image"], "elsewhere.example.com/x");
+}
+
 #[test]
 fn ephemeral_containers_go_down_unless_policy_refuses() {
     let mut world = world();

@@ -1,5 +1,5 @@
-//! What NetworkPolicies must know of the host: which addresses its pods have, and which its API server. Asked at most once
-//! a minute, for all virtual clusters.
+//! What must be known of the host to close it to tenants: which addresses its pods have, and which its API server. Asked at
+//! most once a minute, for all virtual clusters.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::error::{Kind, Result};
+use crate::kubernetes::ListOptions;
+use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::resources::{ENDPOINT_SLICES, NODES};
-use crate::operator::host::Host;
 
 /// How long an answer is good. Until then pods of a new node count as being outside.
 const FRESH: Duration = Duration::from_secs(60);
@@ -22,7 +23,7 @@ const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
 /// The host's network at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct HostNetwork {
+pub struct HostNetwork {
     /// Of its nodes' pods. Empty where the network plugin does not go by what nodes say.
     pub pods: Vec<IpNet>,
     /// Of its API server; `None` where that may not be read.
@@ -31,11 +32,11 @@ pub(crate) struct HostNetwork {
 
 /// The newest answer.
 #[derive(Debug, Default)]
-pub(crate) struct Known(Mutex<Option<(Instant, Arc<HostNetwork>)>>);
+pub struct Known(Mutex<Option<(Instant, Arc<HostNetwork>)>>);
 
 impl Known {
     /// The network as it was within the last minute. When it cannot be asked for, as it was last.
-    pub(crate) async fn get(&self, host: &Host, now: Instant) -> Result<Arc<HostNetwork>> {
+    pub async fn get(&self, host: &SharedCluster, now: Instant) -> Result<Arc<HostNetwork>> {
         let mut known = self.0.lock().await;
         if let Some((since, network)) = &*known
             && now.saturating_duration_since(*since) < FRESH
@@ -57,11 +58,11 @@ impl Known {
     }
 }
 
-async fn ask(host: &Host) -> Result<HostNetwork> {
-    let nodes = readable(host.list(&NODES, "", "").await)?.unwrap_or_default();
+async fn ask(host: &SharedCluster) -> Result<HostNetwork> {
+    let nodes = readable(host.list(&NODES, None, &ListOptions::default()).await)?.unwrap_or_default().0;
     let pods: Vec<IpNet> = nodes.iter().flat_map(pod_networks).collect();
     let (namespace, name) = API_SERVER;
-    let slice = readable(host.get(&ENDPOINT_SLICES, namespace, name).await)?.flatten();
+    let slice = readable(host.get(&ENDPOINT_SLICES, Some(namespace), name).await)?.flatten();
     let api_server = slice.as_ref().map(|slice| with_all_of_their_nodes(addresses(slice), &nodes));
     Ok(HostNetwork { pods: IpNet::aggregate(&pods), api_server })
 }
