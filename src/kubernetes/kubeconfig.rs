@@ -33,7 +33,7 @@ pub fn target_from_kubeconfig(yaml: &str, side: Side) -> Result<Target> {
 
 /// The current context of a kubeconfig.
 pub fn target(yaml: &str, side: Side, files: &Files) -> Result<Target> {
-    let config: Kubeconfig = serde_saphyr::from_str(yaml).map_err(|e| invalid("it is not readable").because(e))?;
+    let config: Kubeconfig = serde_saphyr::from_str(yaml).map_err(|error| unreadable(&error))?;
     let (cluster, user) = config.current()?;
     let Server { host, port, path_prefix } = Server::parse(&cluster.server)?;
     let name = cluster.tls_server_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(&host);
@@ -203,6 +203,12 @@ impl Files {
     }
 }
 
+/// Where, and not what: the error itself shows the lines around it, and a token may be one of them.
+fn unreadable(error: &serde_saphyr::Error) -> Error {
+    let line = error.location().map(|location| format!(": see line {}", location.line()));
+    invalid(&format!("it is not readable{}", line.unwrap_or_default()))
+}
+
 fn invalid(why: &str) -> Error {
     Error::own(Kind::Invalid, format!("the kubeconfig cannot be used: {why}"))
 }
@@ -244,6 +250,16 @@ mod tests {
         assert!(target_from_kubeconfig(&yaml("    server: http://x", "    token: x"), Side::Backend).is_err());
         let skip = format!("{SERVER}\n    insecure-skip-tls-verify: true");
         assert!(target_from_kubeconfig(&yaml(&skip, "    token: x"), Side::Backend).is_err());
+    }
+
+    #[test]
+    fn what_is_not_readable_is_not_shown() {
+        for user in
+            ["    token: [planted", "    token: {planted: planted}", "    token: a\n   : planted", "    exec: *planted"]
+        {
+            let error = target_from_kubeconfig(&yaml(SERVER, user), Side::Backend).expect_err("refused").to_string();
+            assert!(error.contains("not readable: see line ") && !error.contains("planted"), "{error}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, Drain, DrainTrigger};
 use portico::runtime::task::{self, Task};
 use portico::syncer::kind::ObjectKey;
-use portico::syncer::{self, OwnPlace, Stats};
+use portico::syncer::{self, Catalog, OwnPlace, Stats};
 use portico::tenant::{Registry, source};
 use portico::translate::identity;
 use portico::upstream::Target;
@@ -45,13 +45,13 @@ const VIRTUAL_CLUSTERS: &str = "virtualclusters";
 
 /// The API servers of the tenants, by uid of their VirtualCluster.
 #[derive(Clone)]
-struct Backends {
+pub struct Backends {
     servers: Arc<Mutex<HashMap<String, Server>>>,
     faults: Arc<Faults>,
 }
 
 impl Backends {
-    fn of(&self, uid: &str) -> Server {
+    pub fn of(&self, uid: &str) -> Server {
         let mut servers = self.servers.lock();
         let new = || {
             let server = Server::new(&format!("of-{uid}"), Side::Backend, Arc::clone(&self.faults));
@@ -87,14 +87,14 @@ struct Replica {
 }
 
 impl Replica {
-    fn start(host: &Server, backends: &Backends, clock: &Clock) -> Self {
+    fn start(host: &Server, backends: &Backends, clock: &Clock, catalog: fn() -> Catalog) -> Self {
         let (trigger, drain) = drain::channel();
         let registry: Arc<Registry> = Arc::default();
         let name = format!("replica-{}", clock.random_below(1 << 32));
         let tasks = vec![
             fill(host, &registry, clock, drain.clone()),
             operate(host, &name, clock, drain.clone()),
-            sync(host, backends, &registry, (&name, clock), drain),
+            sync(host, (backends, catalog), &registry, (&name, clock), drain),
         ];
         Self { registry, _tasks: tasks, _trigger: trigger }
     }
@@ -147,7 +147,7 @@ fn operate(host: &Server, name: &str, clock: &Clock, drain: Drain) -> Task<Resul
 
 fn sync(
     host: &Server,
-    backends: &Backends,
+    (backends, catalog): (&Backends, fn() -> Catalog),
     registry: &Arc<Registry>,
     (name, own_clock): (&str, &Clock),
     drain: Drain,
@@ -155,7 +155,7 @@ fn sync(
     let (host_of, backends, registry, clock) =
         (host.clone(), backends.clone(), Arc::clone(registry), own_clock.clone());
     let work = move |drain| {
-        let catalog = kinds::catalog();
+        let catalog = catalog();
         let backends = backends.clone();
         let parts = syncer::Parts {
             config: config().syncer,
@@ -177,19 +177,23 @@ fn sync(
     stand(host, "syncer", (name, own_clock), drain, work)
 }
 
-struct World {
+pub struct World {
     seed: u64,
     random: StdRng,
     faults: Arc<Faults>,
-    host: Server,
-    backends: Backends,
+    pub host: Server,
+    pub backends: Backends,
     clock: Clock,
+    catalog: fn() -> Catalog,
     replicas: Vec<Option<Replica>>,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
-        let faults = Faults::new(seed);
+        Self::with(seed, Faults::new(seed), kinds::catalog)
+    }
+
+    pub fn with(seed: u64, faults: Arc<Faults>, catalog: fn() -> Catalog) -> Self {
         let host = Server::new("host", Side::Host, Arc::clone(&faults));
         host.allocates_addresses();
         host.put("servicecidrs", json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
@@ -199,7 +203,8 @@ impl World {
         let backends = Backends { servers: Arc::default(), faults: Arc::clone(&faults) };
         let clock = Clock::going("2026-01-01T00:00:00Z".parse().unwrap(), seed);
         let replicas = vec![None, None];
-        let mut world = Self { seed, random: StdRng::seed_from_u64(seed), faults, host, backends, clock, replicas };
+        let random = StdRng::seed_from_u64(seed);
+        let mut world = Self { seed, random, faults, host, backends, clock, catalog, replicas };
         world.restart(0);
         world.restart(1);
         world
@@ -210,13 +215,13 @@ impl World {
     }
 
     /// Killed if it runs, and begun.
-    fn restart(&mut self, at: usize) {
+    pub fn restart(&mut self, at: usize) {
         self.replicas[at] = None;
         let clock = Clock::going(self.clock.now(), self.random.random());
-        self.replicas[at] = Some(Replica::start(&self.host, &self.backends, &clock));
+        self.replicas[at] = Some(Replica::start(&self.host, &self.backends, &clock, self.catalog));
     }
 
-    fn uid(&self, (namespace, name): (&str, &str)) -> Option<String> {
+    pub fn uid(&self, (namespace, name): (&str, &str)) -> Option<String> {
         Some(text(&self.host.read(VIRTUAL_CLUSTERS, namespace, name)?, "uid"))
     }
 
@@ -303,7 +308,7 @@ impl World {
     }
 
     /// StatefulSets get ready, pods are scheduled, run and end, and what nobody owns is collected.
-    fn host_controllers(&mut self) {
+    pub fn host_controllers(&mut self) {
         for set in self.host.objects("statefulsets") {
             let ready = json!({"observedGeneration": set["metadata"]["generation"], "readyReplicas": 1});
             if set["status"] != ready {
