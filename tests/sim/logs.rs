@@ -66,7 +66,7 @@ fn secret(namespace: &str, name: &str, data: &[(&str, &str)]) -> Value {
     json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": {"namespace": namespace, "name": name}, "data": data})
 }
 
-fn cluster(world: &World, name: &str, spec: Value) {
+fn cluster(world: &World, name: &str, spec: &Value) {
     world.host.put(
         "virtualclusters",
         json!({"apiVersion": "portico.dev/v1alpha1", "kind": "VirtualCluster",
@@ -90,7 +90,7 @@ fn plant_on_the_host(world: &World) {
     put("unknown", &[("endpoint", "planted-database-password://nowhere")]);
     put("half", &[("endpoint", "mysql://u:planted-database-password@db"), ("tls.key", "planted-certificate-key")]);
     for (name, endpoint) in [("stored", "database"), ("strange", "unknown"), ("halved", "half")] {
-        cluster(world, name, json!({"storage": {"datastoreEndpoint": {"secretName": endpoint, "key": "endpoint"}}}));
+        cluster(world, name, &json!({"storage": {"datastoreEndpoint": {"secretName": endpoint, "key": "endpoint"}}}));
     }
     put("kubeconfig", &[("value", &kubeconfig("token: planted-kubeconfig-token"))]);
     put("broken", &[("value", &kubeconfig("token: planted-broken-token\n   : [planted-broken-token"))]);
@@ -98,7 +98,7 @@ fn plant_on_the_host(world: &World) {
     put("files", &[("value", &kubeconfig("{token: planted-kubeconfig-token, client-key: /planted-certificate-key}"))]);
     for name in ["kubeconfig", "broken", "mistyped", "files"] {
         let backend = json!({"kubeconfigSecret": {"name": name, "key": "value"}});
-        cluster(world, &format!("external-{name}"), json!({"distro": "external", "backend": backend}));
+        cluster(world, &format!("external-{name}"), &json!({"distro": "external", "backend": backend}));
     }
     // Its operator finds one that somebody made, and that is none.
     put(
@@ -108,9 +108,9 @@ fn plant_on_the_host(world: &World) {
             ("server-ca.crt", "planted-damaged-key"),
         ],
     );
-    cluster(world, "damaged", json!({}));
-    cluster(world, "one", json!({}));
-    cluster(world, "two", json!({}));
+    cluster(world, "damaged", &json!({}));
+    cluster(world, "one", &json!({}));
+    cluster(world, "two", &json!({}));
 }
 
 fn plant_in_a_tenant(world: &World, name: &str) {
