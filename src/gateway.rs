@@ -20,6 +20,7 @@ pub mod respond;
 mod accept;
 mod authenticate;
 mod bind;
+mod browser;
 mod connection;
 mod connections;
 mod counts;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Uri, header};
 
+use super::browser::Site;
 use super::connection::Binding;
 use super::shared::SharedNames;
 use crate::error::{Error, Kind, Result};
@@ -21,6 +22,8 @@ pub(super) struct Bound {
     pub(super) prefix: String,
     /// Path behind the prefix, as written.
     pub(super) path: String,
+    /// Whose place the address is for a browser.
+    pub(super) site: Site,
 }
 
 /// The host a request names.
@@ -65,7 +68,7 @@ pub(super) fn bind(
         Binding::Name(name, id) => Some(still(snapshot.by_host(name), id)?),
         Binding::Shared => None,
     };
-    check_host(snapshot, names, binding, host, by_connection)?;
+    let is_own_name = check_host(snapshot, names, binding, host, by_connection)?;
     let split = PathPrefix::split(path).ok_or_else(|| not_found("the path names no virtual cluster"))?;
     let by_path = match split.tenant {
         None => None,
@@ -96,7 +99,12 @@ pub(super) fn bind(
         }
     };
     let prefix = split.tenant.map(|_| tenant.id.path_prefix()).unwrap_or_default();
-    Ok(Bound { tenant: Arc::clone(tenant), prefix, path: split.rest.to_owned() })
+    let site = match binding {
+        _ if is_own_name => Site::Own,
+        Binding::Port(..) => Site::Port,
+        Binding::Name(..) | Binding::Shared => Site::Shared,
+    };
+    Ok(Bound { tenant: Arc::clone(tenant), prefix, path: split.rest.to_owned(), site })
 }
 
 /// The tenant that holds the port or name now must be the one of the handshake, whose certificate the client saw.
@@ -108,25 +116,26 @@ fn still<'a>(holder: Option<&'a Arc<Tenant>>, id: &TenantId) -> Result<&'a Arc<T
     }
 }
 
+/// Whether the host is a name of the tenant's own.
 fn check_host(
     snapshot: &Snapshot,
     names: &SharedNames,
     binding: &Binding,
     host: &Host,
     bound: Option<&Arc<Tenant>>,
-) -> Result<()> {
+) -> Result<bool> {
     // an address says nothing: kubectl's --tls-server-name keeps it in the Host header
-    let Host::Name(name) = host else { return Ok(()) };
+    let Host::Name(name) = host else { return Ok(false) };
     let named = if names.has(name) { None } else { snapshot.by_host(name) };
     match (bound, named) {
-        (Some(bound), Some(named)) if bound.id == named.id => Ok(()),
+        (Some(bound), Some(named)) if bound.id == named.id => Ok(true),
         (_, Some(_)) => Err(misdirected("the request names another host than the TLS connection")),
-        (None, None) => Ok(()),
+        (None, None) => Ok(false),
         (Some(bound), None) => {
             let known = names.has(name) || is_in_cluster(name, &bound.cluster_domain);
             // pods reach a tenant's port by whatever name the host cluster gives its Service
             if known || matches!(binding, Binding::Port(..)) {
-                Ok(())
+                Ok(false)
             } else {
                 Err(misdirected("the request names another host than the TLS connection"))
             }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 
 use super::authenticate::{Who, authenticate};
 use super::bind::{self, Bound};
+use super::browser::{self, Asked};
 use super::connection::Connection;
 use super::context::Context;
 use super::flag::Flag;
@@ -87,11 +88,13 @@ async fn phases(
         Who::Token(_) => "(token)",
         Who::Anonymous => "system:anonymous",
     });
+    browser::check(bound.site, &caller.who, asked(&request, upgrade.is_some()))?;
     scarce::check(&state, &info, request.method())?;
     let entry = entry::enter(connection, tenant, state, &caller, info.is_long_running(), record).await?;
 
     set_path(&mut request, &bound.path)?;
     request.headers_mut().remove(header::HOST);
+    browser::clean_request(bound.site, request.headers_mut());
     let context = Context {
         connection: Arc::clone(connection),
         tenant: bound.tenant,
@@ -102,7 +105,16 @@ async fn phases(
         record: Arc::clone(record),
         entry,
     };
-    dispatch(&Arc::new(context), request).await
+    let mut answer = dispatch(&Arc::new(context), request).await?;
+    browser::clean_answer(bound.site, answer.headers_mut());
+    Ok(answer)
+}
+
+/// What matters of it where a browser has sent it; bound requests name one host.
+fn asked(request: &Request<Incoming>, wants_upgrade: bool) -> Asked<'_> {
+    let named = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(Authority::as_str).or_else(named).unwrap_or_default();
+    Asked { method: request.method(), headers: request.headers(), authority, wants_upgrade }
 }
 
 /// Where a request is served: host, gateway or backend. `pods/proxy` and `services/proxy` go to the backend, which

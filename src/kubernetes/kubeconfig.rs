@@ -33,7 +33,7 @@ pub fn target_from_kubeconfig(yaml: &str, side: Side, reach: Reach) -> Result<Ta
 
 /// The current context of a kubeconfig.
 pub fn target(yaml: &str, side: Side, files: &Files) -> Result<Target> {
-    let config: Kubeconfig = serde_saphyr::from_str(yaml).map_err(|e| invalid("it is not readable").because(e))?;
+    let config: Kubeconfig = serde_saphyr::from_str(yaml).map_err(|error| unreadable(&error))?;
     let (cluster, user) = config.current()?;
     let Server { host, port, path_prefix } = Server::parse(&cluster.server)?;
     let name = cluster.tls_server_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(&host);
@@ -204,6 +204,12 @@ impl Files {
     }
 }
 
+/// Where, and not what: the error itself shows the lines around it, and a token may be one of them.
+fn unreadable(error: &serde_saphyr::Error) -> Error {
+    let line = error.location().map(|location| format!(": see line {}", location.line()));
+    invalid(&format!("it is not readable{}", line.unwrap_or_default()))
+}
+
 fn invalid(why: &str) -> Error {
     Error::own(Kind::Invalid, format!("the kubeconfig cannot be used: {why}"))
 }
@@ -252,6 +258,16 @@ mod tests {
         {
             let cluster = format!("{SERVER}\n    {line}");
             assert!(foreign(&yaml(&cluster, "    token: x")).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_readable_is_not_shown() {
+        for user in
+            ["    token: [planted", "    token: {planted: planted}", "    token: a\n   : planted", "    exec: *planted"]
+        {
+            let error = foreign(&yaml(SERVER, user)).expect_err("refused").to_string();
+            assert!(error.contains("not readable: see line ") && !error.contains("planted"), "{error}");
         }
     }
 

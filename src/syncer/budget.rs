@@ -4,7 +4,7 @@
 //! objects; what becomes of one for which there is no room, `tenant` and `worker` know.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::config::SyncerConfig;
 use crate::tenant::memory::Account;
@@ -25,6 +25,8 @@ pub struct Share {
     held: AtomicUsize,
     /// Where all that is kept for this tenant is told.
     account: Arc<Account>,
+    /// All was read once. What came until then was there before.
+    is_read: AtomicBool,
 }
 
 impl Budget {
@@ -37,7 +39,7 @@ impl Budget {
     /// Of one tenant more.
     pub fn share(self: &Arc<Self>, account: Arc<Account>) -> Share {
         self.tenants.fetch_add(1, Ordering::Relaxed);
-        Share { budget: Arc::clone(self), held: AtomicUsize::new(0), account }
+        Share { budget: Arc::clone(self), held: AtomicUsize::new(0), account, is_read: AtomicBool::new(false) }
     }
 }
 
@@ -56,9 +58,18 @@ impl Share {
         own.min(free.max(even.saturating_sub(self.held())))
     }
 
+    /// Everything was read for the first time: what comes from now on is new.
+    pub fn is_read(&self) {
+        self.is_read.store(true, Ordering::Relaxed);
+    }
+
     /// So much was held of something, and so much is now.
     pub fn moved(&self, before: usize, after: usize) {
-        self.account.kept(before, after);
+        if self.is_read.load(Ordering::Relaxed) {
+            self.account.kept(before, after);
+        } else {
+            self.account.found(before, after);
+        }
         for held in [&self.held, &self.budget.held] {
             if after >= before {
                 held.fetch_add(after - before, Ordering::Relaxed);
@@ -72,7 +83,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let held = *self.held.get_mut();
-        self.account.kept(held, 0);
+        self.account.found(held, 0);
         self.budget.held.fetch_sub(held, Ordering::Relaxed);
         self.budget.tenants.fetch_sub(1, Ordering::Relaxed);
     }

@@ -152,7 +152,10 @@ impl World {
         let was_ready = tenant.announce_ready();
         match was_ready {
             None => {}
-            Some(false) => self.push_all(tenant),
+            Some(false) => {
+                tenant.cached.is_read();
+                self.push_all(tenant);
+            }
             Some(true) => self.push_kind(tenant, kind),
         }
     }

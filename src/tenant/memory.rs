@@ -2,8 +2,8 @@
 //!
 //! Planes write what they keep and move for a tenant on its account, and ask it whether the tenant is refused. Promises:
 //! what counts against a tenant is what moves for it now, and by how much that which is kept of it has grown since there
-//! was enough memory for all, so a large tenant that stands still is never refused; nor is one whose account is small,
-//! whoever takes the rest (docs/adr/0016). Must not know how memory is measured, or what is refused.
+//! was enough memory for all, so a large tenant that stands still is never refused, nor for what is found of it at first; nor
+//! is one whose account is small, whoever takes the rest (docs/adr/0016). Must not know how memory is measured, or what is refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -71,6 +71,16 @@ impl Account {
         } else {
             self.kept.fetch_sub(before - after, Ordering::Relaxed);
         }
+    }
+
+    /// The same of what was there before anybody looked: after a restart, or when another replica's work is taken over, all
+    /// that there is comes at once, and whoever stands still has not grown by it.
+    pub fn found(&self, before: usize, after: usize) {
+        self.kept(before, after);
+        // Nothing else is said with an error: there is always a next value.
+        let _ = self
+            .before
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |was| Some((was + after).saturating_sub(before)));
     }
 
     /// Bytes that move.

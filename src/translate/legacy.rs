@@ -13,6 +13,8 @@ use super::{View, identity, ingress, json, pod, service};
 use crate::names::{self, Limit, keys};
 
 mod fields;
+#[cfg(test)]
+mod fuzzed;
 mod labels;
 
 use labels::PREFIX;

@@ -4,6 +4,8 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod listeners;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,6 +10,7 @@ mod api_server;
 #[path = "../support/load.rs"]
 mod load;
 
+mod browsers;
 mod chains;
 mod churn;
 mod differential;

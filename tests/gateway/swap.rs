@@ -33,12 +33,21 @@ struct Wish<'a> {
     uid: &'a str,
     backend: &'a FakeApi,
     client_ca: &'a Pki,
+    /// Of the backend; its own when there is none.
+    server_ca: Option<&'a Pki>,
     anonymous: bool,
 }
 
 impl<'a> Wish<'a> {
     fn of(cluster: &'a Cluster) -> Self {
-        Self { cluster, uid: "u", backend: &cluster.api, client_ca: &cluster.client_ca, anonymous: false }
+        Self {
+            cluster,
+            uid: "u",
+            backend: &cluster.api,
+            client_ca: &cluster.client_ca,
+            server_ca: None,
+            anonymous: false,
+        }
     }
 
     fn object(&self) -> Value {
@@ -57,8 +66,9 @@ impl<'a> Wish<'a> {
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
         let serving = self.cluster.server_ca.server(&[&self.cluster.host, "127.0.0.1"]);
         let proxy = self.backend.pki.client("front-proxy", &[]);
+        let server_ca = self.server_ca.unwrap_or(&self.backend.pki);
         json!({"metadata": {"namespace": "team", "name": self.cluster.name},
-            "data": {"server-ca.crt": encode(self.backend.pki.ca_pem()), "client-ca.crt": encode(self.client_ca.ca_pem()),
+            "data": {"server-ca.crt": encode(server_ca.ca_pem()), "client-ca.crt": encode(self.client_ca.ca_pem()),
             "gateway.crt": encode(&serving.certificate), "gateway.key": encode(&serving.key),
             "front-proxy.crt": encode(&proxy.certificate), "front-proxy.key": encode(&proxy.key)}})
     }
@@ -311,4 +321,46 @@ async fn hostile_kubeconfigs_lead_to_no_closed_address_unless_the_admin_lists_it
         assert_eq!(asked.expect_err("refused").kind(), portico::error::Kind::Refused);
         assert_eq!(world.a.api.accepted(), before, "nobody came");
     }
+}
+
+/// A CA of a backend whose key got lost is replaced: whoever shows a certificate of it is nobody any more, also over the
+/// connections that were made before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_of_the_ca_of_before_is_not_asked_again() {
+    let world = World::start().await;
+    let following = Following::start(&world).await;
+    let mut neighbour = world.by_name(&world.b).user(world.b.user("jane")).http(true).await;
+    let mut clients = Vec::new();
+    for is_http2 in [false, true] {
+        clients.push((world.by_name(&world.a).user(world.a.user("jane")).http(is_http2).await, "/api", vec![]));
+        clients.push((
+            world.by_path().user(world.a.user("jane")).http(is_http2).await,
+            "/clusters/team/alpha/api",
+            vec![],
+        ));
+        let token = vec![("authorization", "Bearer t")];
+        clients.push((world.by_name(&world.a).http(is_http2).await, "/api", token));
+    }
+    for (client, path, fields) in &mut clients {
+        assert_eq!(text(client.get_with(path, fields).await).await, "alpha");
+    }
+    let (kept, before) = (world.a.api.open(), world.a.api.seen().len());
+    assert!(kept > 0, "connections are kept");
+
+    // The old server is where it was, and its certificate is of the old CA.
+    let renewed = FakeApi::start(|_| async { Answer::text(200, "renewed") }).await;
+    following.apply(&world, &Wish { server_ca: Some(&renewed.pki), ..Wish::of(&world.a) }).await;
+    for (client, path, fields) in &mut clients {
+        for _ in 0..3 {
+            assert_eq!(client.get_with(path, fields).await.status().as_u16() / 100, 5, "{path} {fields:?}");
+        }
+    }
+    assert_eq!(world.a.api.seen().len(), before, "it was asked all the same");
+    assert_eq!(text(neighbour.get("/api").await).await, "beta");
+
+    following.apply(&world, &Wish { backend: &renewed, ..Wish::of(&world.a) }).await;
+    for (client, path, fields) in &mut clients {
+        assert_eq!(text(client.get_with(path, fields).await).await, "renewed");
+    }
+    assert_eq!(world.a.api.seen().len(), before);
 }

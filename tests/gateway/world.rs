@@ -317,7 +317,12 @@ impl Client {
 
     /// A GET that names any host.
     pub async fn get_at(&mut self, host: &str, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
-        let mut request = Request::get(match &self.sender {
+        self.send("GET", host, path, headers).await
+    }
+
+    /// Any request without a body.
+    pub async fn send(&mut self, method: &str, host: &str, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
+        let mut request = Request::builder().method(method).uri(match &self.sender {
             Sender::Http1(_) => path.to_owned(),
             Sender::Http2(_) => format!("https://{host}{path}"),
         });

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use portico::runtime::clock::Clock;
 
 use crate::support::fake::{Answer, parameters};
 use crate::world::{HOST_NAMESPACE, World, echoing, spdy, websocket};
@@ -184,4 +185,52 @@ async fn streams_end_with_their_tenant_and_with_the_drain() {
     let drain = world.drain.take().expect("once");
     drain.start(Duration::from_millis(1200));
     assert!(b.rest().await.is_empty(), "closed before the deadline");
+}
+
+/// The end of a certificate's time counts on the host's side as well, for its user and for nobody else. Nothing that both
+/// sides do ends these streams.
+#[tokio::test]
+async fn what_is_served_from_the_host_ends_with_the_time_of_its_users_certificate() {
+    let last = "4095-12-31T23:59:54Z".parse().expect("a time");
+    let (senders, mut logs) = tokio::sync::mpsc::channel(4);
+    let world = World::with(Clock::going(last, 1), move |seen| {
+        if !seen.path.ends_with("/log") {
+            return echoing(seen);
+        }
+        let (answer, sender) = Answer::stream();
+        senders.try_send(sender).expect("few logs");
+        answer
+    })
+    .await;
+    world.pod(&world.a, "web");
+    world.pod(&world.b, "web");
+    let log = "GET /api/v1/namespaces/default/pods/web/log?container=main&follow=true\nconnection: close";
+    let (mut ending, mut lasting) = (Vec::new(), Vec::new());
+    for request in [websocket("web"), spdy("web"), log.to_owned()] {
+        ending.push(world.ask(&world.a, "jane", &request).await);
+        lasting.push(world.ask_lasting(&world.a, "admin", &request).await);
+        lasting.push(world.ask_lasting(&world.b, "jane", &request).await);
+    }
+    let codes: Vec<u16> = ending.iter().chain(&lasting).map(|(_, head)| head.code).collect();
+    assert_eq!(codes, [101, 101, 200, 101, 101, 101, 101, 200, 200]);
+    let mut senders = Vec::new();
+    for _ in 0..3 {
+        senders.push(logs.recv().await.expect("the host is asked"));
+    }
+    senders[0].send(Bytes::from_static(b"one\n")).await.expect("open");
+    let logged = ending.pop().expect("three").0;
+    for (mut wire, _) in ending {
+        assert!(wire.rest().await.is_empty(), "closed");
+    }
+    let mut logged = logged;
+    assert_eq!(logged.rest().await, b"4\r\none\n\r\n0\r\n\r\n", "what was said, and its end");
+    let followed = lasting.split_off(4);
+    for (wire, _) in lasting {
+        let (back, _) = wire.both(b"still here".to_vec()).await;
+        assert_eq!(back, b"still here");
+    }
+    for ((mut wire, _), sender) in followed.into_iter().zip(&senders[1..]) {
+        sender.send(Bytes::from_static(b"two\n")).await.expect("open");
+        assert_eq!(wire.read(9).await, b"4\r\ntwo\n\r\n");
+    }
 }

@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::fake::{Answer, FakeApi, Objects, Seen};
-use crate::support::pki::Pki;
+use crate::support::pki::{Pair, Pki};
 use crate::support::port;
 
 /// Fails a test that waits for something that does not come.
@@ -67,6 +67,10 @@ pub struct Head {
 impl World {
     /// A world whose host answers streams by `streams`; reads of pods are answered from `host_objects`.
     pub async fn start(streams: impl Fn(Seen) -> Answer + Send + Sync + 'static) -> Self {
+        Self::with(Clock::system(), streams).await
+    }
+
+    pub async fn with(clock: Clock, streams: impl Fn(Seen) -> Answer + Send + Sync + 'static) -> Self {
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
         let host_objects = Objects::default();
         let objects = host_objects.clone();
@@ -77,7 +81,6 @@ impl World {
             async move { answer }
         })
         .await;
-        let clock = Clock::system();
         let registry = Arc::new(Registry::default());
         for cluster in [&a, &b] {
             assert!(registry.put(&Arc::new(cluster.tenant(&clock))).is_empty());
@@ -124,7 +127,11 @@ impl World {
 
     pub async fn connect(&self, cluster: &Cluster, user: Option<&str>) -> Wire {
         let pair = user.map(|user| cluster.client_ca.client(user, &["devs"]));
-        let identity = pair.as_ref().map(|p| (p.certificate.as_bytes(), p.key.as_bytes()));
+        self.connect_with(cluster, pair.as_ref()).await
+    }
+
+    async fn connect_with(&self, cluster: &Cluster, pair: Option<&Pair>) -> Wire {
+        let identity = pair.map(|p| (p.certificate.as_bytes(), p.key.as_bytes()));
         let config = client_config(cluster.server_ca.ca_pem().as_bytes(), identity).expect("tls");
         let stream = TcpStream::connect(self.address).await.expect("connect");
         let name = rustls::pki_types::ServerName::try_from(cluster.domain()).expect("name");
@@ -135,6 +142,15 @@ impl World {
     /// Connects, sends one request, reads its head.
     pub async fn ask(&self, cluster: &Cluster, user: &str, request: &str) -> (Wire, Head) {
         let mut wire = self.connect(cluster, Some(user)).await;
+        wire.send(request, cluster).await;
+        let head = wire.head().await;
+        (wire, head)
+    }
+
+    /// The same with a certificate that is valid longer than others are.
+    pub async fn ask_lasting(&self, cluster: &Cluster, user: &str, request: &str) -> (Wire, Head) {
+        let pair = cluster.client_ca.lasting_client(user, &["devs"]);
+        let mut wire = self.connect_with(cluster, Some(&pair)).await;
         wire.send(request, cluster).await;
         let head = wire.head().await;
         (wire, head)

@@ -91,10 +91,15 @@ pub fn start(host: &Server, config: SyncerConfig, seed: u64) -> Running {
     start_counted(host, config, seed).0
 }
 
-fn start_counted(host: &Server, config: SyncerConfig, seed: u64) -> (Running, Arc<Stats>) {
+/// The real kinds, but for what is only shown.
+pub fn catalog() -> Catalog {
     let disabled =
         ["PersistentVolume", "Node", "StorageClass", "PriorityClass", "RuntimeClass", "IngressClass", "Event"];
-    let catalog = Catalog::new(kinds::all(&Switches { disabled: disabled.map(str::to_owned).into() }));
+    Catalog::new(kinds::all(&Switches { disabled: disabled.map(str::to_owned).into() }))
+}
+
+pub fn start_counted(host: &Server, config: SyncerConfig, seed: u64) -> (Running, Arc<Stats>) {
+    let catalog = catalog();
     let stats = Arc::new(Stats::new(&catalog));
     let running = Running::start(Settings {
         config,

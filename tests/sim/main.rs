@@ -10,6 +10,7 @@ mod backends;
 mod hostile;
 mod kinds;
 mod life;
+mod logs;
 mod panics;
 #[path = "../support/api_server.rs"]
 mod server;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use portico::error::Side;
 use portico::names::keys;
 use portico::runtime::clock::Clock;
+use portico::syncer::Catalog;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -29,19 +30,23 @@ const STEPS: u32 = 70;
 const DRIFT: Duration = Duration::from_secs(20);
 const VIRTUAL_CLUSTERS: &str = "virtualclusters";
 
-struct World {
+pub struct World {
     seed: u64,
     random: StdRng,
     faults: Arc<Faults>,
-    host: Server,
-    backends: Backends,
+    pub host: Server,
+    pub backends: Backends,
     clock: Clock,
+    catalog: fn() -> Catalog,
     replicas: Vec<Option<Replica>>,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
-        let faults = Faults::new(seed);
+        Self::with(seed, Faults::new(seed), kinds::catalog)
+    }
+
+    pub fn with(seed: u64, faults: Arc<Faults>, catalog: fn() -> Catalog) -> Self {
         let host = Server::new("host", Side::Host, Arc::clone(&faults));
         host.allocates_addresses();
         host.put("servicecidrs", json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
@@ -51,7 +56,8 @@ impl World {
         let backends = Backends::new(&faults);
         let clock = Clock::going("2026-01-01T00:00:00Z".parse().unwrap(), seed);
         let replicas = vec![None, None];
-        let mut world = Self { seed, random: StdRng::seed_from_u64(seed), faults, host, backends, clock, replicas };
+        let random = StdRng::seed_from_u64(seed);
+        let mut world = Self { seed, random, faults, host, backends, clock, catalog, replicas };
         world.restart(0);
         world.restart(1);
         world
@@ -62,13 +68,13 @@ impl World {
     }
 
     /// Killed if it runs, and begun.
-    fn restart(&mut self, at: usize) {
+    pub fn restart(&mut self, at: usize) {
         self.replicas[at] = None;
         let clock = Clock::going(self.clock.now(), self.random.random());
-        self.replicas[at] = Some(Replica::start(&self.host, &self.backends, &clock));
+        self.replicas[at] = Some(Replica::start(&self.host, &self.backends, &clock, self.catalog));
     }
 
-    fn uid(&self, (namespace, name): (&str, &str)) -> Option<String> {
+    pub fn uid(&self, (namespace, name): (&str, &str)) -> Option<String> {
         Some(text(&self.host.read(VIRTUAL_CLUSTERS, namespace, name)?, "uid"))
     }
 
@@ -186,7 +192,7 @@ impl World {
     }
 
     /// StatefulSets get ready, pods are scheduled, run and end, and what nobody owns is collected.
-    fn host_controllers(&mut self) {
+    pub fn host_controllers(&mut self) {
         for set in self.host.objects("statefulsets") {
             let ready = json!({"observedGeneration": set["metadata"]["generation"], "readyReplicas": 1});
             if set["status"] != ready {

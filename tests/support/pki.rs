@@ -49,12 +49,13 @@ impl Pki {
 
     /// A client certificate: the CN is the user, each O a group.
     pub fn client(&self, user: &str, groups: &[&str]) -> Pair {
-        let mut params = CertificateParams::new(Vec::new()).expect("params");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.distinguished_name.push(DnType::CommonName, user);
-        for group in groups {
-            params.distinguished_name.push(DnType::OrganizationName, *group);
-        }
+        self.sign(&client_params(user, groups))
+    }
+
+    /// The same, valid for years after all others have come to their end.
+    pub fn lasting_client(&self, user: &str, groups: &[&str]) -> Pair {
+        let mut params = client_params(user, groups);
+        params.not_after = rcgen::date_time_ymd(4100, 1, 1);
         self.sign(&params)
     }
 
@@ -72,4 +73,14 @@ impl Pki {
         let certificate = params.signed_by(&key, &self.issuer).expect("certificate").pem();
         Pair { certificate, key: key.serialize_pem() }
     }
+}
+
+fn client_params(user: &str, groups: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).expect("params");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.distinguished_name.push(DnType::CommonName, user);
+    for group in groups {
+        params.distinguished_name.push(DnType::OrganizationName, *group);
+    }
+    params
 }

@@ -122,7 +122,7 @@ async fn work(context: &Context, cluster: &Cluster) -> Result<Option<Done>> {
 /// The policies, and how much more the tenant has than there may be; `None` while that is not known.
 async fn wanted(context: &Context, cluster: &Cluster) -> Result<Option<(Vec<Value>, usize)>> {
     let Some(openings) = context.exposure.of(cluster) else { return Ok(None) };
-    let network = context.network.get(&context.host, context.clock.instant()).await?;
+    let network = context.reaches.network().get(context.host.cluster(), context.clock.instant()).await?;
     let plan = render::Plan { cluster, config: &context.config, host: &network };
     Ok(Some((render::exposed(&plan, &openings.all), openings.left_out)))
 }

@@ -47,6 +47,30 @@ fn a_large_one_that_stands_still_is_never_refused_for_one_that_grows() {
     assert_eq!(refused(&[&large, &growing]), [false, true]);
 }
 
+/// The process begins anew, and takes more than it should from the beginning.
+#[test]
+fn what_is_found_at_first_is_no_growth_and_what_comes_to_it_is() {
+    let memory = Memory::default();
+    let (large, growing) = (account(&memory, "large"), account(&memory, "growing"));
+    for _ in 0..10 {
+        large.found(0, 50 * MIB);
+        growing.found(0, 2 * MIB);
+        memory.measured(ABOVE, MARK);
+    }
+    assert_eq!(refused(&[&large, &growing]), [false, false], "no account tells why");
+    growing.kept(2 * MIB, 42 * MIB);
+    memory.measured(ABOVE, MARK);
+    assert_eq!(refused(&[&large, &growing]), [false, true]);
+    // The work goes to another replica and comes back.
+    large.found(500 * MIB, 0);
+    large.found(0, 500 * MIB);
+    large.kept(0, 40 * MIB);
+    for _ in 0..PAUSE {
+        memory.measured(ABOVE, MARK);
+    }
+    assert_eq!(refused(&[&large, &growing]), [true, true], "who came back large may not grow the more");
+}
+
 #[test]
 fn memory_that_is_on_no_account_is_nobodys() {
     let memory = Memory::default();

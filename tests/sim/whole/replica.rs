@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use http::HeaderMap;
 use parking_lot::Mutex;
 use portico::config::{Config, Span};
 use portico::error::{Result, Side};
@@ -12,24 +11,25 @@ use portico::kubernetes::Reaches;
 use portico::kubernetes::api::SharedCluster;
 use portico::kubernetes::election::{self, Candidate, Lock, Timing};
 use portico::kubernetes::rights::Access;
+use portico::names::TenantId;
 use portico::names::reserved::Reserved;
 use portico::operator;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, Drain, DrainTrigger};
 use portico::runtime::task::{self, Task};
-use portico::syncer::{self, OwnPlace, Stats};
+use portico::syncer::{self, Catalog, OwnPlace, Stats};
 use portico::tenant::{Registry, source};
 use portico::upstream::Target;
 
 use super::super::server::{Faults, Server};
-use super::super::{kinds, wrong_service};
+use super::super::wrong_service;
 use super::DRIFT;
 
 const SYSTEM: &str = "portico-system";
 
 /// The API servers of the tenants, by uid of their VirtualCluster.
 #[derive(Clone)]
-pub(super) struct Backends {
+pub struct Backends {
     servers: Arc<Mutex<HashMap<String, Server>>>,
     faults: Arc<Faults>,
 }
@@ -39,7 +39,7 @@ impl Backends {
         Self { servers: Arc::default(), faults: Arc::clone(faults) }
     }
 
-    pub(super) fn of(&self, uid: &str) -> Server {
+    pub fn of(&self, uid: &str) -> Server {
         let mut servers = self.servers.lock();
         let new = || {
             let server = Server::new(&format!("of-{uid}"), Side::Backend, Arc::clone(&self.faults));
@@ -54,7 +54,7 @@ impl Backends {
 struct Answers;
 
 impl operator::Backends for Answers {
-    fn version<'a>(&'a self, _: Target, _: HeaderMap) -> BoxFuture<'a, Result<String>> {
+    fn version<'a>(&'a self, _: Target, _: http::HeaderMap) -> BoxFuture<'a, Result<String>> {
         Box::pin(async { Ok("v1.34.4".to_owned()) })
     }
 
@@ -75,14 +75,14 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    pub(super) fn start(host: &Server, backends: &Backends, clock: &Clock) -> Self {
+    pub(super) fn start(host: &Server, backends: &Backends, clock: &Clock, catalog: fn() -> Catalog) -> Self {
         let (trigger, drain) = drain::channel();
         let registry: Arc<Registry> = Arc::default();
         let name = format!("replica-{}", clock.random_below(1 << 32));
         let tasks = vec![
             fill(host, &registry, clock, drain.clone()),
             operate(host, &name, clock, drain.clone()),
-            sync(host, backends, &registry, (&name, clock), drain),
+            sync(host, (backends, catalog), &registry, (&name, clock), drain),
         ];
         Self { registry, _tasks: tasks, _trigger: trigger }
     }
@@ -137,7 +137,7 @@ fn operate(host: &Server, name: &str, clock: &Clock, drain: Drain) -> Task<Resul
 
 fn sync(
     host: &Server,
-    backends: &Backends,
+    (backends, catalog): (&Backends, fn() -> Catalog),
     registry: &Arc<Registry>,
     (name, own_clock): (&str, &Clock),
     drain: Drain,
@@ -145,7 +145,7 @@ fn sync(
     let (host_of, backends, registry, clock) =
         (host.clone(), backends.clone(), Arc::clone(registry), own_clock.clone());
     let work = move |drain| {
-        let catalog = kinds::catalog();
+        let catalog = catalog();
         let backends = backends.clone();
         let parts = syncer::Parts {
             config: config().syncer,

@@ -12,6 +12,9 @@ use super::stream::{Stream, applied};
 use super::{Server, State, field, key};
 
 /// RFC 7386.
+/// What every TokenRequest is answered with.
+pub const TOKEN: &str = "planted-account-token";
+
 fn merge(target: &mut Value, patch: &Value) {
     let Some(patch) = patch.as_object() else {
         *target = patch.clone();
@@ -192,7 +195,7 @@ impl Cluster for Server {
                 return Ok(json!({"status": {"allowed": is_allowed}}));
             }
             let made = self.write(resource.plural, |state| match subresource {
-                "token" => Ok(json!({"status": {"token": "t", "expirationTimestamp": "2026-01-01T01:00:00Z"}})),
+                "token" => Ok(json!({"status": {"token": TOKEN, "expirationTimestamp": "2026-01-01T01:00:00Z"}})),
                 "binding" => {
                     let key = key(resource, namespace, name);
                     let Some(mut pod) = state.objects.get(&key).cloned() else {
