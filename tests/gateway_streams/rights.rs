@@ -132,12 +132,14 @@ async fn policies_of_every_version_are_read() {
 async fn admission_rules_are_read_page_by_page_whatever_their_size() {
     let world = World::start(echoing).await;
     world.pod(&world.a, "web");
-    // What does not fit into the pages of one who follows is listed.
-    world.a.rules.watching(Watching::Refused);
     let rules = json!([{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]);
     let last = json!({"webhooks": [{"name": "last.example.com", "rules": rules}]});
     let large = json!({"webhooks": [{"name": "large", "clientConfig": {"caBundle": "A".repeat(1 << 20)}}]});
     let first = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    // What cannot be followed is listed: what is no list at first, and then does not fit into the pages of who follows.
+    world.a.objects.put(&format!("{first}?limit=100"), json!({"items": 7}));
+    let (code, message) = world.refusal(&world.a, "jane", &websocket("web")).await;
+    assert!(code == 500 && message.contains("cannot be read"), "{code} {message}");
     for limit in [100, 10, 5] {
         world.a.objects.put(&format!("{first}?limit={limit}"), json!({"items": [large, large, last]}));
     }
