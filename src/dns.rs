@@ -16,7 +16,6 @@ mod server;
 mod source;
 #[cfg(test)]
 mod testing;
-mod yielding;
 mod zone;
 
 use std::collections::HashMap;

@@ -18,6 +18,7 @@ pub mod record;
 pub mod respond;
 
 mod accept;
+mod admission;
 mod authenticate;
 mod bind;
 mod browser;

@@ -11,3 +11,4 @@ pub mod pace;
 pub mod task;
 pub mod telemetry;
 pub mod watched;
+pub mod yielding;

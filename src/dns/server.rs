@@ -23,11 +23,11 @@ use crate::dns::forward::Forwarder;
 use crate::dns::limits::{Admission, Limits};
 use crate::dns::message::{self, Asked, Incoming, Sections, Transport};
 use crate::dns::resolve::{self, Outcome};
-use crate::dns::yielding;
 use crate::dns::zone::Zone;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
+use crate::runtime::yielding;
 
 /// Forwarded questions of one tenant at once, each with one socket and at most 4.5 s long.
 const MAX_FORWARDED: usize = 256;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use crate::dns::project::{self, Named};
 use crate::dns::source::store::Store;
-use crate::dns::yielding;
 use crate::dns::zone::{self, Put, Service, Slice, Unnamed, Zone};
 use crate::error::Result;
 use crate::kubernetes::follow::{self, Bounds, Event, Follower};
@@ -19,6 +18,7 @@ use crate::kubernetes::{ApiClient, ListOptions, Resource, resources};
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::runtime::task;
+use crate::runtime::yielding;
 
 const BACKOFF: Duration = Duration::from_millis(200);
 /// In case an event was lost; a list costs the tenant's API server more than a name that is old costs anybody.
@@ -173,7 +173,7 @@ async fn follow_on<T: Held>(followed: Followed<'_>, position: &mut Position) -> 
                 (Ok(()), None) => {}
                 (Err(error), _) => follower.reject(&error),
             },
-            Event::Bookmark(_) => {}
+            Event::Watches | Event::Bookmark(_) => {}
             Event::Broken(_) => listing = None,
         }
     }

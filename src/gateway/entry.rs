@@ -24,6 +24,7 @@ use super::tenants::TenantState;
 use crate::error::{Error, Kind, Result};
 use crate::runtime::clock::Clock;
 use crate::tenant::Tenant;
+use crate::tenant::memory::Account;
 
 /// One request's way in, and what its answer makes of it.
 #[derive(Debug)]
@@ -99,6 +100,11 @@ impl Entry {
     /// What this tenant may buffer.
     pub fn buffers(&self) -> &Arc<Share> {
         &self.state.buffers
+    }
+
+    /// What is kept for this tenant stands on it.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        &self.state.account
     }
 
     /// What the larger buffers of this tenant's streams are drawn on.

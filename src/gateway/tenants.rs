@@ -1,5 +1,6 @@
 //! What the gateway keeps of each tenant over its generations: counts, seats, tokens that were accepted, shares of budgets;
-//! and what tenants share in it, the budgets and the places for callers whom nobody knows.
+//! and what tenants share in it: the budgets, the places for callers whom nobody knows, the seats of those whose admission
+//! rules are followed.
 //!
 //! Promises: forgotten with the tenant. Must not know requests.
 
@@ -10,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 
+use super::admission::Admission;
 use super::buffer::{Budget, Share};
 use super::connections::Connections;
 use super::known::Accepted;
@@ -59,6 +61,8 @@ pub(super) struct Tenants {
     pub(super) unknown: Places,
     /// For callers without any credentials: they shall not keep the others out.
     pub(super) anonymous: Places,
+    /// Who judges their streams.
+    pub(super) admission: Admission,
 }
 
 impl Tenants {
@@ -71,6 +75,7 @@ impl Tenants {
             connections: Connections::new(config),
             unknown: places(),
             anonymous: places(),
+            admission: Admission::default(),
             states: RwLock::default(),
         })
     }
@@ -157,6 +162,12 @@ impl Source for Tenants {
             collect_tenant(families, &id, &state.metrics);
             self.collect_state(families, &id, &state);
         }
+        families.gauge(
+            "portico_gateway_admission_followed",
+            "Virtual clusters whose admission rules are followed, since they use streams.",
+            &[],
+            self.admission.followed() as f64,
+        );
     }
 }
 

@@ -46,9 +46,11 @@ pub enum Event {
     Deleted(Bytes),
     /// The list of this version is whole; what it did not show is gone. With the next call it counts, unless it is rejected.
     Listed(String),
+    /// A watch is open: whatever changes is told from now on.
+    Watches,
     /// Everything up to this version was told.
     Bookmark(String),
-    /// Something failed. The next call waits before it tries again.
+    /// Something failed, or a watch ended from which none goes on. The next call waits before it tries again.
     Broken(Error),
 }
 
@@ -176,7 +178,7 @@ impl Follower {
             Stage::Paging(_) => self.page(cluster).await,
             Stage::Whole { .. } => {
                 self.take();
-                Ok(None)
+                Ok(matches!(self.stage, Stage::Watching { .. }).then_some(Event::Watches))
             }
             Stage::Watching { .. } => self.watch().await,
         }
@@ -190,7 +192,7 @@ impl Follower {
         if let Some(version) = &self.version {
             let events = answered(cluster.watch(resource, namespace.as_deref(), options, Some(version))).await?;
             self.stage = Stage::Watching { events, since: self.clock.instant() };
-            return Ok(None);
+            return Ok(Some(Event::Watches));
         }
         if self.streams {
             match answered(cluster.watch(resource, namespace.as_deref(), options, None)).await {
@@ -310,23 +312,18 @@ impl Follower {
                 self.version = Some(resource_version.clone());
                 Ok(Some(Event::Bookmark(resource_version)))
             }
-            None => {
-                self.ended();
-                Ok(None)
-            }
+            None => self.ended().map(|()| None),
         }
     }
 
     /// The server ended the watch in good order.
-    fn ended(&mut self) {
-        let lived = self.close().unwrap_or_default();
-        if self.followed.resumes {
-            self.pauses.ended(&self.clock, lived);
-        } else {
-            self.version = None;
-            let ended = Error::new(Side::Own, Kind::Gone, "the watch ended");
-            self.pauses.failed(&self.clock, Some(lived), &ended);
+    fn ended(&mut self) -> Result<()> {
+        if !self.followed.resumes {
+            return Err(Error::new(Side::Own, Kind::Gone, "the watch ended"));
         }
+        let lived = self.close().unwrap_or_default();
+        self.pauses.ended(&self.clock, lived);
+        Ok(())
     }
 
     /// How long the watch lived that was closed.

@@ -278,6 +278,7 @@ impl Source {
                 self.feed.replaced(objects.collect(), progress.version);
                 self.feed.state(SourceState::Synced);
             }
+            Event::Watches => {}
             Event::Bookmark(version) => {
                 progress.version = version.parse().unwrap_or(0);
                 self.feed.delivered(progress.version);

@@ -5,9 +5,11 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod admission;
 mod attacks;
 mod logs;
 mod rights;
+mod rules;
 mod services;
 mod streams;
 mod world;

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::rules::{self, Watching};
 use crate::world::{World, echoing, spdy, websocket};
 
 #[tokio::test]
@@ -71,59 +72,59 @@ async fn impersonation_is_judged_by_the_backend() {
 async fn admission_is_never_bypassed() {
     let world = World::start(echoing).await;
     world.pod(&world.a, "web");
-    let rule = |resource: &str| json!({"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": [resource]});
-    let webhook =
-        json!({"metadata": {"name": "w"}, "webhooks": [{"name": "no.example.com", "rules": [rule("pods/exec")]}]});
-    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": [rule("*/*")]}}});
-    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p"}});
+    let webhook = rules::webhook("w", "no.example.com", "pods/exec");
+    let (policy, binding) = (rules::policy("p", "*/*"), rules::binding("b", "p"));
     for (objects, named) in [
         (vec![("validatingwebhookconfigurations", &webhook)], "no.example.com"),
         (vec![("mutatingwebhookconfigurations", &webhook)], "no.example.com"),
         (
             vec![("validatingadmissionpolicies", &policy), ("validatingadmissionpolicybindings", &binding)],
-            "ValidatingAdmissionPolicy \"p\"",
+            "ValidatingAdmissionPolicy",
         ),
     ] {
         for (plural, object) in &objects {
-            world.a.admission(plural, object);
+            world.a.rules.put(plural, object);
         }
+        world.judged_by(&world.a, named).await;
         for request in [websocket("web"), spdy("web")] {
             let (code, message) = world.refusal(&world.a, "jane", &request).await;
             assert_eq!(code, 403);
             assert!(message.contains(named) && message.contains("CONNECT"), "{message}");
         }
-        for (plural, _) in &objects {
-            world.a.objects.remove(&format!("/apis/admissionregistration.k8s.io/v1/{plural}"));
+        for (plural, object) in &objects {
+            world.a.rules.remove(plural, object);
         }
+        world.passes(&world.a).await;
     }
-    // Older API servers, and those with a feature switched on, have no `v1` of them.
-    world.a.objects.put("not served", json!("v1"));
-    for (kind, version) in [
-        ("Validating", "v1beta1"),
-        ("Validating", "v1alpha1"),
-        ("Mutating", "v1"),
-        ("Mutating", "v1beta1"),
-        ("Mutating", "v1alpha1"),
-    ] {
-        let path = |plural: &str| {
-            format!("/apis/admissionregistration.k8s.io/{version}/{}admissionpolic{plural}", kind.to_lowercase())
-        };
-        world.a.objects.put(&path("ies"), json!({"items": [policy]}));
-        let (_, head) = world.ask(&world.a, "jane", &websocket("web")).await;
-        assert_eq!(head.code, 101, "not bound");
-        world.a.objects.put(&path("ybindings"), json!({"items": [binding]}));
-        let (code, message) = world.refusal(&world.a, "jane", &websocket("web")).await;
-        assert_eq!(code, 403, "{kind} {version}");
-        assert!(message.contains(&format!("{kind}AdmissionPolicy \"p\"")), "{message}");
-        world.a.objects.remove(&path("ies"));
-        world.a.objects.remove(&path("ybindings"));
-    }
-    world.a.objects.remove("not served");
     // An exec rule says nothing about port-forward.
-    world.a.admission("validatingwebhookconfigurations", &webhook);
+    world.a.rules.put("validatingwebhookconfigurations", &webhook);
+    world.judged_by(&world.a, "no.example.com").await;
     let forward = websocket("web").replace("/exec?", "/portforward?");
     let (_, head) = world.ask(&world.a, "jane", &forward).await;
     assert_eq!(head.code, 101);
+}
+
+/// Older API servers, and those with a feature switched on, have no `v1` of policies. Followed or listed, it is the same.
+#[tokio::test]
+async fn policies_of_every_version_are_read() {
+    for (kind, version, watching) in [
+        ("Validating", "v1beta1", Watching::Well),
+        ("Validating", "v1alpha1", Watching::Refused),
+        ("Mutating", "v1", Watching::Well),
+        ("Mutating", "v1beta1", Watching::Refused),
+        ("Mutating", "v1alpha1", Watching::Well),
+    ] {
+        let world = World::start(echoing).await;
+        world.pod(&world.a, "web");
+        world.a.rules.serve(version);
+        world.a.rules.watching(watching);
+        let plural = |end: &str| format!("{}admissionpolic{end}", kind.to_lowercase());
+        world.a.rules.put(&plural("ies"), &rules::policy("p", "*/*"));
+        let (_, head) = world.ask(&world.a, "jane", &websocket("web")).await;
+        assert_eq!(head.code, 101, "not bound");
+        world.a.rules.put(&plural("ybindings"), &rules::binding("b", "p"));
+        world.judged_by(&world.a, &format!("{kind}AdmissionPolicy \\\"p\\\"")).await;
+    }
 }
 
 /// A tenant makes as many and as large rules as it likes: pages shrink until they fit, and none is skipped.
@@ -135,15 +136,20 @@ async fn admission_rules_are_read_page_by_page_whatever_their_size() {
     let last = json!({"webhooks": [{"name": "last.example.com", "rules": rules}]});
     let large = json!({"webhooks": [{"name": "large", "clientConfig": {"caBundle": "A".repeat(1 << 20)}}]});
     let first = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
-    world.a.objects.put(&format!("{first}?limit=100"), json!({"items": [large, large, last]}));
-    world.a.objects.put(&format!("{first}?limit=10"), json!({"items": [large, large, last]}));
+    // What cannot be followed is listed: what is no list at first, and then does not fit into the pages of who follows.
+    world.a.objects.put(&format!("{first}?limit=100"), json!({"items": 7}));
+    let (code, message) = world.refusal(&world.a, "jane", &websocket("web")).await;
+    assert!(code == 500 && message.contains("cannot be read"), "{code} {message}");
+    for limit in [100, 10, 5] {
+        world.a.objects.put(&format!("{first}?limit={limit}"), json!({"items": [large, large, last]}));
+    }
     world.a.objects.put(&format!("{first}?limit=1"), json!({"items": [large], "metadata": {"continue": "a/b"}}));
     world.a.objects.put(&format!("{first}?limit=1&continue=a%2Fb"), json!({"items": [last]}));
     let (code, message) = world.refusal(&world.a, "jane", &websocket("web")).await;
     assert_eq!(code, 403);
     assert!(message.contains("last.example.com"), "{message}");
     let huge = json!({"webhooks": [{"name": "huge", "clientConfig": {"caBundle": "A".repeat(3 << 20)}}]});
-    for limit in [100, 10, 1] {
+    for limit in [100, 10, 5, 1] {
         world.a.objects.put(&format!("{first}?limit={limit}"), json!({"items": [huge]}));
     }
     let (code, message) = world.refusal(&world.a, "jane", &websocket("web")).await;

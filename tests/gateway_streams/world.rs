@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::rules::{ADMISSION, Rules};
 use crate::support::fake::{Answer, FakeApi, Objects, Seen};
 use crate::support::pki::{Pair, Pki};
 use crate::support::port;
@@ -31,13 +32,13 @@ use crate::support::port;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Host namespace of both tenants.
 pub const HOST_NAMESPACE: &str = "team";
-const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1/";
 
 /// One tenant.
 pub struct Cluster {
     pub name: &'static str,
     pub api: FakeApi,
     pub objects: Objects,
+    pub rules: Rules,
     server_ca: Pki,
     client_ca: Pki,
     port: u16,
@@ -49,6 +50,7 @@ pub struct World {
     pub host: FakeApi,
     pub host_objects: Objects,
     pub registry: Arc<Registry>,
+    pub metrics: Metrics,
     pub drain: Option<DrainTrigger>,
     address: SocketAddr,
     _bound: Bound,
@@ -83,21 +85,23 @@ impl World {
         .await;
         let registry = Arc::new(Registry::default());
         for cluster in [&a, &b] {
-            assert!(registry.put(&Arc::new(cluster.tenant(&clock))).is_empty());
+            assert!(registry.put(&Arc::new(cluster.tenant(1, &clock))).is_empty());
         }
         let (trigger, drain) = drain::channel();
         let pool = Arc::new(Pool::new(host.target(Side::Host), clock.clone()));
+        let metrics = Metrics::default();
         let parts = Parts {
             config: GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..GatewayConfig::default() },
             registry: Arc::clone(&registry),
             shared: SharedCertificate::default(),
             host: ApiClient::new(pool, HeaderMap::new()),
-            metrics: Metrics::default(),
+            metrics: metrics.clone(),
             watched: Watched::new(clock.clone()),
             clock,
         };
         let bound = gateway::run(parts, &drain).await.expect("gateway");
-        Self { address: bound.address, a, b, host, host_objects, registry, drain: Some(trigger), _bound: bound }
+        let drain = Some(trigger);
+        Self { address: bound.address, a, b, host, host_objects, registry, metrics, drain, _bound: bound }
     }
 
     /// A running pod of a tenant, on both sides.
@@ -156,6 +160,43 @@ impl World {
         (wire, head)
     }
 
+    /// Waits until an exec is answered so: what happens in a backend is known here a moment later.
+    pub async fn until(&self, cluster: &Cluster, what: &str, is_so: impl Fn(u16, &str) -> bool) {
+        let asked = async {
+            loop {
+                let (mut wire, head) = self.ask(cluster, "jane", &websocket("web")).await;
+                let body = if head.code == 101 { Vec::new() } else { wire.rest().await };
+                if is_so(head.code, &String::from_utf8_lossy(&body)) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("never {what}"));
+    }
+
+    /// Waits until this judge refuses exec.
+    pub async fn judged_by(&self, cluster: &Cluster, judge: &str) {
+        let is_so = |code, body: &str| code == 403 && body.contains("CONNECT") && body.contains(judge);
+        self.until(cluster, judge, is_so).await;
+    }
+
+    /// Waits until nobody refuses exec.
+    pub async fn passes(&self, cluster: &Cluster) {
+        self.until(cluster, "passes", |code, _| code == 101).await;
+    }
+
+    /// Waits until the rules of so many tenants are followed.
+    pub async fn followed(&self, count: usize) {
+        let line = format!("portico_gateway_admission_followed {count}\n");
+        let reached = async {
+            while !self.metrics.render().expect("metrics").contains(&line) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("never {line}"));
+    }
+
     /// The code and message of a refusal.
     pub async fn refusal(&self, cluster: &Cluster, user: &str, request: &str) -> (u16, String) {
         let (mut wire, head) = self.ask(cluster, user, request).await;
@@ -172,15 +213,15 @@ impl World {
 
 impl Cluster {
     async fn new(name: &'static str) -> Self {
-        let objects = Objects::default();
-        let known = objects.clone();
+        let (objects, rules) = (Objects::default(), Rules::default());
+        let (known, admission) = (objects.clone(), rules.clone());
         let api = FakeApi::start(move |seen| {
-            let answer = backend(&known, &seen);
+            let answer = backend(&known, &admission, &seen);
             async move { answer }
         })
         .await;
         let port = port::free([127, 0, 0, 1]);
-        Self { name, api, objects, server_ca: Pki::new("server CA"), client_ca: Pki::new("client CA"), port }
+        Self { name, api, objects, rules, server_ca: Pki::new("server CA"), client_ca: Pki::new("client CA"), port }
     }
 
     fn domain(&self) -> String {
@@ -207,12 +248,7 @@ impl Cluster {
         );
     }
 
-    /// An admission object of the backend.
-    pub fn admission(&self, plural: &str, object: &Value) {
-        self.objects.put(&format!("{ADMISSION}{plural}"), json!({"metadata": {}, "items": [object]}));
-    }
-
-    fn tenant(&self, clock: &Clock) -> Tenant {
+    pub fn tenant(&self, generation: u64, clock: &Clock) -> Tenant {
         let serving = self.server_ca.server(&[&self.domain()]);
         let pool = Arc::new(Pool::new(self.api.target(Side::Backend), clock.clone()));
         Tenant {
@@ -220,7 +256,7 @@ impl Cluster {
             uid: format!("uid-{}", self.name),
             owner: Some(portico::translate::Owner::virtual_cluster(self.name, &format!("uid-{}", self.name))),
             placement: portico::translate::Placement::default(),
-            generation: 1,
+            generation,
             life: portico::tenant::life::Life::default(),
             hosts: vec![self.domain()],
             port: self.port,
@@ -243,7 +279,7 @@ impl Cluster {
 }
 
 /// `jane` may all, `reader` may only get, `admin` may also impersonate; everybody else may nothing.
-fn backend(objects: &Objects, seen: &Seen) -> Answer {
+fn backend(objects: &Objects, rules: &Rules, seen: &Seen) -> Answer {
     let user = match (seen.header("x-remote-user"), seen.header("authorization")) {
         (Some(user), None) => user.to_owned(),
         (None, Some("Bearer jane-token")) => "jane".to_owned(),
@@ -280,10 +316,7 @@ fn backend(objects: &Objects, seen: &Seen) -> Answer {
     if objects.get(&page).is_some() {
         return objects.answer(&page);
     }
-    if seen.path.starts_with(ADMISSION) && objects.get(&seen.path).is_none() && objects.get("not served").is_none() {
-        return Answer::json(200, &json!({"metadata": {}, "items": []}));
-    }
-    objects.answer(&seen.path)
+    if seen.path.starts_with(ADMISSION) { rules.answer(seen) } else { objects.answer(&seen.path) }
 }
 
 /// A dry run names, defaults and chooses an address; the real thing is refused when the test put a refusal.

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use self::replica::{Backends, Replica};
 use super::server::{Faults, Server};
-use super::{run_paused, run_seeds, text};
+use super::{kinds, run_paused, run_seeds, text};
 
 const CLUSTERS: [(&str, &str); 4] = [("team-a", "one"), ("team-a", "two"), ("team-b", "one"), ("team-c", "three")];
 const HOSTS: [&str; 3] = ["app.example.com", "APP.example.com.", "web.example.com"];

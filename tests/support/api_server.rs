@@ -91,6 +91,8 @@ struct Orders {
     forbidden: Vec<(Option<String>, Option<&'static str>)>,
     /// Services without an address get one.
     allocates: bool,
+    /// Versions of kinds that are not served.
+    absent: BTreeSet<(&'static str, &'static str)>,
 }
 
 /// How often what was asked.
@@ -288,6 +290,13 @@ impl Inner {
         self.order(|orders| orders.forbidden.push((namespace.map(str::to_owned), plural)));
     }
 
+    /// Whether a kind is served in this version.
+    pub fn serves(&self, version: &'static str, plural: &'static str, serves: bool) {
+        self.order(|orders| {
+            if serves { orders.absent.remove(&(version, plural)) } else { orders.absent.insert((version, plural)) }
+        });
+    }
+
     /// Services without an address get one from now on.
     pub fn allocates_addresses(&self) {
         self.order(|orders| orders.allocates = true);
@@ -403,6 +412,9 @@ impl Inner {
 
     /// Whether the caller may do anything there.
     fn right(&self, resource: &Resource, namespace: Option<&str>) -> Result<()> {
+        if self.state.lock().orders.absent.contains(&(resource.version, resource.plural)) {
+            return self.fail(Kind::NotFound, "the server could not find the requested resource");
+        }
         if self.allows(namespace, resource.plural) { Ok(()) } else { self.fail(Kind::Forbidden, "no rights") }
     }
 

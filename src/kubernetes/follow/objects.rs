@@ -87,7 +87,7 @@ impl Objects {
 
     fn read(&mut self, event: Event) -> Option<Change> {
         match event {
-            Event::Opens | Event::Bookmark(_) => None,
+            Event::Opens | Event::Watches | Event::Bookmark(_) => None,
             Event::Broken(_) => {
                 self.listing = Listing::default();
                 None

@@ -89,6 +89,7 @@ impl Reader {
                 self.known = self.list.take().expect("a list had begun");
                 "listed".to_owned()
             }
+            Event::Watches => "watches".to_owned(),
             Event::Bookmark(_) => "bookmark".to_owned(),
             Event::Broken(error) => {
                 self.list = None;
@@ -102,7 +103,7 @@ impl Reader {
     async fn settle(&mut self, server: &Server, while_: Duration) -> Vec<String> {
         let until = Instant::now() + while_;
         while tokio::time::timeout_at(until, self.one(server)).await.is_ok() {}
-        self.told.retain(|line| line != "bookmark");
+        self.told.retain(|line| !matches!(line.as_str(), "bookmark" | "watches"));
         std::mem::take(&mut self.told)
     }
 }
@@ -200,6 +201,32 @@ async fn without_resuming_a_list_comes_between_watches() {
     let told = reader.settle(&server, MOMENT).await;
     assert_eq!(told, ["broken Closed", "opens", "lists", "+a", "+c", "listed"]);
     assert_eq!(names(&reader.known), ["a", "c"]);
+    // Between an orderly end and the next list nothing is known to be new, and whoever reads learns it at once.
+    server.cut_watches(true);
+    let told = reader.settle(&server, MOMENT).await;
+    assert_eq!(told, ["broken Gone", "opens", "lists", "+a", "+c", "listed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_told_when_a_watch_is_open() {
+    for streams in [true, false] {
+        let server = server();
+        server.streams_lists(streams);
+        let mut reader = Reader::new(followed());
+        let watches = server.counts().watches;
+        for line in ["opens", "lists", "listed"] {
+            reader.one(&server).await;
+            assert_eq!(reader.told.last().map(String::as_str), Some(line), "streams: {streams}");
+        }
+        reader.one(&server).await;
+        assert_eq!(reader.told.last().map(String::as_str), Some("watches"), "streams: {streams}");
+        assert!(server.counts().watches > watches);
+        server.cut_watches(true);
+        for line in ["opens", "watches"] {
+            reader.one(&server).await;
+            assert_eq!(reader.told.last().map(String::as_str), Some(line), "streams: {streams}");
+        }
+    }
 }
 
 /// Whoever fails over an event or a list gets it again, and nothing of it counts.

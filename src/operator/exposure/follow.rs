@@ -83,7 +83,7 @@ async fn follow<T: Watched>(cluster: &SharedCluster, mut follower: Follower, sto
         match follower.next(&**cluster).await {
             // What had no room may have it by now, and only a list shows it again.
             Event::Opens if store.has_cut::<T>() => follower.relist(),
-            Event::Opens | Event::Bookmark(_) => {}
+            Event::Opens | Event::Watches | Event::Bookmark(_) => {}
             Event::Lists => listing = Some(store.begin::<T>()),
             Event::Applied(json) => match T::read(&json) {
                 Ok(object) => {

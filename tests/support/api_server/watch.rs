@@ -47,6 +47,9 @@ impl Events for Stream {
                     biased;
                     _ = self.moved.changed() => {}
                     () = tokio::time::sleep(Duration::from_secs(60)) => {
+                        if *self.server.link.borrow() == Link::Silent {
+                            continue;
+                        }
                         let resource_version = self.position.to_string();
                         self.ready.push_back(WatchEvent::Bookmark { resource_version, initial_events_end: false });
                     }

@@ -1,4 +1,4 @@
-//! How long a task of this plane works before others have their turn.
+//! How long a task works before others have their turn.
 //!
 //! All tenants share the runtime. A task that is always ready gives way only when tokio's budget for one poll (128 units)
 //! is used up, and that counts operations, not what they cost. Here what was costly takes units of its own: after about a
