@@ -34,6 +34,8 @@ static KEPT_FOR_ALL: [HeaderName; 7] = [
     HeaderName::from_static("service-worker-allowed"),
 ];
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Of relays (`kubectl proxy`, dashboards on the desktop): a page can name it only after asking leave, which it gets of nobody.
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static SERVICE_WORKER: HeaderName = HeaderName::from_static("service-worker");
 /// Of no origin, and without scripts and forms. Beside it another policy can only forbid more.
 const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox");
@@ -58,7 +60,8 @@ pub(super) fn check(site: Site, who: &Who, asked: Asked<'_>) -> Result<()> {
     let is_shown_by_itself = matches!(who, Who::Certificate(_));
     // Reading is safe: without a word of the API server no other origin sees the answer. WebSockets have no such rule.
     let is_safe = asked.method.is_safe() && !asked.wants_upgrade;
-    if is_shown_by_itself && !is_safe && is_of_another_origin(asked.headers, asked.authority) {
+    let is_relayed = asked.headers.contains_key(&FORWARDED_FOR);
+    if is_shown_by_itself && !is_safe && !is_relayed && is_of_another_origin(asked.headers, asked.authority) {
         let message =
             "a page of another origin asks by the browser's client certificate; use a token, or the cluster's own name";
         return Err(Error::client(Kind::Forbidden, message));
@@ -100,8 +103,14 @@ fn is_of_another_origin(headers: &HeaderMap, authority: &str) -> bool {
 }
 
 fn is_origin_of(origin: &HeaderValue, authority: &str) -> bool {
-    let host = origin.to_str().ok().and_then(|origin| origin.strip_prefix("https://"));
-    host.is_some_and(|host| without_default_port(host).eq_ignore_ascii_case(without_default_port(authority)))
+    let Ok(origin) = origin.to_str() else { return false };
+    if let Some(host) = origin.strip_prefix("https://") {
+        return without_default_port(host).eq_ignore_ascii_case(without_default_port(authority));
+    }
+    // Older WebSocket libraries of Python say `http` whatever they use. A page has that origin where it came from this very port
+    // without TLS, which nobody serves.
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse().is_ok_and(|port: u16| port != 80));
+    has_port && origin.strip_prefix("http://").is_some_and(|host| host.eq_ignore_ascii_case(authority))
 }
 
 fn without_default_port(authority: &str) -> &str {
@@ -128,6 +137,7 @@ mod tests {
             ("https://a.example.com:443", "a.example.com"),
             ("https://a.example.com:8443", "a.example.com:8443"),
             ("https://[::1]:8443", "[::1]:8443"),
+            ("http://a.example.com:8443", "a.example.com:8443"),
         ] {
             assert!(!is_other(&[("origin", origin)], authority), "{origin} at {authority}");
         }
@@ -135,6 +145,9 @@ mod tests {
             ("null", "a.example.com"),
             ("", "a.example.com"),
             ("http://a.example.com", "a.example.com"),
+            ("http://a.example.com:80", "a.example.com:80"),
+            ("http://[::1]", "[::1]"),
+            ("http://a.example.com:8443", "a.example.com:8444"),
             ("https://a.example.com:8443", "a.example.com"),
             ("https://a.example.com", "a.example.com:8443"),
             ("https://a.example.com.evil.test", "a.example.com"),

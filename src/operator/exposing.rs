@@ -103,6 +103,8 @@ impl Exposing {
     pub(crate) fn ended(&mut self, id: &TenantId, stepped: &Stepped, now: Instant) {
         self.last.insert(id.clone(), now);
         self.schedule.finished(id, now + stepped.pause.max(SPACING));
+        // News that came while it ran were spaced from the step before.
+        self.schedule.not_before(id, now + SPACING);
     }
 
     /// A step ended of one that is gone.

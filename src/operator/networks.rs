@@ -106,8 +106,10 @@ async fn make(context: &Context, cluster: &Cluster) -> Result<Says> {
                        stays as it was";
         return Ok(("True", "ServicesUnknown", message.to_owned()));
     }
-    if let Some(says) = exposed.flatten() {
-        return Ok(says);
+    let of_services = exposed.flatten();
+    // Only a tenant's own excess comes last, or he could hide by it what is wrong with the host.
+    if let Some(says) = of_services.as_ref().filter(|(value, ..)| *value == "False") {
+        return Ok(says.clone());
     }
     Ok(if !render::are_pods_known(&plan) {
         let message = "which addresses the host's pods have is not known, so all private networks are closed to this \
@@ -118,7 +120,7 @@ async fn make(context: &Context, cluster: &Cluster) -> Result<Says> {
                        networks.closed in Portico's configuration names them";
         ("True", "ApiServerUnknown", message.to_owned())
     } else {
-        ("True", "Applied", String::new())
+        of_services.unwrap_or(("True", "Applied", String::new()))
     })
 }
 

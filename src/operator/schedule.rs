@@ -90,6 +90,13 @@ impl Schedule {
         }
     }
 
+    /// Puts off what is due before.
+    pub(crate) fn not_before(&mut self, id: &TenantId, earliest: Instant) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.due = entry.due.max(earliest);
+        }
+    }
+
     /// When to wake: the earliest due cluster (if a worker is free) or collection (if one can begin).
     pub(crate) fn next(&self, workers: usize, can_collect: bool, now: Instant) -> Instant {
         let cluster = self.entries.values().filter(|e| !e.running).map(|e| e.due).min();
@@ -151,6 +158,12 @@ mod tests {
         schedule.at(&id("a"), after(3));
         schedule.finished(&id("a"), after(60));
         assert_eq!(schedule.next(2, true, after(2)), after(3), "news while it ran");
+        for (earliest, due) in [(1, 3), (4, 4)] {
+            schedule.not_before(&id("a"), after(earliest));
+            assert_eq!(schedule.next(2, true, after(2)), after(due), "put off, never brought forward");
+        }
+        schedule.not_before(&id("b"), after(4));
+        assert_eq!(schedule.entries.len(), 1, "and who is unknown is not due");
     }
 
     #[tokio::test(start_paused = true)]

@@ -72,10 +72,13 @@ pub async fn follow(world: &Arc<World>, tenant: &Arc<TenantState>) {
     // Counted, not seen: another task may have settled a doubt before this one came to look.
     let mut settled = 0;
     loop {
-        let now = belief.borrow_and_update().clone();
+        // Together: a doubt that begins in between would be taken for one that is over.
+        let (now, doubts) = {
+            let now = belief.borrow_and_update();
+            (now.clone(), tenant.store.doubts())
+        };
         match now {
             Belief::Foreign(_) => {
-                let doubts = tenant.store.doubts();
                 resolve(world, tenant).await;
                 settled = doubts;
             }
@@ -90,7 +93,6 @@ pub async fn follow(world: &Arc<World>, tenant: &Arc<TenantState>) {
                 }
             }
             Belief::Known => {
-                let doubts = tenant.store.doubts();
                 if std::mem::replace(&mut settled, doubts) != doubts {
                     world.push_all(tenant);
                     tenant.service_changed.notify_one();

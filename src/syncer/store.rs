@@ -61,13 +61,17 @@ impl StoreGuard {
     /// Asks the server which store it has. An error of kind `Conflict` when it is not the known one; nothing that it said
     /// just before or says next may be used then.
     pub async fn check(&self, cluster: &dyn Cluster, clock: &Clock) -> Result<()> {
+        let doubts = self.doubts();
         let uid = uid_of(cluster).await?;
         let mut known = self.known.lock();
         if uid == known.uid {
-            known.looked = Some(clock.instant());
+            // An answer from before a doubt says nothing of the server that is doubted.
+            if doubts == self.doubts() {
+                known.looked = Some(clock.instant());
+            }
             drop(known);
             self.belief.send_if_modified(|belief| {
-                let doubted = *belief == Belief::Doubted;
+                let doubted = *belief == Belief::Doubted && doubts == self.doubts();
                 if doubted {
                     *belief = Belief::Known;
                 }
@@ -102,8 +106,9 @@ impl StoreGuard {
         self.known.lock().looked = None;
         self.belief.send_if_modified(|belief| {
             let known = *belief == Belief::Known;
+            // Counted under the lock of the belief, so that whoever holds it reads both of one moment.
+            self.doubts.fetch_add(1, Ordering::AcqRel);
             if known {
-                self.doubts.fetch_add(1, Ordering::AcqRel);
                 *belief = Belief::Doubted;
             }
             known
@@ -150,4 +155,28 @@ pub(super) async fn uid_of(cluster: &dyn Cluster) -> Result<String> {
         return Err(Error::backend(Kind::Unavailable, "the API server has no Namespace kube-system yet"));
     }
     Ok(uid.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Side;
+    use crate::kubernetes::testing::{Faults, Server};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_from_before_a_doubt_ends_none() {
+        let faults = Faults::new(7);
+        faults.stop();
+        let (server, clock) = (Server::new("a", Side::Backend, faults), Clock::system());
+        let guard = StoreGuard::default();
+        guard.accept(&uid_of(&server).await.expect("there"));
+        guard.doubt();
+        let mut asked = Box::pin(guard.check(&server, &clock));
+        assert!(futures::poll!(&mut asked).is_pending(), "it takes a moment");
+        guard.doubt();
+        asked.await.expect("the known store");
+        assert!(!guard.is_believed(), "it was another server's answer, for all that anybody knows");
+        guard.check(&server, &clock).await.expect("the known store");
+        assert!(guard.is_believed());
+    }
 }

@@ -64,7 +64,8 @@ impl Reach {
     /// Why this address may not be dialed. Sends nothing.
     pub fn refusal(&self, to: SocketAddr) -> Option<Refusal> {
         let rules = self.0.as_ref()?;
-        let refused = rules.refuses(to.ip()) || (is_own(to) && !rules.is_allowed_by_name(to.ip()));
+        let is_own = |form| is_own(SocketAddr::new(form, to.port())) && !rules.is_allowed_by_name(form);
+        let refused = rules.refuses(to.ip()) || forms(to.ip()).into_iter().flatten().any(is_own);
         refused.then_some(Refusal(to.ip()))
     }
 }

@@ -144,7 +144,7 @@ async fn a_cookie_reaches_a_tenant_by_its_own_name_only() {
 }
 
 /// What a page asks for and whether it may, by what its browser says of it.
-const PAGES: [(&[(&str, &str)], bool); 11] = [
+const PAGES: [(&[(&str, &str)], bool); 12] = [
     (&[], true),
     (&[("origin", "null")], false),
     (&[("origin", "https://alpha.example.com")], false),
@@ -157,6 +157,8 @@ const PAGES: [(&[(&str, &str)], bool); 11] = [
     (&[("sec-fetch-site", "same-origin")], true),
     // `kubectl proxy` passes on what the page in front of it says.
     (&[("origin", "http://localhost:8001"), ("sec-fetch-site", "same-origin")], true),
+    // A dashboard's page on the desktop is of another origin than its own server, which asks: no page can say so itself.
+    (&[("origin", "file://"), ("sec-fetch-site", "cross-site"), ("x-forwarded-for", "127.0.0.1")], true),
 ];
 
 /// Forms, `fetch` and WebSockets of a page of A that ask B in the name of its user.

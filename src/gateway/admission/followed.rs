@@ -172,8 +172,10 @@ impl Following {
                 });
             }
             Event::Listed(_) => {
-                if let Some(Listing { objects, .. }) = listing.take() {
-                    self.told.send_modify(|known| known.listed(at, objects, now));
+                if let Some(Listing { objects, until, .. }) = listing.take() {
+                    // It shows what was there when it began.
+                    let began = until - LIST_DEADLINE;
+                    self.told.send_modify(|known| known.listed(at, objects, began));
                 }
             }
             Event::Watches | Event::Bookmark(_) => self.told.send_modify(|known| known.told(at, now)),

@@ -91,9 +91,10 @@ impl Seats {
         let number = taken.count;
         let used = Used(Arc::new(Mutex::new(now)));
         let (known, work) = work(used.clone());
-        let leave = Leave { seats: Arc::downgrade(self), id: who.id.clone(), number };
+        let (seats, id) = (Arc::downgrade(self), who.id.clone());
         let task = task::spawn("admission rules", async move {
-            let _leave = leave;
+            // Made in here: one that is never begun, as the process ends, would be dropped under the lock that it takes.
+            let _leave = Leave { seats, id, number };
             work.await;
         });
         let (uid, generation) = (who.uid.to_owned(), who.generation);

@@ -45,8 +45,8 @@ pub(crate) struct Service {
 /// One port of a Service: what others call it, and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServicePort {
-    number: u16,
-    name: Box<str>,
+    number: Target,
+    name: Target,
     /// Of the pods.
     pub port: Port,
 }
@@ -77,12 +77,9 @@ pub(crate) struct Backend {
 }
 
 impl ServicePort {
-    /// Whether this is the port that an Ingress means.
-    pub(crate) fn is(&self, meant: &Target) -> bool {
-        match meant {
-            Target::Number(number) => *number == self.number,
-            Target::Name(name) => *name == self.name,
-        }
+    /// Whether it is one of those that Ingresses mean, by its number or its name.
+    pub(crate) fn is_among(&self, meant: &BTreeSet<&Target>) -> bool {
+        meant.contains(&self.number) || meant.contains(&self.name)
     }
 }
 
@@ -245,7 +242,8 @@ impl RawPort {
             Some(Target::Name(name)) if name.is_empty() => Target::Number(self.port),
             Some(target) => target,
         };
-        ServicePort { number: self.port, name: self.name, port: Port { protocol: self.protocol, target } }
+        let (number, name) = (Target::Number(self.port), Target::Name(self.name));
+        ServicePort { number, name, port: Port { protocol: self.protocol, target } }
     }
 }
 

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::project::{Backends, Owner, Port, Read, Service, Target};
+use super::project::{Backends, Owner, Port, Read, Service, ServicePort, Target};
 
-/// Bytes that the objects of one virtual cluster take here: twenty times what its default policy lets it have of ordinary ones.
-const MOST_BYTES: usize = 1 << 20;
+/// Bytes that the objects of one virtual cluster take here: about three times what its default policy lets it have of ordinary
+/// ones (2000 Services, 500 Ingresses).
+const MOST_BYTES: usize = 4 << 20;
 /// So many Services of one virtual cluster are opened at most: each is an object on the host.
 const MOST_SERVICES: usize = 500;
 /// So many ports of one of them: each becomes a rule for each network that may come in, at each of its pods.
@@ -200,12 +201,14 @@ impl Store {
             names.iter().filter_map(|name| state.take::<T>(name)).collect()
         };
         let shelf = T::shelf(&mut state);
-        let was_known = std::mem::replace(&mut shelf.is_listed, true) && !std::mem::take(&mut shelf.is_refused);
+        // Both, whatever the other says.
+        let (was_refused, was_listed) =
+            (std::mem::take(&mut shelf.is_refused), std::mem::replace(&mut shelf.is_listed, true));
         drop(state);
         for owner in gone {
             self.news.tell(&self.namespace, Some(&owner.cluster));
         }
-        if !was_known {
+        if was_refused || !was_listed {
             self.news.tell(&self.namespace, None);
         }
     }
@@ -247,10 +250,8 @@ impl Store {
             let services = state.services.of(uid).filter_map(|(name, value)| Some((name, value?)));
             for (name, service) in services.filter(|(_, service)| service.is_exposed == by_type) {
                 let meant = meant.get(name);
-                let is_open = |target: &&Target, port: &super::project::ServicePort| port.is(target);
-                let open = service.ports.iter().filter(|port| {
-                    by_type || meant.is_some_and(|targets| targets.iter().any(|target| is_open(target, port)))
-                });
+                let is_meant = |port: &ServicePort| meant.is_some_and(|targets| port.is_among(targets));
+                let open = service.ports.iter().filter(|port| by_type || is_meant(port));
                 let open: BTreeSet<Port> = open.map(|port| port.port.clone()).collect();
                 if open.is_empty() {
                     continue;

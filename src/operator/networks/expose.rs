@@ -2,7 +2,8 @@
 //! be reached as soon as the host has it, and a round does much else.
 //!
 //! Promises: they are made from what the host has now and nothing else, so it does not matter what was lost before; one that
-//! cannot be made keeps no other from being made; a step writes a bounded number of times, however much a tenant changes.
+//! cannot be made keeps no other from being made; a step writes a bounded number of times, however much a tenant changes, and
+//! asks for nothing again that the host has forbidden in it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -84,10 +85,16 @@ async fn work(context: &Context, cluster: &Cluster) -> Result<Option<Done>> {
         .map(|policy| (name_of(&policy).to_owned(), policy))
         .collect();
     let (mut writes, mut fault) = (0, None);
+    // Making new ones, and changing those that are there: a quota refuses the first alone.
+    let mut may = [true; 2];
     // First what opens: a Service that changes its name or its type is not to be closed for long.
     for policy in desired {
         let existing = found.remove(name_of(&policy));
         if existing.as_ref().is_some_and(|existing| exactly::is_same(existing, &policy)) {
+            continue;
+        }
+        let may_write = &mut may[usize::from(existing.is_some())];
+        if !*may_write {
             continue;
         }
         if writes == MOST_WRITES {
@@ -100,6 +107,7 @@ async fn work(context: &Context, cluster: &Cluster) -> Result<Option<Done>> {
         // What a person must solve would be in the way of all behind it at each step.
         writes += usize::from(made.as_ref().err().is_none_or(|error| failure(cluster, error).is_none()));
         if let Err(error) = made {
+            *may_write = error.kind() != Kind::Forbidden;
             fault.get_or_insert(error);
         }
     }
@@ -113,7 +121,11 @@ async fn work(context: &Context, cluster: &Cluster) -> Result<Option<Done>> {
         if let Err(error) = deleted.map(drop)
             && error.kind() != Kind::NotFound
         {
+            let is_forbidden = error.kind() == Kind::Forbidden;
             fault.get_or_insert(error);
+            if is_forbidden {
+                break;
+            }
         }
     }
     fault.map_or_else(|| Ok(Some(Done { is_whole: true, says: beyond(left_out) })), Err)

@@ -1,11 +1,13 @@
 //! Pure: the NetworkPolicies of one virtual cluster, for its pods and for its control plane.
 //!
-//! Three things decide their form. Policies only ever add: what one allows no other takes away, so everything that is to be
+//! Four things decide their form. Policies only ever add: what one allows no other takes away, so everything that is to be
 //! closed must be left out of every rule that selects the same pods, and an admin's own policies in the namespace can only
 //! open more. Addresses of Services and node ports are translated before policies are asked: rules name pods and their
-//! ports, never ClusterIPs, and whoever asks a tenant's own Service is a pod of that tenant that meets its own pod. And an
+//! ports, never ClusterIPs, and whoever asks a tenant's own Service is a pod of that tenant that meets its own pod. An
 //! `ipBlock` holds pods too, whatever their labels say: so the pods' networks are excepted from every block, and pods are
-//! let in by selectors alone. Answers need no rule, since plugins follow connections.
+//! let in by selectors alone. And the first policy that selects a pod closes it to whom none of its policies lets in, so each
+//! that selects a tenant's pods lets in who belongs to them: it may be the only one. Answers need no rule, since plugins
+//! follow connections.
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -59,13 +61,11 @@ pub(super) fn exposed(plan: &Plan<'_>, openings: &[Opening]) -> Vec<Value> {
     // Clients of node ports and load balancers, what nodes pass on in their own name, and what is on the nodes' network.
     from.extend(ranges::blocks(&networks.external_ingress, &pod_networks(plan)));
     let openings = openings.iter().filter(|_| !from.is_empty());
-    openings
-        .filter(|opening| !opening.ports.is_empty())
-        .map(|opening| for_service(plan.cluster, opening, &from))
-        .collect()
+    openings.filter(|opening| !opening.ports.is_empty()).map(|opening| for_service(plan, opening, &from)).collect()
 }
 
-fn for_service(cluster: &Cluster, opening: &Opening, from: &[Value]) -> Value {
+fn for_service(plan: &Plan<'_>, opening: &Opening, from: &[Value]) -> Value {
+    let cluster = plan.cluster;
     let port = |port: &Port| match &port.target {
         Target::Number(number) => json!({"port": number, "protocol": port.protocol}),
         Target::Name(name) => json!({"port": name, "protocol": port.protocol}),
@@ -80,7 +80,11 @@ fn for_service(cluster: &Cluster, opening: &Opening, from: &[Value]) -> Value {
         "policyTypes": ["Ingress"],
         // Said, so that what somebody adds is taken out again when this is applied.
         "egress": [],
-        "ingress": [{"from": from, "ports": opening.ports.iter().map(port).collect::<Vec<_>>()}],
+        "ingress": [
+            {"from": from, "ports": opening.ports.iter().map(port).collect::<Vec<_>>()},
+            // The pods' own policy may be missing.
+            {"from": inside(plan)},
+        ],
     });
     let mut policy = policy(cluster, &exposed_name(&opening.service), &spec);
     policy["metadata"]["labels"][keys::EXPOSES] = json!(opening.service);
@@ -107,10 +111,6 @@ fn control_plane_name(cluster: &Cluster) -> String {
 
 fn for_pods(plan: &Plan<'_>) -> Value {
     let (cluster, networks) = (plan.cluster, &plan.config.networks);
-    let mut from = vec![pods(cluster)];
-    // Webhooks, aggregated APIs, and the proxy to Services and pods: the API server dials pods itself.
-    from.extend(cluster.spec.distro.is_ours().then(|| control_plane(cluster)));
-    from.extend(portico(plan));
     // Not their control plane: they reach it through Portico, which knows whose request it is.
     let mut to = vec![pods(cluster)];
     to.extend(outside(plan));
@@ -119,10 +119,20 @@ fn for_pods(plan: &Plan<'_>) -> Value {
     let spec = json!({
         "podSelector": pods(cluster)["podSelector"],
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"from": from}],
+        "ingress": [{"from": inside(plan)}],
         "egress": egress,
     });
     policy(cluster, &pods_name(cluster), &spec)
+}
+
+/// Who reaches the tenant's pods at every port.
+fn inside(plan: &Plan<'_>) -> Vec<Value> {
+    let cluster = plan.cluster;
+    let mut from = vec![pods(cluster)];
+    // Webhooks, aggregated APIs, and the proxy to Services and pods: the API server dials pods itself.
+    from.extend(cluster.spec.distro.is_ours().then(|| control_plane(cluster)));
+    from.extend(portico(plan));
+    from
 }
 
 fn for_control_plane(plan: &Plan<'_>) -> Value {

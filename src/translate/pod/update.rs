@@ -3,6 +3,8 @@
 //! The host pod records a fingerprint of what was last written, so only changes of the tenant are written: a host
 //! webhook that rewrites images is not fought. Tolerations can only be added: API servers allow no removal. An image that may
 //! not run is not written, and keeps nothing else from it; it is tried again until the tenant or the policy says otherwise.
+//! Meanwhile the record stays, so all the rest is compared at each pass: a host webhook that rewrites another image of that pod
+//! costs a write each time, which it undoes.
 
 use std::collections::{HashMap, HashSet};
 

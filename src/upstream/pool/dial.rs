@@ -30,6 +30,8 @@ const MAX_HEADERS: usize = 256;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWER: Duration = Duration::from_secs(20);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// Of a name, that are judged and tried.
+const MAX_ADDRESSES: usize = 16;
 
 /// The target as a request names it.
 #[derive(Clone)]
@@ -173,7 +175,8 @@ impl Dialer {
             return TcpStream::connect(to).await.map_err(|e| self.unreachable(e));
         }
         let (mut failed, mut refused) = (None, None);
-        for address in tokio::net::lookup_host(to).await.map_err(|e| self.unreachable(e))? {
+        // How many a name has is its owner's choice, and each is judged.
+        for address in tokio::net::lookup_host(to).await.map_err(|e| self.unreachable(e))?.take(MAX_ADDRESSES) {
             if let Some(refusal) = self.reach.refusal(address) {
                 let message = "the address of this cluster's API server is not allowed";
                 refused = Some(Error::new(self.side, Kind::Refused, message).because(refusal));

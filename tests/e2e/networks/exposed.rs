@@ -2,14 +2,17 @@
 //! this one stands for, since what a node sends itself is let through by every plugin; and from pods of the host that the
 //! admin names (`tests/e2e/run`), or does not.
 
+use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::harness::{BUSYBOX, Invocation, Tenant, host_kubeconfig, run_id};
 
 /// A port of the same pods that no Service has.
 const OTHER: u16 = 8082;
+/// Of network namespaces here; then come the process that made it and a number.
+const PREFIX: &str = "portico-e2e-";
 /// As `tests/e2e/run` names it.
 const CONTROLLERS: &str = "e2e-ingress";
 
@@ -22,13 +25,13 @@ struct Outside {
 
 impl Outside {
     fn new() -> Self {
-        static MADE: AtomicU8 = AtomicU8::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        assert!(number < 64, "198.51.100.0/24 has that many networks of four");
-        let far = format!("pe2e{number}p");
-        let (router, own) = (format!("198.51.100.{}/30", 4 * number + 1), format!("198.51.100.{}/30", 4 * number + 2));
-        let outside = Self { name: format!("portico-e2e-{number}"), near: format!("pe2e{number}") };
-        // What a run that was killed left behind.
+        remove_abandoned();
+        let (process, number) = (std::process::id(), free_network());
+        let (router, own) = (router(number), format!("198.51.100.{}/30", 4 * number + 2));
+        // Of seven digits and two at most: an interface's name has 15 bytes.
+        let outside = Self { name: format!("{PREFIX}{process}-{number}"), near: format!("p{process}n{number}") };
+        let far = format!("{}p", outside.near);
+        // What a run that was killed left behind, with the same number for its process.
         outside.remove();
         let (name, near) = (outside.name.as_str(), outside.near.as_str());
         ip(&["netns", "add", name]);
@@ -59,6 +62,34 @@ impl Outside {
 impl Drop for Outside {
     fn drop(&mut self) {
         self.remove();
+    }
+}
+
+/// The node's address on one of the 64 networks of four that 198.51.100.0/24 has.
+fn router(number: u32) -> String {
+    format!("198.51.100.{}/30", 4 * number + 1)
+}
+
+/// One of them that nobody on this machine has: another run may be under way.
+fn free_network() -> u32 {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let said = Command::new("ip").args(["-4", "-o", "addr", "show"]).output().expect("ip runs");
+    let taken = String::from_utf8_lossy(&said.stdout).into_owned();
+    // Two runs that begin together begin with different ones.
+    let first = 8 * (std::process::id() % 8);
+    let mut numbers = (0..64).map(|_| (first + TRIED.fetch_add(1, Ordering::Relaxed)) % 64);
+    numbers.find(|number| !taken.contains(&format!(" {} ", router(*number)))).expect("a network that is free")
+}
+
+/// What is left of runs that were killed. The cable goes with its end.
+fn remove_abandoned() {
+    let said = Command::new("ip").args(["netns", "list"]).output().expect("ip runs");
+    for name in String::from_utf8_lossy(&said.stdout).lines().filter_map(|line| line.split(' ').next()) {
+        let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(process, _)| process);
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            // Another run may be faster.
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
     }
 }
 

@@ -67,6 +67,11 @@ impl World {
             .map(|policy| {
                 let (spec, rule) = (&policy["spec"], &policy["spec"]["ingress"][0]);
                 assert_eq!(rule["ports"].as_array().map(Vec::len), Some(1), "seed {}: {policy}", self.seed);
+                let is_of_pods =
+                    |other: &&&Value| owner(other) == owner(policy) && text(other, "name").ends_with("-pods");
+                let of_pods = own.iter().find(is_of_pods).map(|other| &other["spec"]["ingress"]);
+                let beside = Value::from_iter(spec["ingress"].as_array().into_iter().flatten().skip(1).cloned());
+                assert_eq!(of_pods, Some(&beside), "seed {}: whoever belongs to them: {policy}", self.seed);
                 let opens = json!([owner(policy), spec["podSelector"]["matchLabels"], rule["ports"][0]["port"]]);
                 ((text(policy, "namespace"), text(policy, "name")), opens)
             })

@@ -57,6 +57,26 @@ fn nothing_is_said_before_both_lists_are_whole() {
 }
 
 #[test]
+fn a_refusal_is_over_with_the_next_whole_list() {
+    let (store, news) = store();
+    let again = || {
+        listed(&store);
+        told(&news).contains(&("team-a".to_owned(), None))
+    };
+    let refused = || {
+        store.refused::<Service>();
+        (store.is_refused(), told(&news).contains(&("team-a".to_owned(), None)))
+    };
+    for when in ["before the first list", "after it"] {
+        assert_eq!(refused(), (true, true), "{when}");
+        assert_eq!(refused(), (true, false), "{when}: that is no news");
+        assert!(again(), "{when}: all of the namespace are looked at");
+        assert!(!store.is_refused(), "{when}");
+        assert!(!again(), "{when}: nothing has changed");
+    }
+}
+
+#[test]
 fn types_open_all_ports_and_ingresses_those_that_they_name() {
     let (store, _) = store();
     listed(&store);
@@ -106,7 +126,7 @@ fn one_that_makes_too_much_takes_nothing_from_the_other() {
     listed(&store);
     store.put(1, service("theirs", "two", "NodePort", &[80]));
     let many: Vec<u16> = (1..=100).collect();
-    for number in 0..400 {
+    for number in 0..800 {
         store.put(1, service(&format!("big-{number}"), "one", "ClusterIP", &many));
     }
     assert!(store.state.lock().weights.values().all(|weight| *weight <= MOST_BYTES));
@@ -114,7 +134,7 @@ fn one_that_makes_too_much_takes_nothing_from_the_other() {
     assert!(store.openings("uid-one").expect("known").left_out > 0);
     let theirs = store.openings("uid-two").expect("known");
     assert_eq!((theirs.all.len(), theirs.left_out), (1, 0));
-    for number in 0..400 {
+    for number in 0..800 {
         store.remove::<Service>(&format!("big-{number}"));
     }
     store.remove::<Service>("theirs");

@@ -129,6 +129,26 @@ async fn only_pods_behind_services_for_the_outside_are_reached_at_their_ports() 
     assert!(connects(&policies, &near, &labeled("team-a", "one", "db"), (5432, "TCP")), "its own pods reach all");
 }
 
+/// While policies are switched on or off, after the way back to an earlier version, and where somebody has the name.
+#[tokio::test]
+async fn without_the_pods_own_policy_they_are_still_reached_by_who_belongs_to_them() {
+    let world = host_with_networks();
+    exposing(&world).await;
+    let (web, all) = (labeled("team-a", "one", "web"), world.host.all(&NETWORK_POLICIES));
+    let is_alone = |policy: &&Value| !policy["metadata"]["labels"]["portico.dev/exposes"].is_null();
+    let alone: Vec<Value> = all.iter().filter(is_alone).cloned().collect();
+    assert_eq!(alone.len(), 3);
+    let planes = |cluster| control_plane_of("team-a", cluster, "10.244.1.9");
+    for own in [of("team-a", "one", "10.244.0.8"), planes("one"), portico("portico"), portico("portico-control")] {
+        assert!(connects(&alone, &own, &web, WEB) && connects(&alone, &own, &web, (8081, "TCP")), "{own:?}");
+    }
+    let impostor = pod("team-c", json!({"portico.dev/component": "portico"}), "10.244.0.50");
+    for other in [of("team-a", "two", "10.244.0.8"), of("team-b", "one", "10.244.0.7"), planes("two"), impostor] {
+        assert!(!connects(&alone, &other, &web, WEB), "{other:?}");
+    }
+    assert!(!connects(&alone, &outside("198.51.100.7"), &web, (8081, "TCP")), "a port that no Service has");
+}
+
 #[tokio::test]
 async fn nothing_is_opened_to_nobody() {
     let mut world = host_with_networks();

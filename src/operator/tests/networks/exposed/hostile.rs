@@ -46,7 +46,7 @@ async fn what_had_no_room_is_opened_when_there_is_some() {
     world.add("team-a", "one", json!({}));
     let many: Vec<(u16, Value)> = (1..=100).map(|port| (port, json!(port))).collect();
     let big = json!({"type": "ClusterIP", "selector": {"app": "web"}, "ports": ports(&many)});
-    for number in 0..200 {
+    for number in 0..700 {
         service(&world, "team-a", "one", &format!("big{number:03}"), big.clone());
     }
     let web = json!({"type": "LoadBalancer", "selector": {"app": "web"}, "ports": ports(&many)});
@@ -54,7 +54,7 @@ async fn what_had_no_room_is_opened_when_there_is_some() {
     let (_context, _running, _trigger) = start(&world);
     pass(10).await;
     assert!(opening(&world).is_empty(), "its other Services take all the room that it has");
-    for number in 0..200 {
+    for number in 0..700 {
         world.host.remove(&SERVICES, "team-a", &host_name(&format!("big{number:03}"), "one"));
     }
     pass(10).await;
@@ -106,6 +106,18 @@ async fn more_than_may_be_opened_is_said() {
     let (_, status) = world.round("team-a", "one").await;
     assert_eq!(applied(&status), ("True".to_owned(), "NotAllExposed".to_owned()));
     assert_eq!(opening(&world).len(), 20);
+}
+
+#[tokio::test]
+async fn nobody_hides_by_it_what_is_wrong_with_the_host() {
+    let world = World::new();
+    world.add("team-a", "one", json!({}));
+    let many: Vec<(u16, Value)> = (1..=101).map(|port| (port, json!(port))).collect();
+    let too_many = json!({"type": "NodePort", "selector": {"app": "web"}, "ports": ports(&many)});
+    service(&world, "team-a", "one", "web", too_many);
+    expose(&world, "team-a", "one").await;
+    let (_, status) = world.round("team-a", "one").await;
+    assert_eq!(applied(&status), ("True".to_owned(), "PodNetworksUnknown".to_owned()));
 }
 
 #[tokio::test]
