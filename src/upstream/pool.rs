@@ -5,6 +5,7 @@
 //! across an await; no task outlives the pool and the bodies that came from it.
 
 mod breaker;
+mod class;
 mod connection;
 mod dial;
 mod lease;
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use self::breaker::{Breaker, Pass};
+pub use self::class::Class;
 use self::connection::{Connections, Found, first};
 pub use self::dial::STREAM_WINDOW;
 use self::dial::{Address, Dialer};
@@ -44,65 +46,6 @@ const IDLE_LIMIT: Duration = Duration::from_secs(90);
 const REAP_INTERVAL: Duration = Duration::from_secs(15);
 /// Sending anew after a connection turned out to be going away: enough for a rolling restart, no storm.
 const ATTEMPTS: usize = 3;
-
-/// Which connections a request may use; classes never share one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Short requests under our own identity.
-    Unary,
-    /// Watches and other long-running requests under our own identity.
-    Watch,
-    /// Short requests with the caller's own token: no client certificate, and a 401 may close the connection.
-    Token,
-    /// Long-running requests with the caller's own token.
-    TokenWatch,
-    /// As [`Self::Token`], of callers whose token this server has not accepted yet: an API server closes the connection
-    /// of a token that it refuses, and every request on it has to move.
-    Unknown,
-    /// The long-running ones of those.
-    UnknownWatch,
-    /// Short requests under our own identity for callers without any, whose connections API servers close just so.
-    Anonymous,
-    /// The long-running ones of those.
-    AnonymousWatch,
-}
-
-impl Class {
-    fn index(self) -> usize {
-        match self {
-            Self::Unary => 0,
-            Self::Watch => 1,
-            Self::Token => 2,
-            Self::TokenWatch => 3,
-            Self::Unknown => 4,
-            Self::UnknownWatch => 5,
-            Self::Anonymous => 6,
-            Self::AnonymousWatch => 7,
-        }
-    }
-
-    fn has_identity(self) -> bool {
-        matches!(self, Self::Unary | Self::Watch | Self::Anonymous | Self::AnonymousWatch)
-    }
-
-    fn is_known(self) -> bool {
-        matches!(self, Self::Unary | Self::Watch | Self::Token | Self::TokenWatch)
-    }
-
-    /// For logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unary => "unary",
-            Self::Watch => "watch",
-            Self::Token => "token",
-            Self::TokenWatch => "token-watch",
-            Self::Unknown => "unknown",
-            Self::UnknownWatch => "unknown-watch",
-            Self::Anonymous => "anonymous",
-            Self::AnonymousWatch => "anonymous-watch",
-        }
-    }
-}
 
 /// A pool of connections to one [`Target`].
 pub struct Pool {
@@ -294,7 +237,7 @@ impl Pool {
         self.start_reaper();
         let connections = self.of(class);
         // Boxed: cold, and ten times as large as the rest of a request's future.
-        let dial = Box::pin(self.dialer.pooled(class.has_identity()));
+        let dial = Box::pin(self.dialer.pooled(class));
         let dialed = match tokio::time::timeout(DIAL_DEADLINE, dial).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.dial_timed_out()),

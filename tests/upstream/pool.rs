@@ -157,6 +157,45 @@ async fn a_reader_that_stalls_blocks_no_other() {
     assert_eq!(api.accepted(), 1, "all of it on one connection");
 }
 
+/// How much an API server can send of an answer that nobody reads; its own buffers are in it.
+async fn sent_unread(class: Class) -> usize {
+    const CHUNK: usize = 16 << 10;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let api = FakeApi::start(move |_| {
+        let count = Arc::clone(&count);
+        async move {
+            let (answer, sender) = Answer::stream();
+            let work = async move {
+                while sender.send(Bytes::from(vec![b'x'; CHUNK])).await.is_ok() {
+                    count.fetch_add(CHUNK, Ordering::SeqCst);
+                }
+            };
+            portico::runtime::task::spawn("endless answer", work).ends_by_itself();
+            answer
+        }
+    })
+    .await;
+    let pool = pool(&api);
+    let _unread = pool.send(class, get("/endless"), DEADLINE).await.expect("head");
+    let mut before = usize::MAX;
+    while before != sent.load(Ordering::SeqCst) {
+        before = sent.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    before
+}
+
+/// A tenant may have ten times as many watches as other requests in flight.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_nobody_reads_holds_less_than_a_list() {
+    let list = sent_unread(Class::Unary).await;
+    for class in [Class::Watch, Class::TokenWatch, Class::UnknownWatch, Class::AnonymousWatch] {
+        let watch = sent_unread(class).await;
+        assert!(watch + (160 << 10) <= list, "{class:?}: {watch} bytes, of a list {list}");
+    }
+}
+
 #[tokio::test]
 async fn classes_share_no_connection_and_tokens_meet_no_identity() {
     let api = FakeApi::start(|_| async { Answer::text(200, "ok") }).await;

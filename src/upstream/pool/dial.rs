@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::class::Class;
 use super::open::{Connection, Http1, Http2, STREAM_CAP};
 use crate::error::{Error, Kind, Result, Side};
 use crate::runtime::task;
@@ -23,7 +24,11 @@ use crate::upstream::{Body, Reach, Target};
 /// What an API server may send of one answer before it is read.
 pub const STREAM_WINDOW: u32 = 256 << 10;
 /// All streams stalled at once still leave room for none to block another (rust.md 0.3): a bound, not a use.
-const CONNECTION_WINDOW: u32 = STREAM_CAP as u32 * STREAM_WINDOW;
+const fn connection_window(stream: u32) -> u32 {
+    STREAM_CAP as u32 * stream
+}
+/// Of what stays long: a tenant has ten times as many of these, and of each that nobody reads so much waits here.
+const LONG_STREAM_WINDOW: u32 = 64 << 10;
 const SEND_BUFFER: usize = 64 << 10;
 const HEADER_LIST: u32 = 128 << 10;
 const MAX_HEADERS: usize = 256;
@@ -130,11 +135,12 @@ impl Dialer {
     }
 
     /// A connection for many requests: HTTP/2, or HTTP/1.1 when the peer wants that.
-    pub(super) async fn pooled(&self, with_identity: bool) -> Result<Connection> {
-        let stream = self.connect(&self.pooled[usize::from(with_identity)]).await?;
+    pub(super) async fn pooled(&self, class: Class) -> Result<Connection> {
+        let stream = self.connect(&self.pooled[usize::from(class.has_identity())]).await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let io = TokioIo::new(stream);
-        if http2 { self.http2(io).await } else { self.http1(io).await }
+        let window = if class.stays() { LONG_STREAM_WINDOW } else { STREAM_WINDOW };
+        if http2 { self.http2(io, window).await } else { self.http1(io).await }
     }
 
     /// A connection for one upgrade. Its driver ends by itself: with the upgrade, or with the response.
@@ -195,11 +201,11 @@ impl Dialer {
         Error::new(self.side, Kind::Unavailable, "the API server cannot be reached").because(error)
     }
 
-    async fn http2(&self, io: TokioIo<TlsStream<TcpStream>>) -> Result<Connection> {
+    async fn http2(&self, io: TokioIo<TlsStream<TcpStream>>, window: u32) -> Result<Connection> {
         let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(connection_window(window))
             .initial_max_send_streams(STREAM_CAP)
             .max_header_list_size(HEADER_LIST)
             .max_send_buf_size(SEND_BUFFER)
