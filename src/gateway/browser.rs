@@ -34,8 +34,6 @@ static KEPT_FOR_ALL: [HeaderName; 7] = [
     HeaderName::from_static("service-worker-allowed"),
 ];
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// Of relays (`kubectl proxy`, dashboards on the desktop): a page can name it only after asking leave, which it gets of nobody.
-static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static SERVICE_WORKER: HeaderName = HeaderName::from_static("service-worker");
 /// Of no origin, and without scripts and forms. Beside it another policy can only forbid more.
 const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox");
@@ -49,6 +47,8 @@ pub(super) struct Asked<'a> {
     /// Host and port that it names.
     pub(super) authority: &'a str,
     pub(super) wants_upgrade: bool,
+    /// Relays say so (`kubectl proxy`, dashboards on the desktop). A page can only after asking leave, which it gets of nobody.
+    pub(super) is_relayed: bool,
 }
 
 /// Refuses what a page must not ask for in this caller's name.
@@ -60,8 +60,7 @@ pub(super) fn check(site: Site, who: &Who, asked: Asked<'_>) -> Result<()> {
     let is_shown_by_itself = matches!(who, Who::Certificate(_));
     // Reading is safe: without a word of the API server no other origin sees the answer. WebSockets have no such rule.
     let is_safe = asked.method.is_safe() && !asked.wants_upgrade;
-    let is_relayed = asked.headers.contains_key(&FORWARDED_FOR);
-    if is_shown_by_itself && !is_safe && !is_relayed && is_of_another_origin(asked.headers, asked.authority) {
+    if is_shown_by_itself && !is_safe && !asked.is_relayed && is_of_another_origin(asked.headers, asked.authority) {
         let message =
             "a page of another origin asks by the browser's client certificate; use a token, or the cluster's own name";
         return Err(Error::client(Kind::Forbidden, message));

@@ -80,7 +80,7 @@ async fn phases(
     record.meaning(info.verb, info.resource_path(), info.is_long_running());
     record.reading().may_take_long(info.is_long_running());
 
-    let upgrade = cleaned.upgrade.clone();
+    let (upgrade, is_relayed) = (cleaned.upgrade.clone(), cleaned.forwarded);
     let (tenant, clock) = (&bound.tenant, &gateway.clock);
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;
     record.user(match &caller.who {
@@ -88,7 +88,7 @@ async fn phases(
         Who::Token(_) => "(token)",
         Who::Anonymous => "system:anonymous",
     });
-    browser::check(bound.site, &caller.who, asked(&request, upgrade.is_some()))?;
+    browser::check(bound.site, &caller.who, Asked { is_relayed, ..asked(&request, upgrade.is_some()) })?;
     scarce::check(&state, &info, request.method())?;
     let entry = entry::enter(connection, tenant, state, &caller, info.is_long_running(), record).await?;
 
@@ -114,7 +114,7 @@ async fn phases(
 fn asked(request: &Request<Incoming>, wants_upgrade: bool) -> Asked<'_> {
     let named = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = request.uri().authority().map(Authority::as_str).or_else(named).unwrap_or_default();
-    Asked { method: request.method(), headers: request.headers(), authority, wants_upgrade }
+    Asked { method: request.method(), headers: request.headers(), authority, wants_upgrade, is_relayed: false }
 }
 
 /// Where a request is served: host, gateway or backend. `pods/proxy` and `services/proxy` go to the backend, which
