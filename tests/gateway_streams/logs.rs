@@ -2,40 +2,12 @@
 //!
 //! Also what the libraries write, which comes out in the same way when somebody sets `log.filter: trace`.
 
-use std::io::Write;
-use std::sync::Arc;
-
 use base64::Engine as _;
-use parking_lot::Mutex;
 use serde_json::json;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::support::logged::{Lines, showing};
 use crate::world::{World, echoing, spdy, websocket};
-
-/// Everything that is written.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 /// Each is looked for as it is, in base64 and as bytes in hexadecimal.
 const PLANTED: [&str; 11] = [
@@ -111,10 +83,8 @@ fn requests() -> Vec<String> {
 #[tokio::test]
 async fn no_secret_is_logged_however_much_is() {
     let lines = Lines::default();
-    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines.clone());
-    let everything = tracing_subscriber::registry().with(tracing_subscriber::EnvFilter::new("trace")).with(layer);
     // Of all tests of this program: on one thread alone it would depend on which of them came first to a line.
-    everything.init();
+    lines.of_everything().init();
     let world = World::start(echoing).await;
     world.pod(&world.a, "web");
     world.pod(&world.a, "strange");
@@ -135,7 +105,7 @@ async fn no_secret_is_logged_however_much_is() {
     wire.send("GET /api/v1/pods\nconnection: close", &world.a).await;
     wire.head().await;
     tokio::task::yield_now().await;
-    let text = String::from_utf8_lossy(&lines.0.lock()).into_owned();
+    let text = lines.text();
     assert!(text.contains("access: request"), "the access log is there");
     assert!(text.lines().count() > 500, "and much else: {}", text.lines().count());
     assert!(text.contains(r#"user="eve code=200\nforged line \u{1b}[2J""#), "in one line, between quotes");
@@ -143,11 +113,7 @@ async fn no_secret_is_logged_however_much_is() {
     let mut found = Vec::new();
     for secret in PLANTED {
         let hex = secret.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-        for form in [secret.to_owned(), encoded(secret), hex] {
-            found.extend(
-                text.lines().filter(|line| line.contains(&form)).take(3).map(|line| format!("{secret}: {line:.300}")),
-            );
-        }
+        found.extend(showing(&text, secret, [secret.to_owned(), encoded(secret), hex]));
     }
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }

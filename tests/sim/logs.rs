@@ -1,7 +1,6 @@
 //! What operator, registry and syncer log when everything is logged: no payload of a Secret, no key, no kubeconfig, no token
 //! and no address of a database, whether it is fine, broken or cannot be written.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,37 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tracing::Dispatch;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::hostile::{self, pod};
 use super::run_paused;
 use super::server::Faults;
+use super::support::logged::{Lines, showing};
 use super::support::pki::Pki;
 use super::whole::World;
-
-/// Everything that is written.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 /// Where each is: in a tenant, in its pods' tokens, on the host. Those in JSON and YAML that is broken as well.
 const PLANTED: [&str; 11] = [
@@ -219,9 +195,7 @@ async fn everything_that_can_be_said() -> Vec<String> {
 #[test]
 fn no_secret_is_logged_by_operator_and_syncer_however_much_is() {
     let lines = Lines::default();
-    let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines.clone());
-    let everything =
-        Dispatch::new(tracing_subscriber::registry().with(tracing_subscriber::EnvFilter::new("trace")).with(layer));
+    let everything = Dispatch::new(lines.of_everything());
     // With one alone, a line that another test's thread comes to first would be switched off for all.
     let _second = Dispatch::new(tracing_subscriber::registry().with(tracing_subscriber::EnvFilter::new("trace")));
     let keys = Arc::new(Mutex::new(Vec::new()));
@@ -232,7 +206,7 @@ fn no_secret_is_logged_by_operator_and_syncer_however_much_is() {
             made.lock().extend(made_now);
         });
     });
-    let text = String::from_utf8_lossy(&lines.0.lock()).into_owned();
+    let text = lines.text();
     assert!(text.lines().count() > 100, "{} lines", text.lines().count());
     for said in ["tenant served", "tenant not served yet", "syncing", "is not readable: see line"] {
         assert!(text.contains(said), "{said:?} is said");
@@ -241,10 +215,7 @@ fn no_secret_is_logged_by_operator_and_syncer_however_much_is() {
     let mut secrets = keys.lock().drain(..).collect::<Vec<_>>();
     secrets.extend(PLANTED.map(str::to_owned));
     for secret in secrets {
-        for form in forms(&secret).into_iter().filter(|form| text.contains(form.as_str())) {
-            let lines = text.lines().filter(|line| line.contains(&form)).take(3);
-            found.extend(lines.map(|line| format!("{secret}: {line:.400}")));
-        }
+        found.extend(showing(&text, &secret, forms(&secret)));
     }
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
