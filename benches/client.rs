@@ -2,6 +2,8 @@
 //! them beside the pool itself, on the same server in the same run. `BENCH_CALLS` changes the length.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "../tests/support/environment.rs"]
+mod environment;
 #[path = "../tests/support/support.rs"]
 mod support;
 
@@ -23,7 +25,7 @@ const ROUNDS: usize = 5;
 const CLIENTS: usize = 1000;
 
 fn main() {
-    let calls = std::env::var("BENCH_CALLS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_usize);
+    let calls = environment::number("BENCH_CALLS", 10_000_usize);
     let (sender, receiver) = std::sync::mpsc::channel();
     // The server's processor time is another thread's.
     std::thread::spawn(move || runtime().block_on(serve(&sender)));

@@ -5,6 +5,8 @@
 //! argument `gateway` makes this binary the Portico under test.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "../tests/support/environment.rs"]
+mod environment;
 #[path = "gateway/load.rs"]
 mod load;
 #[path = "../tests/support/pki.rs"]
@@ -16,6 +18,7 @@ mod proxies;
 use std::path::Path;
 use std::time::Duration;
 
+use environment::number;
 use load::{Load, Measured};
 use proxies::{Case, Proxy};
 
@@ -35,10 +38,6 @@ fn main() {
         }
         _ => compare(),
     }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 fn compare() {

@@ -5,6 +5,9 @@
 //! held (10), `BENCH_REST` between them (20: the allocator gives back within ten).
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "../tests/support/environment.rs"]
+mod environment;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +16,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
+use environment::{number, variable};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{Method, Request};
@@ -87,19 +91,12 @@ fn main() {
     runtime.block_on(all());
 }
 
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run benches/run limits"))
-}
-
-fn seconds(name: &str, default: u64) -> Duration {
-    Duration::from_secs(std::env::var(name).map_or(default, |text| text.parse().expect("a number")))
-}
-
 async fn all() {
     let hostile = User::read(&variable("BENCH_A"));
     let neighbour = Arc::new(User::read(&variable("BENCH_B")));
     let memory = Memory::of(variable("BENCH_PID").parse().expect("a pid"));
-    let (hold, rest) = (seconds("BENCH_HOLD", 10), seconds("BENCH_REST", 20));
+    let (hold, rest) = (number("BENCH_HOLD", 10), number("BENCH_REST", 20));
+    let (hold, rest) = (Duration::from_secs(hold), Duration::from_secs(rest));
     println!(
         "\n| taken by one user of one tenant | held | refused | resident before | at most | after | neighbour failed |"
     );

@@ -6,6 +6,8 @@
 //! `BENCH_ROUNDS` of them, `BENCH_KINDS` (of get, watch, pod, exec, dns), `BENCH_LOAD` of a hundred of the floods' rates.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "../tests/support/environment.rs"]
+mod environment;
 #[path = "neighbour/flood.rs"]
 mod flood;
 #[path = "neighbour/measure.rs"]
@@ -19,6 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use environment::{number, variable};
 use flood::{Flood, Reached};
 use measure::{Measured, Neighbour};
 use place::Place;
@@ -95,14 +98,6 @@ impl Targets {
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("runtime");
     runtime.block_on(compare());
-}
-
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run benches/run neighbour"))
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
 fn chosen() -> Vec<Kind> {

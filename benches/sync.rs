@@ -7,6 +7,8 @@
 
 #[path = "sync/cluster.rs"]
 mod cluster;
+#[path = "../tests/support/environment.rs"]
+mod environment;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use cluster::{Cluster, Watched, portico_cpu};
+use environment::{number, variable};
 
 /// Far longer than any result worth printing.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -24,12 +27,8 @@ fn main() {
     runtime.block_on(compare());
 }
 
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run benches/run"))
-}
-
 async fn compare() {
-    let count: usize = std::env::var("BENCH_PODS").ok().and_then(|v| v.parse().ok()).unwrap_or(300);
+    let count: usize = number("BENCH_PODS", 300);
     let (host_config, tenant_config) = (variable("BENCH_HOST_KUBECONFIG"), variable("BENCH_TENANT_KUBECONFIG"));
     let (host_namespace, name) = (variable("BENCH_NAMESPACE"), variable("BENCH_CLUSTER"));
     let host = Cluster::new(&host_config, &host_namespace, CLIENTS);
