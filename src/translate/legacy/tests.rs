@@ -97,7 +97,7 @@ fn an_adopted_pod_is_as_portico_would_have_it_and_reads_what_it_read() {
     let now = adopted("Pod", &host, &[pod()]);
     assert_eq!(identity::virtual_key("Pod", &now, &view(), Limit::Subdomain), Some(("default".into(), "web".into())));
     assert_eq!(identity::recorded_uid(&now), "u1");
-    assert_eq!(pod::update::patch(&pod(), &now, &view()), None, "nothing is left to write");
+    assert_eq!(pod::update::update(&pod(), &now, &view()).patch, None, "nothing is left to write");
     assert_eq!(pod::update::resize(&pod(), &now, &view()), None);
     assert_eq!(now["spec"], host["spec"]);
     assert_eq!(now["metadata"]["ownerReferences"], host["metadata"]["ownerReferences"]);
@@ -119,17 +119,17 @@ fn later_label_changes_reach_what_an_adopted_pod_reads() {
     let mut now = adopted("Pod", &old_pod(&pod()), &[pod()]);
     let mut changed = pod();
     changed["metadata"]["labels"] = json!({"app": "web2", "new": "x"});
-    let update = pod::update::patch(&changed, &now, &view()).expect("differs");
+    let update = pod::update::update(&changed, &now, &view()).patch.expect("differs");
     merge(&mut now, &update);
     assert_eq!(now["metadata"]["labels"][HASHED_APP], "web2");
     assert_eq!(identity::annotation(&now, SHOWN_LABELS), "app=\"web2\"\nnew=\"x\"");
     assert!(now["metadata"]["labels"].get("tier").is_none());
-    assert_eq!(pod::update::patch(&changed, &now, &view()), None);
+    assert_eq!(pod::update::update(&changed, &now, &view()).patch, None);
     changed["metadata"]["labels"] = json!({});
-    let update = pod::update::patch(&changed, &now, &view()).expect("differs");
+    let update = pod::update::update(&changed, &now, &view()).patch.expect("differs");
     merge(&mut now, &update);
     assert!(now["metadata"]["labels"].get(HASHED_APP).is_none());
-    assert_eq!(pod::update::patch(&changed, &now, &view()), None);
+    assert_eq!(pod::update::update(&changed, &now, &view()).patch, None);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_change_that_nobody_synced_is_still_written() {
     let mut changed = pod();
     changed["spec"]["containers"][0]["image"] = json!("nginx:2");
     let now = adopted("Pod", &host, std::slice::from_ref(&changed));
-    let update = pod::update::patch(&changed, &now, &view()).expect("differs");
+    let update = pod::update::update(&changed, &now, &view()).patch.expect("differs");
     assert_eq!(update["spec"], json!({"containers": [{"name": "c", "image": "nginx:2"}]}));
 }
 
@@ -175,7 +175,7 @@ fn a_tenants_own_annotations_and_label_stood_before_the_recorded_ones() {
     assert_eq!(identity::recorded_uid(&now), "u1");
     let moved = "vcluster.loft.sh.tenant.portico.dev/namespace";
     assert_eq!(now["metadata"]["labels"][moved], "mine", "it is the tenant's own label");
-    assert_eq!(pod::update::patch(&own, &now, &view()), None);
+    assert_eq!(pod::update::update(&own, &now, &view()).patch, None);
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn labels_stay_while_a_pod_that_waits_selects_by_them() {
     for key in host["metadata"]["labels"].as_object().expect("labels").keys() {
         assert_eq!(now["metadata"]["labels"][key], host["metadata"]["labels"][key], "{key}");
     }
-    assert_eq!(pod::update::patch(&pod(), &now, &view()), None);
+    assert_eq!(pod::update::update(&pod(), &now, &view()).patch, None);
 }
 
 /// As a 1.34 API server recorded it when a ConfigMap was made with field manager `vcluster`.

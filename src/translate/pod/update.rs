@@ -39,11 +39,6 @@ pub struct Update {
     pub refused: Option<Violation>,
 }
 
-/// The patch alone.
-pub fn patch(pod: &Value, host: &Value, view: &View) -> Option<Value> {
-    update(pod, host, view).patch
-}
-
 /// Compares both.
 pub fn update(pod: &Value, host: &Value, view: &View) -> Update {
     let Some(mut wanted) = recorded_metadata(pod, host, view) else { return Update::default() };
@@ -52,7 +47,7 @@ pub fn update(pod: &Value, host: &Value, view: &View) -> Update {
             != identity::annotation(host, key)
     };
     let (spec_changed, resources_changed) = (changed(identity::APPLIED), changed(RESOURCES));
-    let refused = if spec_changed { refused_image(pod, host, view) } else { None };
+    let (spec, refused) = if spec_changed { spec_patch(pod, host, view) } else { (Map::new(), None) };
     if resources_changed {
         // Written after the resize has succeeded, by `resize`.
         keep(&mut wanted, host, RESOURCES);
@@ -61,7 +56,7 @@ pub fn update(pod: &Value, host: &Value, view: &View) -> Update {
         // Not all of it is applied.
         keep(&mut wanted, host, identity::APPLIED);
     }
-    Update { patch: patch_to(&wanted, spec_changed, (pod, host), view), refused }
+    Update { patch: patch_to(&wanted, spec, host), refused }
 }
 
 /// The record on the host stays as it is.
@@ -74,12 +69,7 @@ fn keep(wanted: &mut Map<String, Value>, host: &Value, key: &str) {
     }
 }
 
-fn patch_to(
-    wanted: &Map<String, Value>,
-    spec_changed: bool,
-    (pod, host): (&Value, &Value),
-    view: &View,
-) -> Option<Value> {
+fn patch_to(wanted: &Map<String, Value>, spec: Map<String, Value>, host: &Value) -> Option<Value> {
     let mut metadata = identity::metadata_patch(host, wanted);
     if let Some((owners, former)) = identity::owners_moved(host, wanted) {
         let gone = former.into_iter().map(|uid| json!({"$patch": "delete", "uid": uid}));
@@ -88,7 +78,6 @@ fn patch_to(
             map.insert("ownerReferences".to_owned(), Value::Array(owners));
         }
     }
-    let spec = if spec_changed { spec_patch(pod, host, view) } else { Map::new() };
     if metadata.is_none() && spec.is_empty() {
         return None;
     }
@@ -104,42 +93,38 @@ fn patch_to(
 
 /// Whether the host pod is as it would have been written last.
 pub fn is_current(pod: &Value, host: &Value, view: &View) -> bool {
-    LISTS.iter().all(|list| exchanged(pod, host, list, view).is_empty()) && spec_patch(pod, host, view).is_empty()
+    let (spec, refused) = spec_patch(pod, host, view);
+    spec.is_empty() && refused.is_none()
 }
 
-/// The first image of a container that would be exchanged for one that may not run.
-fn refused_image(pod: &Value, host: &Value, view: &View) -> Option<Violation> {
-    let violation = |list, index| policy::check_image(pod, list, index, &view.policy);
-    LISTS
-        .iter()
-        .find_map(|list| exchanged(pod, host, list, view).into_iter().find_map(|(at, _, _)| violation(list, at)))
-}
-
-/// Index, name and image of the containers of a list that run another image than the tenant wants.
-fn exchanged<'a>(pod: &'a Value, host: &Value, list: &str, view: &'a View) -> Vec<(usize, &'a str, &'a str)> {
+/// Patches of the containers of a list that run another image than the tenant wants, and why the first is not exchanged that
+/// may not be.
+fn images(pod: &Value, host: &Value, list: &str, view: &View) -> (Vec<Value>, Option<Violation>) {
     let pointer = format!("/spec/{list}");
     let running: HashMap<&str, &Value> =
         json::items(host, &pointer).iter().rev().map(|c| (json::text(c, "/name"), c)).collect();
-    let wanted = json::items(pod, &pointer).iter().enumerate();
-    wanted
-        .filter_map(|(index, container)| {
-            let (name, wanted) = (json::text(container, "/name"), image(json::text(container, "/image"), view));
-            let found = *running.get(name)?;
-            (json::text(found, "/image") != wanted).then_some((index, name, wanted))
-        })
-        .collect()
+    let (mut exchanged, mut refused) = (Vec::new(), None);
+    for (index, container) in json::items(pod, &pointer).iter().enumerate() {
+        let (name, wanted) = (json::text(container, "/name"), image(json::text(container, "/image"), view));
+        if running.get(name).is_none_or(|found| json::text(found, "/image") == wanted) {
+            continue;
+        }
+        match policy::check_image(pod, list, index, &view.policy) {
+            None => exchanged.push(json!({"name": name, "image": wanted})),
+            Some(violation) => _ = refused.get_or_insert(violation),
+        }
+    }
+    (exchanged, refused)
 }
 
-fn spec_patch(pod: &Value, host: &Value, view: &View) -> Map<String, Value> {
-    let mut spec = Map::new();
+/// Of the spec what differs, and why an image of it stays as it is.
+fn spec_patch(pod: &Value, host: &Value, view: &View) -> (Map<String, Value>, Option<Violation>) {
+    let (mut spec, mut refused) = (Map::new(), None);
     for list in LISTS {
-        let changed: Vec<Value> = exchanged(pod, host, list, view)
-            .into_iter()
-            .filter(|(index, _, _)| policy::check_image(pod, list, *index, &view.policy).is_none())
-            .map(|(_, name, image)| json!({"name": name, "image": image}))
-            .collect();
-        if !changed.is_empty() {
-            spec.insert((*list).to_owned(), Value::Array(changed));
+        let (exchanged, violation) = images(pod, host, list, view);
+        refused = refused.or(violation);
+        if !exchanged.is_empty() {
+            spec.insert((*list).to_owned(), Value::Array(exchanged));
         }
     }
     let deadline = pod.pointer("/spec/activeDeadlineSeconds").filter(|d| !d.is_null());
@@ -161,7 +146,7 @@ fn spec_patch(pod: &Value, host: &Value, view: &View) -> Map<String, Value> {
     if !gates.is_empty() {
         spec.insert("schedulingGates".to_owned(), Value::Array(gates));
     }
-    spec
+    (spec, refused)
 }
 
 /// Strategic patches for a change of resources: of the `resize` subresource, then of the record on the pod.

@@ -51,7 +51,7 @@ fn a_relinked_pod_keeps_the_secret_that_it_mounts() {
         }
         assert_eq!(identity::recorded_uid(&host), uid);
         assert_eq!(pod::tokens(&created, Some(&host), &view).expect("tokens").secret, mounted);
-        assert_eq!(pod::update::patch(&created, &host, &view), None);
+        assert_eq!(pod::update::update(&created, &host, &view).patch, None);
         assert_eq!(pod::update::resize(&created, &host, &view), None);
         assert_eq!(relink(POD, &host, &created, &view).expect("again"), json!({"metadata": {"uid": "host-uid"}}));
     }
