@@ -9,6 +9,6 @@ pub mod reach;
 pub mod target;
 
 pub use body::{Body, Meter};
-pub use pool::{Class, Pool, ResponseBody, STREAM_WINDOW, UpgradeConnection};
+pub use pool::{Class, LONG_STREAM_WINDOW, Pool, ResponseBody, STREAM_WINDOW, UpgradeConnection};
 pub use reach::Reach;
 pub use target::{Credential, Target};

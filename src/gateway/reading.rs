@@ -31,6 +31,7 @@ const LONG_RUNNING: u32 = 10;
 
 /// What the API server may send meanwhile counts as waiting on the tenant's account, since it is not asked for and cannot be seen.
 const BEHIND: usize = upstream::STREAM_WINDOW as usize;
+const LONG_BEHIND: usize = upstream::LONG_STREAM_WINDOW as usize;
 
 tokio::task_local! {
     /// Of the h2 stream that is driven.
@@ -99,7 +100,7 @@ impl Reading {
         }
         let before = self.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
         if let Some(account) = self.account.get() {
-            account.take(bytes.len() + if before == 0 { BEHIND } else { 0 });
+            account.take(bytes.len() + if before == 0 { self.behind() } else { 0 });
         }
         Piece { bytes, reading: Some(Arc::clone(self)) }
     }
@@ -147,8 +148,13 @@ impl Reading {
             self.let_go();
         }
         if let Some(account) = self.account.get() {
-            account.give_back(bytes + if is_last { BEHIND } else { 0 });
+            account.give_back(bytes + if is_last { self.behind() } else { 0 });
         }
+    }
+
+    /// What it is does not change while it is answered.
+    fn behind(&self) -> usize {
+        if self.is_long_running.load(Ordering::Relaxed) { LONG_BEHIND } else { BEHIND }
     }
 
     fn let_go(&self) {
@@ -361,5 +367,10 @@ mod tests {
         assert_eq!(account.moving(), BEHIND + 5);
         drop((first, second));
         assert_eq!((account.moving(), reading.is_waiting()), (0, false));
+        reading.may_take_long(true);
+        let watch = reading.hand(bytes(10));
+        assert_eq!(account.moving(), LONG_BEHIND + 10, "less is sent ahead of it");
+        drop(watch);
+        assert_eq!(account.moving(), 0);
     }
 }

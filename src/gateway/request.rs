@@ -88,7 +88,7 @@ async fn phases(
         Who::Token(_) => "(token)",
         Who::Anonymous => "system:anonymous",
     });
-    browser::check(bound.site, &caller.who, Asked { is_relayed, ..asked(&request, upgrade.is_some()) })?;
+    browser::check(bound.site, &caller.who, asked(&request, upgrade.is_some(), is_relayed))?;
     scarce::check(&state, &info, request.method())?;
     let entry = entry::enter(connection, tenant, state, &caller, info.is_long_running(), record).await?;
 
@@ -111,10 +111,10 @@ async fn phases(
 }
 
 /// What matters of it where a browser has sent it; bound requests name one host.
-fn asked(request: &Request<Incoming>, wants_upgrade: bool) -> Asked<'_> {
+fn asked(request: &Request<Incoming>, wants_upgrade: bool, is_relayed: bool) -> Asked<'_> {
     let named = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = request.uri().authority().map(Authority::as_str).or_else(named).unwrap_or_default();
-    Asked { method: request.method(), headers: request.headers(), authority, wants_upgrade, is_relayed: false }
+    Asked { method: request.method(), headers: request.headers(), authority, wants_upgrade, is_relayed }
 }
 
 /// Where a request is served: host, gateway or backend. `pods/proxy` and `services/proxy` go to the backend, which

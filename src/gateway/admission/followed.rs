@@ -58,7 +58,7 @@ pub(super) struct Following {
 /// A list under way.
 struct Listing<'a> {
     objects: Objects,
-    until: Instant,
+    began: Instant,
     _turn: MutexGuard<'a, ()>,
     _drawn: Drawn,
 }
@@ -142,7 +142,7 @@ impl Following {
     async fn next(&self, follower: &mut Follower, listing: Option<&Listing<'_>>) -> Event {
         let next = follower.next(&*self.cluster);
         let Some(listing) = listing else { return next.await };
-        if let Ok(event) = tokio::time::timeout_at(listing.until, next).await {
+        if let Ok(event) = tokio::time::timeout_at(listing.began + LIST_DEADLINE, next).await {
             return event;
         }
         let error = Error::backend(Kind::Timeout, "the admission rules could not be listed in time");
@@ -172,9 +172,8 @@ impl Following {
                 });
             }
             Event::Listed(_) => {
-                if let Some(Listing { objects, until, .. }) = listing.take() {
-                    // It shows what was there when it began.
-                    let began = until - LIST_DEADLINE;
+                if let Some(Listing { objects, began, .. }) = listing.take() {
+                    // It shows what was there then.
                     self.told.send_modify(|known| known.listed(at, objects, began));
                 }
             }
@@ -187,8 +186,8 @@ impl Following {
     async fn begin(&self) -> Result<Listing<'_>> {
         let turn = self.turn.lock().await;
         let drawn = self.buffers.draw(PAGE_BYTES)?;
-        let until = self.clock.instant() + LIST_DEADLINE;
-        Ok(Listing { objects: Objects::new(&self.account), until, _turn: turn, _drawn: drawn })
+        let began = self.clock.instant();
+        Ok(Listing { objects: Objects::new(&self.account), began, _turn: turn, _drawn: drawn })
     }
 
     async fn read(&self, part: Part, json: &Bytes) -> Result<(String, Vec<Judge>)> {

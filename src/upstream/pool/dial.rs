@@ -28,7 +28,7 @@ const fn connection_window(stream: u32) -> u32 {
     STREAM_CAP as u32 * stream
 }
 /// Of what stays long: a tenant has ten times as many of these, and of each that nobody reads so much waits here.
-const LONG_STREAM_WINDOW: u32 = 64 << 10;
+pub const LONG_STREAM_WINDOW: u32 = 64 << 10;
 const SEND_BUFFER: usize = 64 << 10;
 const HEADER_LIST: u32 = 128 << 10;
 const MAX_HEADERS: usize = 256;
