@@ -2,7 +2,7 @@
 //!
 //! Layers, arrows only downward (enforced by `tests/architecture`):
 //! base (`error` `config` `runtime` `tls`)
-//! ← domain, pure (`names` `crd` `translate`)
+//! ← domain, pure (`exposition` `names` `crd` `translate`)
 //! ← connections (`upstream`, then `kubernetes`)
 //! ← state (`tenant`)
 //! ← planes (`gateway` `syncer` `operator` `sidecar` `dns` `admin`)
@@ -18,6 +18,7 @@ pub mod runtime;
 pub mod tls;
 
 pub mod crd;
+pub mod exposition;
 pub mod names;
 pub mod translate;
 

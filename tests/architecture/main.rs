@@ -17,7 +17,7 @@ const LAYERS: &[Layer] = &[
         siblings: Siblings::Free,
         modules: &["config", "error", "runtime", "tls"],
     },
-    Layer { name: "domain", siblings: Siblings::Free, modules: &["names", "crd", "translate"] },
+    Layer { name: "domain", siblings: Siblings::Free, modules: &["exposition", "names", "crd", "translate"] },
     Layer { name: "upstream", siblings: Siblings::Never, modules: &["upstream"] },
     Layer { name: "kubernetes", siblings: Siblings::Never, modules: &["kubernetes"] },
     Layer { name: "state", siblings: Siblings::Never, modules: &["tenant"] },
