@@ -259,7 +259,12 @@ impl User {
             let answer = tokio::time::timeout(PATIENCE, connection.get(self, path)).await;
             match answer.unwrap_or_else(|_| Err("no answer".to_owned())) {
                 Ok((200, body)) => asked.held.push(Held::Unread(body)),
-                Ok((status, _)) => asked.refuse(&status.to_string()),
+                Ok((status, body)) => {
+                    if !asked.refused.contains_key(&status.to_string()) {
+                        eprintln!("  number {n} got {status}: {}", said(body).await);
+                    }
+                    asked.refuse(&status.to_string());
+                }
                 Err(why) => asked.refuse(&why),
             }
         }
@@ -349,6 +354,14 @@ impl User {
                 return;
             }
         }
+    }
+}
+
+/// The beginning of an answer.
+async fn said(mut body: RecvStream) -> String {
+    match tokio::time::timeout(PATIENCE, body.data()).await {
+        Ok(Some(Ok(piece))) => String::from_utf8_lossy(&piece).into_owned(),
+        other => format!("{other:?}"),
     }
 }
 
