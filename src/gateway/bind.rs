@@ -64,8 +64,8 @@ pub(super) fn bind(
     path: &str,
 ) -> Result<Bound> {
     let by_connection = match binding {
-        Binding::Port(port, id) => Some(still(snapshot.by_port(*port), id)?),
-        Binding::Name(name, id) => Some(still(snapshot.by_host(name), id)?),
+        Binding::Port(port, id) => Some(still(snapshot, snapshot.by_port(*port), id)?),
+        Binding::Name(name, id) => Some(still(snapshot, snapshot.by_host(name), id)?),
         Binding::Shared => None,
     };
     let is_own_name = check_host(snapshot, names, binding, host, by_connection)?;
@@ -73,12 +73,14 @@ pub(super) fn bind(
     let by_path = match split.tenant {
         None => None,
         Some((namespace, name)) => {
-            let found = TenantId::parse(namespace, name).ok().and_then(|id| snapshot.by_id(&id));
+            let id = TenantId::parse(namespace, name).ok();
+            let found = id.as_ref().and_then(|id| snapshot.by_id(id));
             match (found, by_connection) {
                 (Some(tenant), _) => Some(tenant),
                 (None, Some(_)) => {
                     return Err(misdirected("the path names another virtual cluster than the connection"));
                 }
+                (None, None) if id.is_some_and(|id| snapshot.awaits(&id)) => return Err(not_yet()),
                 (None, None) => {
                     return Err(not_found(format!(
                         "there is no virtual cluster {name:?} in the namespace {namespace:?}"
@@ -92,6 +94,7 @@ pub(super) fn bind(
             return Err(misdirected("the path names another virtual cluster than the connection"));
         }
         (Some(tenant), _) | (None, Some(tenant)) => tenant,
+        (None, None) if matches!(host, Host::Name(name) if snapshot.awaits_host(name)) => return Err(not_yet()),
         (None, None) => {
             return Err(not_found(
                 "no virtual cluster is named: the path must begin with /clusters/{namespace}/{name}",
@@ -108,10 +111,11 @@ pub(super) fn bind(
 }
 
 /// The tenant that holds the port or name now must be the one of the handshake, whose certificate the client saw.
-fn still<'a>(holder: Option<&'a Arc<Tenant>>, id: &TenantId) -> Result<&'a Arc<Tenant>> {
+fn still<'a>(snapshot: &Snapshot, holder: Option<&'a Arc<Tenant>>, id: &TenantId) -> Result<&'a Arc<Tenant>> {
     match holder {
         Some(tenant) if tenant.id == *id => Ok(tenant),
         Some(_) => Err(misdirected("this name belongs to another virtual cluster now")),
+        None if snapshot.awaits(id) => Err(not_yet()),
         None => Err(not_found("this virtual cluster is gone")),
     }
 }
@@ -186,6 +190,15 @@ fn parse_name(name: &str) -> Option<Host> {
 
 fn not_found(message: impl Into<String>) -> Error {
     Error::client(Kind::NotFound, message)
+}
+
+/// Not 404, which says of the object that the path names that it is gone. Nobody's fault; among the client's, so that nobody
+/// fills the log with it.
+fn not_yet() -> Error {
+    Error::client(
+        Kind::Unavailable,
+        "this virtual cluster is not served yet: it is being prepared, or Portico has just begun",
+    )
 }
 
 fn misdirected(message: &str) -> Error {

@@ -5,7 +5,7 @@
 //! but its tenant's default; of several claims the oldest VirtualCluster's counts; whether a cluster is built or ready
 //! does not matter, and one that is being deleted has nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -44,6 +44,7 @@ pub struct Claims {
 #[derive(Debug, Clone, Default)]
 pub struct Owners {
     reserved: Arc<Reserved>,
+    all: HashSet<TenantId>,
     hosts: HashMap<String, TenantId>,
     ports: HashMap<u16, TenantId>,
 }
@@ -159,7 +160,7 @@ impl Claims {
             }
         }
         let ports = port_owners(reserved, claims.iter().filter_map(|claim| Some((&claim.age, claim.port?))));
-        Owners { reserved: Arc::clone(reserved), hosts, ports }
+        Owners { reserved: Arc::clone(reserved), all: self.by_id.keys().cloned().collect(), hosts, ports }
     }
 
     /// Those for whom names are decided otherwise than before, and those who lost their port.
@@ -195,6 +196,11 @@ pub fn port_owners<'a>(
 }
 
 impl Owners {
+    /// Whether there is such a VirtualCluster, whatever it has.
+    pub fn has(&self, id: &TenantId) -> bool {
+        self.all.contains(id)
+    }
+
     /// Who has a host name, in any spelling.
     pub fn host(&self, host: &str) -> Option<&TenantId> {
         self.hosts.get(&normal(host)?)

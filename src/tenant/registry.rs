@@ -44,6 +44,19 @@ impl Snapshot {
         self.by_id.get(self.by_port.get(&port)?)
     }
 
+    /// Whether a tenant that is not here is there all the same: it is not built yet, or nothing was heard of any.
+    pub fn awaits(&self, id: &TenantId) -> bool {
+        match &self.owners {
+            Some(owners) => owners.has(id) && !self.by_id.contains_key(id),
+            None => self.by_id.is_empty(),
+        }
+    }
+
+    /// The same of whoever has the name.
+    pub fn awaits_host(&self, host: &str) -> bool {
+        self.owners.as_ref().and_then(|owners| owners.host(host)).is_some_and(|id| self.awaits(id))
+    }
+
     /// All of them, in no order.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
         self.by_id.values()

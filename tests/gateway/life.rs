@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portico::config::GatewayConfig;
+use portico::config::{Config, GatewayConfig};
+use portico::names::claims::Claims;
+use portico::names::reserved::Reserved;
+use serde_json::json;
 
 use crate::support::fake::Answer;
 use crate::world::{PATIENCE, World, piece, status, text};
@@ -54,6 +57,42 @@ async fn a_removed_tenant_ends_alone() {
     let metrics = world.metrics.render().expect("metrics");
     assert!(!metrics.contains("cluster=\"alpha\""), "{metrics}");
     drop(world.drain.take());
+}
+
+/// After a start the gateway hears of the virtual clusters one by one, and builds some later than others. To a client, 404 for
+/// an object means that the object is gone.
+#[tokio::test]
+async fn a_tenant_that_is_not_served_yet_is_not_one_that_is_not_there() {
+    let world = World::start().await;
+    let own = |names: &[&str]| {
+        let mut claims = Claims::default();
+        for name in names {
+            claims.apply(&json!({"metadata": {"namespace": "team", "name": name, "uid": name}}));
+        }
+        world.registry.own(claims.owners(&Arc::new(Reserved::new(&Config::default()))));
+    };
+    own(&["alpha", "beta", "gamma"]);
+    let object = |name: &str| format!("/clusters/team/{name}/api/v1/namespaces/default/pods/web");
+    let mut by_path = world.by_path().user(world.a.user("jane")).http(true).await;
+    let waits = by_path.get(&object("gamma")).await;
+    assert_eq!(waits.headers()["retry-after"], "2");
+    assert_eq!(status(waits).await, (503, "ServiceUnavailable".to_owned()));
+    let host = "gamma.team.portico.local";
+    assert_eq!(status(by_path.get_at(host, "/api/v1/namespaces/default/pods/web", &[]).await).await.0, 503);
+    assert_eq!(status(by_path.get(&object("delta")).await).await.0, 404);
+
+    // A successor of the same name takes its place before it is built.
+    world.registry.remove(&world.a.id());
+    assert_eq!(status(by_path.get(&object("alpha")).await).await.0, 503);
+    own(&["beta"]);
+    assert_eq!(status(by_path.get(&object("alpha")).await).await.0, 404);
+
+    // Of the host nothing was heard yet.
+    let world = World::start().await;
+    let mut by_path = world.by_path().user(world.a.user("jane")).http(true).await;
+    world.registry.remove(&world.a.id());
+    world.registry.remove(&world.b.id());
+    assert_eq!(status(by_path.get(&object("alpha")).await).await.0, 503);
 }
 
 #[tokio::test]
