@@ -1,7 +1,8 @@
 //! The gateway: one TLS endpoint for every virtual cluster.
 //!
 //! A request's way, each step a plain function in its own file: accept → handshake → bind → clean → authenticate →
-//! enter → forward or intercept. Promises: the tenant is computed anew for every request; no identity passes that was
+//! enter → forward or intercept; a tenant's own API server that asks as aggregator is answered by `metrics_api` instead.
+//! Promises: the tenant is computed anew for every request; no identity passes that was
 //! not verified here or is not judged by the backend; what is forwarded is never buffered, and the few bodies that are
 //! read as a whole are of callers who are known, and drawn on one budget of the process; every failure is a
 //! `metav1.Status`; every request leaves one log line. Must not know how objects are synced.
@@ -13,6 +14,7 @@ pub mod entry;
 pub mod flag;
 pub mod identity;
 pub mod metrics;
+pub mod metrics_api;
 pub mod reading;
 pub mod record;
 pub mod respond;
@@ -53,6 +55,7 @@ use tokio::sync::watch;
 
 use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
+use self::metrics_api::Figures;
 use self::shared::{Gateway, SharedNames};
 use self::tenants::Tenants;
 use crate::config::GatewayConfig;
@@ -78,6 +81,8 @@ pub struct Parts {
     pub shared: SharedCertificate,
     /// The host cluster.
     pub host: ApiClient,
+    /// What pods and nodes use.
+    pub figures: Arc<dyn Figures>,
     /// Where the gateway's metrics are shown.
     pub metrics: Metrics,
     /// The clock of the process; tests bring their own.
@@ -123,6 +128,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         registry: parts.registry,
         shared: parts.shared,
         host: parts.host,
+        figures: parts.figures,
         token_key: TokenKey::new(&parts.clock),
         clock: parts.clock,
         metrics,

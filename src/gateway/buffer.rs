@@ -59,10 +59,16 @@ pub enum Failure {
     Full(Error),
 }
 
+/// An answer under construction, drawn on the budget as it grows, and as long as anybody reads it.
+pub struct Written {
+    held: Held,
+    limit: usize,
+}
+
 /// A body and its part of the budget, together as long as anything refers to the bytes.
 struct Held {
     bytes: Vec<u8>,
-    _drawn: Drawn,
+    drawn: Drawn,
 }
 
 impl Budget {
@@ -154,6 +160,44 @@ impl Drop for Drawn {
     }
 }
 
+impl Written {
+    /// Nothing yet, and at most so many bytes.
+    pub fn new(limit: usize, share: &Arc<Share>) -> Self {
+        Self { held: Held::of(share), limit }
+    }
+
+    /// More of it; `Err` when there is no budget, or no room.
+    pub fn push(&mut self, data: &[u8]) -> Result<(), Failure> {
+        self.held.push(data, self.limit)
+    }
+
+    /// All of it.
+    pub fn done(self) -> Bytes {
+        Bytes::from_owner(self.held)
+    }
+}
+
+impl Held {
+    fn of(share: &Arc<Share>) -> Self {
+        Self { bytes: Vec::new(), drawn: Drawn { share: Arc::clone(share), bytes: 0 } }
+    }
+
+    fn push(&mut self, data: &[u8], limit: usize) -> Result<(), Failure> {
+        let length = self.bytes.len() + data.len();
+        if length > limit {
+            return Err(Failure::TooLong(limit));
+        }
+        let room = self.bytes.capacity();
+        if length > room {
+            let more = length.max(room.saturating_mul(2)).clamp(FIRST.min(limit), limit) - room;
+            self.drawn.grow(more).map_err(Failure::Full)?;
+            self.bytes.reserve_exact(room + more - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}
+
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
@@ -186,20 +230,10 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    let mut held = Held { bytes: Vec::new(), _drawn: Drawn { share: Arc::clone(share), bytes: 0 } };
+    let mut held = Held::of(share);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| Failure::Broken(error.into()))?.into_data() else { continue };
-        let length = held.bytes.len() + data.len();
-        if length > limit {
-            return Err(Failure::TooLong(limit));
-        }
-        let room = held.bytes.capacity();
-        if length > room {
-            let more = length.max(room.saturating_mul(2)).clamp(FIRST.min(limit), limit) - room;
-            held._drawn.grow(more).map_err(Failure::Full)?;
-            held.bytes.reserve_exact(room + more - held.bytes.len());
-        }
-        held.bytes.extend_from_slice(&data);
+        held.push(&data, limit)?;
     }
     Ok(Bytes::from_owner(held))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::connections::Connections;
 use super::known::TokenKey;
 use super::metrics::GatewayMetrics;
+use super::metrics_api::Figures;
 use super::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::kubernetes::ApiClient;
@@ -26,6 +27,8 @@ pub(super) struct Gateway {
     pub(super) shared: SharedCertificate,
     /// The host cluster, with Portico's own rights.
     pub(super) host: ApiClient,
+    /// What pods and nodes use.
+    pub(super) figures: Arc<dyn Figures>,
     pub(super) clock: Clock,
     pub(super) token_key: TokenKey,
     pub(super) metrics: Arc<GatewayMetrics>,

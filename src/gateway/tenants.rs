@@ -33,6 +33,8 @@ const STREAM_BUFFERS: usize = 64 << 20;
 pub(super) struct TenantState {
     pub(super) metrics: Arc<TenantMetrics>,
     pub(super) limits: Limits,
+    /// What its own API server asks for as aggregator: apart, so that neither its users nor that keep the other out.
+    pub(super) aggregator: Limits,
     pub(super) accepted: Accepted,
     pub(super) buffers: Arc<Share>,
     pub(super) stream_buffers: Arc<Share>,
@@ -96,6 +98,7 @@ impl Tenants {
         let state = Arc::new(TenantState {
             metrics: Arc::default(),
             limits: Limits::default(),
+            aggregator: Limits::default(),
             accepted: Accepted::default(),
             buffers: Share::of(Arc::clone(&self.budget), Arc::clone(&account)),
             stream_buffers: Share::of(Arc::clone(&self.stream_budget), Arc::clone(&account)),

@@ -30,6 +30,8 @@ pub struct ListOptions {
     pub label_selector: String,
     /// `fieldSelector`, empty for all.
     pub field_selector: String,
+    /// Whether any state will do that the server has at hand (`resourceVersion=0`): it then asks no store, and sends all at once.
+    pub any_state: bool,
 }
 
 impl Resource {
@@ -80,6 +82,7 @@ impl Query {
         let mut query = Self(String::new());
         query.add("labelSelector", &options.label_selector);
         query.add("fieldSelector", &options.field_selector);
+        query.add("resourceVersion", if options.any_state { "0" } else { "" });
         query
     }
 
@@ -140,7 +143,7 @@ mod tests {
 
     #[test]
     fn selectors_are_escaped() {
-        let options = ListOptions { label_selector: "a in (b,c),d=e".to_owned(), field_selector: String::new() };
+        let options = ListOptions { label_selector: "a in (b,c),d=e".to_owned(), ..ListOptions::default() };
         assert_eq!(Query::of(&options).on("/p"), "/p?labelSelector=a%20in%20%28b%2Cc%29%2Cd%3De");
     }
 
