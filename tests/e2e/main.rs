@@ -31,6 +31,7 @@ mod isolation;
 mod isolation_sync;
 mod k3s;
 mod lifecycle;
+mod metrics_api;
 mod moving;
 mod names;
 mod networks;
