@@ -158,7 +158,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_leaves_while_it_is_made_leaves_it_to_the_next() {
         let (answers, clock) = (Answers::new(FRESH, 8), Clock::system());
-        let first = answers.get(&"a", &clock, || std::future::pending::<Result<u8>>());
+        let first = answers.get(&"a", &clock, std::future::pending::<Result<u8>>);
         assert!(tokio::time::timeout(Duration::from_secs(1), first).await.is_err());
         assert_eq!(*answers.get(&"a", &clock, || async { Ok(7) }).await.expect("made"), 7);
     }
