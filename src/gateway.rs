@@ -32,6 +32,7 @@ mod fuzzed;
 mod handshake;
 mod intercept;
 mod known;
+mod kubelet;
 mod limits;
 mod places;
 mod proxied;
