@@ -28,9 +28,9 @@ pub mod watch;
 
 pub use client::{ApiClient, Page, PageOf, PatchKind};
 pub use kubeconfig::target_from_kubeconfig;
-pub use kubelets::Kubelets;
+pub use kubelets::{Kubelets, Place};
 pub use layered::KubeService;
 pub use reaches::Reaches;
-pub use resource::{ListOptions, Resource};
+pub use resource::{ListOptions, Resource, listed_path};
 pub use secret::Secret;
 pub use watch::{WatchEvent, WatchStream};

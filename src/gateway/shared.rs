@@ -15,6 +15,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
+use crate::usage::Usage;
 
 /// The gateway, as each of its connections sees it.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(super) struct Gateway {
     pub(super) shared: SharedCertificate,
     /// The host cluster, with Portico's own rights.
     pub(super) host: ApiClient,
-    /// What pods and nodes use.
+    pub(super) usage: Arc<Usage>,
     pub(super) figures: Arc<dyn Figures>,
     pub(super) clock: Clock,
     pub(super) token_key: TokenKey,

@@ -17,7 +17,7 @@ use portico::crd::pki::AGGREGATOR_NAME;
 use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
-use portico::kubernetes::ApiClient;
+use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
@@ -27,6 +27,7 @@ use portico::runtime::watched::Watched;
 use portico::tenant::{Aggregator, Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
+use portico::usage::Usage;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
@@ -170,13 +171,15 @@ impl World {
         let (trigger, drain) = drain::channel();
         let metrics = Metrics::default();
         let pool = Arc::new(Pool::new(a.api.target(Side::Host), clock.clone()));
+        let host = ApiClient::new(pool, HeaderMap::new());
         let figures: Arc<FakeFigures> = Arc::default();
         let parts = Parts {
             config,
             registry: Arc::clone(&registry),
             shared,
-            host: ApiClient::new(pool, HeaderMap::new()),
+            usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), clock.clone())),
             figures: Arc::clone(&figures) as Arc<_>,
+            host,
             metrics: metrics.clone(),
             clock: clock.clone(),
             watched: Watched::new(clock.clone()),

@@ -121,11 +121,11 @@ impl List {
 
     pub(super) fn done(mut self) -> Result<Bytes> {
         self.push(b"]}")?;
-        Ok(self.written.done())
+        Ok(self.written.into_bytes())
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.written.push(bytes).map_err(|failure| failure.of(Side::Own))
+        self.written.add(bytes).map_err(|failure| failure.of(Side::Own))
     }
 }
 

@@ -208,5 +208,8 @@ fn the_metrics_service_stays_inside_and_nobody_is_told_of_it() {
     assert!(world.host("Service", name).is_none() && world.explained.is_empty(), "{:?}", world.explained);
     world.change_virtual("Service", "kube-system", "portico-metrics", |s| s["metadata"]["labels"] = json!({}));
     world.settle(&ServiceKind, "kube-system", "portico-metrics");
-    assert!(world.explained.iter().any(|(_, m)| m.contains("serviceTypes")), "a user's own is a Service like any other");
+    assert!(
+        world.explained.iter().any(|(_, m)| m.contains("serviceTypes")),
+        "a user's own is a Service like any other"
+    );
 }
