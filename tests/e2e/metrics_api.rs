@@ -38,6 +38,23 @@ fn served(tenant: &Tenant) {
     });
 }
 
+/// Portico without a replica; dropped, it has those back that it had.
+struct Away(String);
+
+impl Away {
+    fn new() -> Self {
+        let replicas = host(&["-n", SYSTEM, "get", "deployment", "portico", "-o", "jsonpath={.spec.replicas}"]).ok();
+        host(&["-n", SYSTEM, "scale", "deployment/portico", "--replicas=0"]).ok();
+        Self(replicas.trim().to_owned())
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        host(&["-n", SYSTEM, "scale", "deployment/portico", &format!("--replicas={}", self.0)]);
+    }
+}
+
 /// A kubeconfig that leads to a control plane by the kubelet, as long as the other part lives.
 fn past_the_gateway(tenant: &Tenant, pod: &str) -> (Running, PathBuf) {
     let arguments = ["-n", &tenant.namespace, "port-forward", &format!("pod/{pod}"), ":6443"];
@@ -170,15 +187,16 @@ fn a_portico_that_is_away_keeps_no_namespace_from_being_deleted() {
     served(alpha());
     let planes = format!("portico.dev/control-plane={}", alpha().name);
     let pod = alpha().on_host(&["get", "pods", "-l", &planes, "-o", "jsonpath={.items[0].metadata.name}"]).ok();
-    host(&["-n", SYSTEM, "scale", "deployment/portico", "--replicas=0"]).ok();
+    let away = Away::new();
     eventually_is("Portico is away", || {
         host(&["-n", SYSTEM, "get", "pods", "-l", PORTICO, "-o", "name"]).out().trim().is_empty()
     });
     let (_forward, direct) = past_the_gateway(alpha(), pod.trim());
     kubectl(&direct, &["delete", "namespace", &space.name, "--timeout=60s"]).ok();
     kubectl(&direct, &["top", "pods", "-A"]).fails(&["unable to handle the request (get pods.metrics.k8s.io)"]);
-    host(&["-n", SYSTEM, "scale", "deployment/portico", "--replicas=2"]).ok();
+    drop(away);
     settled();
+    served(alpha());
 }
 
 #[test]
