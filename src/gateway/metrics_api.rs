@@ -7,6 +7,9 @@
 //!
 //! An answer's way: question → listed → pods or nodes → written.
 
+pub mod figures;
+
+mod asked;
 mod discovery;
 mod listed;
 mod nodes;
@@ -14,31 +17,21 @@ mod pods;
 mod question;
 mod written;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
+pub(super) use self::asked::Asked;
+use self::asked::DEADLINE;
+pub use self::figures::{Figures, NodeFigures, PodFigures};
 use self::question::{Asks, Question};
-use super::api::RequestInfo;
-use super::connection::Connection;
 use super::reading::Hold;
-use super::record::Record;
 use super::respond::{self, Body};
 use super::scarce;
-use super::tenants::TenantState;
 use crate::crd::GatewayLimits;
 use crate::error::status::Status;
 use crate::error::{Error, Kind, Result, Side};
-use crate::names::TenantId;
-use crate::tenant::Tenant;
-use crate::usage::{NodesUsage, PodsUsage, Usage};
 
-/// For an answer. The API server's own patience with whoever extends it is longer.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// A controller asks every 15 s for each of its autoscalers; a user of the tenant has three quarters of what is free.
 const LIMITS: GatewayLimits = GatewayLimits {
     connections: 8,
@@ -49,43 +42,6 @@ const LIMITS: GatewayLimits = GatewayLimits {
 };
 /// Of a user's name, for whom no seat is kept by what is beyond.
 const LONGEST_USER: usize = 256;
-
-/// Of one tenant's pods, by name of the host pod.
-pub type PodFigures = Arc<PodsUsage>;
-/// By name of the node.
-pub type NodeFigures = Arc<NodesUsage>;
-
-/// Who knows what pods and nodes use.
-pub trait Figures: std::fmt::Debug + Send + Sync {
-    /// Of the pods of one tenant, and of nobody else's.
-    fn pods<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<PodFigures>>;
-
-    /// Of the host's nodes.
-    fn nodes(&self) -> BoxFuture<'_, Result<NodeFigures>>;
-}
-
-impl Figures for Usage {
-    fn pods<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<PodFigures>> {
-        Box::pin(Self::pods(self, tenant))
-    }
-
-    fn nodes(&self) -> BoxFuture<'_, Result<NodeFigures>> {
-        Box::pin(Self::nodes(self))
-    }
-}
-
-/// One request of an aggregator.
-pub(super) struct Asked<'a> {
-    pub(super) connection: &'a Arc<Connection>,
-    pub(super) tenant: &'a Arc<Tenant>,
-    pub(super) state: &'a Arc<TenantState>,
-    pub(super) record: &'a Arc<Record>,
-    /// As the aggregator says it: for the log, and for whom a seat is.
-    pub(super) user: &'a str,
-    /// As written.
-    pub(super) path: &'a str,
-    pub(super) info: RequestInfo,
-}
 
 /// The user for whom an aggregator says that it asks. Of anybody else it means nothing.
 pub(super) fn said_user(headers: &HeaderMap) -> String {

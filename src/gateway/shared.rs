@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::connections::Connections;
 use super::known::TokenKey;
 use super::metrics::GatewayMetrics;
-use super::metrics_api::Figures;
+use super::metrics_api::figures::Figures;
 use super::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::kubernetes::ApiClient;

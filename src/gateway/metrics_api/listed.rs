@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Asked;
+use super::asked::{Asked, DEADLINE};
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::{ListOptions, PageOf, Resource};
 use crate::runtime::yielding;
@@ -82,7 +82,7 @@ pub(super) async fn one(
     name: &str,
 ) -> Result<Option<Bytes>> {
     let path = kind.path(namespace, Some(name), None);
-    match asked.tenant.api.get_bounded(&path, super::DEADLINE, PAGE_BYTES).await {
+    match asked.tenant.api.get_bounded(&path, DEADLINE, PAGE_BYTES).await {
         Ok(object) => Ok(Some(object)),
         Err(error) if error.kind() == Kind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::asked::Asked;
+use super::discovery;
+use super::figures::Figures;
 use super::listed::{self, Shown};
 use super::pods::not_found;
 use super::written::{self, Amounts, List, Measured, Metrics};
-use super::{Asked, Figures, discovery};
 use crate::config::policy::NodeUsage as Whose;
 use crate::error::Result;
 use crate::kubernetes::ListOptions;

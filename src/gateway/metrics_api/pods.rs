@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 
+use super::asked::Asked;
+use super::discovery;
+use super::figures::PodFigures;
 use super::listed::{self, Shown};
 use super::written::{self, Amounts, Container, List, Measured, Metrics};
-use super::{Asked, PodFigures, discovery};
 use crate::error::status::Status;
 use crate::error::{Error, Result, Side};
 use crate::kubernetes::ListOptions;
