@@ -21,6 +21,7 @@ pub mod respond;
 
 mod accept;
 mod admission;
+mod aggregator;
 mod authenticate;
 mod bind;
 mod browser;

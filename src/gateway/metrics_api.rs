@@ -9,7 +9,6 @@
 
 pub mod figures;
 
-mod asked;
 mod discovery;
 mod listed;
 mod nodes;
@@ -21,10 +20,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-pub(super) use self::asked::Asked;
-use self::asked::DEADLINE;
 pub use self::figures::{Figures, NodeFigures, PodFigures};
 use self::question::{Asks, Question};
+use super::aggregator::{Asked, DEADLINE};
 use super::reading::Hold;
 use super::respond::{self, Body};
 use super::scarce;

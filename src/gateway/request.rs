@@ -7,6 +7,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 
+use super::aggregator::Asked;
 use super::authenticate::{Who, authenticate};
 use super::bind::{self, Bound};
 use super::browser::{self, Asked};
@@ -84,8 +85,7 @@ async fn phases(
     let (upgrade, is_relayed) = (cleaned.upgrade.clone(), cleaned.forwarded);
     let (tenant, clock) = (&bound.tenant, &gateway.clock);
     if connection.certificates.are_the_aggregators(tenant, clock) {
-        let asked =
-            metrics_api::Asked { connection, tenant, state: &state, record, user: &said, path: &bound.path, info };
+        let asked = Asked { connection, tenant, state: &state, record, user: &said, path: &bound.path, info };
         return Box::pin(metrics_api::serve(asked, request, upgrade.is_some())).await;
     }
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;

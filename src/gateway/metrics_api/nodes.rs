@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::asked::Asked;
 use super::discovery;
 use super::figures::Figures;
 use super::listed::{self, Shown};
@@ -15,6 +14,7 @@ use super::pods::not_found;
 use super::written::{self, Amounts, List, Measured, Metrics};
 use crate::config::policy::NodeUsage as Whose;
 use crate::error::Result;
+use crate::gateway::aggregator::Asked;
 use crate::kubernetes::ListOptions;
 use crate::kubernetes::resources::NODES;
 use crate::tenant::Tenant;

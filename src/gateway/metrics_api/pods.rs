@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 
-use super::asked::Asked;
 use super::discovery;
 use super::figures::PodFigures;
 use super::listed::{self, Shown};
 use super::written::{self, Amounts, Container, List, Measured, Metrics};
 use crate::error::status::Status;
 use crate::error::{Error, Result, Side};
+use crate::gateway::aggregator::Asked;
 use crate::kubernetes::ListOptions;
 use crate::kubernetes::resources::PODS;
 use crate::names::{self, ClusterName, Limit, VirtualName, VirtualNamespace};
