@@ -7,7 +7,6 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 
-use super::aggregator::Asked;
 use super::authenticate::{Who, authenticate};
 use super::bind::{self, Bound};
 use super::browser::{self, Asked};
@@ -18,7 +17,7 @@ use super::intercept::{self, stream::Stream};
 use super::reading::Reading;
 use super::record::Record;
 use super::respond::{self, Body};
-use super::{entry, forward, kubelet, metrics_api, review, scarce, upgrade};
+use super::{aggregator, entry, forward, kubelet, metrics_api, review, scarce, upgrade};
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::api::{self, RequestInfo};
 use crate::gateway::identity;
@@ -85,7 +84,8 @@ async fn phases(
     let (upgrade, is_relayed) = (cleaned.upgrade.clone(), cleaned.forwarded);
     let (tenant, clock) = (&bound.tenant, &gateway.clock);
     if connection.certificates.are_the_aggregators(tenant, clock) {
-        let asked = Asked { connection, tenant, state: &state, record, user: &said, path: &bound.path, info };
+        let asked =
+            aggregator::Asked { connection, tenant, state: &state, record, user: &said, path: &bound.path, info };
         return Box::pin(metrics_api::serve(asked, request, upgrade.is_some())).await;
     }
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;
