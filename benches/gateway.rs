@@ -7,6 +7,9 @@
 
 #[path = "../tests/support/environment.rs"]
 mod environment;
+#[path = "../tests/support/figures.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod figures;
 #[path = "gateway/load.rs"]
 mod load;
 #[path = "../tests/support/pki.rs"]

@@ -1,7 +1,8 @@
 //! The gateway: one TLS endpoint for every virtual cluster.
 //!
 //! A request's way, each step a plain function in its own file: accept → handshake → bind → clean → authenticate →
-//! enter → forward or intercept. Promises: the tenant is computed anew for every request; no identity passes that was
+//! enter → forward or intercept; a tenant's own API server that asks as aggregator is answered by `metrics_api` instead.
+//! Promises: the tenant is computed anew for every request; no identity passes that was
 //! not verified here or is not judged by the backend; what is forwarded is never buffered, and the few bodies that are
 //! read as a whole are of callers who are known, and drawn on one budget of the process; every failure is a
 //! `metav1.Status`; every request leaves one log line. Must not know how objects are synced.
@@ -13,12 +14,14 @@ pub mod entry;
 pub mod flag;
 pub mod identity;
 pub mod metrics;
+pub mod metrics_api;
 pub mod reading;
 pub mod record;
 pub mod respond;
 
 mod accept;
 mod admission;
+mod aggregator;
 mod authenticate;
 mod bind;
 mod browser;
@@ -32,6 +35,7 @@ mod fuzzed;
 mod handshake;
 mod intercept;
 mod known;
+mod kubelet;
 mod limits;
 mod places;
 mod proxied;
@@ -53,6 +57,7 @@ use tokio::sync::watch;
 
 use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
+use self::metrics_api::Figures;
 use self::shared::{Gateway, SharedNames};
 use self::tenants::Tenants;
 use crate::config::GatewayConfig;
@@ -66,6 +71,7 @@ use crate::runtime::telemetry::{Metrics, Source};
 use crate::runtime::watched::Watched;
 use crate::tenant::Registry;
 pub use crate::tls::SharedCertificate;
+use crate::usage::Usage;
 
 /// What the gateway is made of.
 #[derive(Debug, Clone)]
@@ -78,6 +84,10 @@ pub struct Parts {
     pub shared: SharedCertificate,
     /// The host cluster.
     pub host: ApiClient,
+    /// What pods and nodes use, and the kubelets that tenants see.
+    pub usage: Arc<Usage>,
+    /// The same figures, as `metrics.k8s.io` is answered by them.
+    pub figures: Arc<dyn Figures>,
     /// Where the gateway's metrics are shown.
     pub metrics: Metrics,
     /// The clock of the process; tests bring their own.
@@ -123,6 +133,8 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         registry: parts.registry,
         shared: parts.shared,
         host: parts.host,
+        usage: parts.usage,
+        figures: parts.figures,
         token_key: TokenKey::new(&parts.clock),
         clock: parts.clock,
         metrics,

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::config::SyncerConfig;
+use crate::crd::pki;
 use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::rights::Access;
 use crate::runtime::clock::Clock;
@@ -42,6 +43,7 @@ pub mod loss;
 pub mod making;
 pub mod mass_deletion;
 pub mod metrics;
+pub mod metrics_api;
 pub mod queue;
 pub mod recover;
 pub mod references;
@@ -130,5 +132,6 @@ fn member(tenant: &Tenant, api: SharedCluster, config: &SyncerConfig, adopts: bo
         adopts,
         on_loss: tenant.on_loss,
         limits: tenant.limits,
+        metrics_at_gateway: tenant.aggregator.as_ref().is_some_and(|who| who.name == pki::K3S_FRONT_PROXY_NAME),
     }
 }

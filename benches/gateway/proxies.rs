@@ -12,7 +12,7 @@ use portico::config::{GatewayConfig, LogConfig};
 use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway;
-use portico::kubernetes::ApiClient;
+use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain;
@@ -21,6 +21,7 @@ use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::{Credential, Pool, Reach, Target};
+use portico::usage::Usage;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
@@ -172,7 +173,9 @@ pub(crate) fn portico(folder: &Path, port: u16, backend: u16) {
             config,
             registry,
             shared: gateway::SharedCertificate::default(),
+            usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), Clock::system())),
             host,
+            figures: Arc::<crate::figures::FakeFigures>::default(),
             metrics: Metrics::default(),
             clock: Clock::system(),
             watched: Watched::new(Clock::system()),
@@ -212,6 +215,7 @@ fn tenant(folder: &Path, port: u16, backend: u16) -> Tenant {
         port,
         server_tls: ServerTls::from_pem(&read("server.crt"), &read("server.key")).expect("serving"),
         client_trust: ClientTrust::from_pem(&ca).expect("trust"),
+        aggregator: None,
         server_ca_pem: String::from_utf8(ca).expect("pem"),
         backend: Backend { pool: Arc::clone(&pool), assertion: Assertion::FrontProxy },
         api: ApiClient::new(pool, HeaderMap::new()),

@@ -29,7 +29,7 @@ type apiServer struct {
 
 // newAPIServer does what kube-apiserver's command does with these flags. The public port, when there is one, is where
 // others reach the server: it is published in the endpoints of the Service kubernetes.
-func newAPIServer(ctx context.Context, flags []string, publicPort int, bound *storeBound) (*apiServer, error) {
+func newAPIServer(ctx context.Context, flags []string, publicPort int, bound *storeBound, relay *metricsRelay) (*apiServer, error) {
 	completed, err := completeOptions(ctx, flags)
 	if err != nil {
 		return nil, err
@@ -43,13 +43,17 @@ func newAPIServer(ctx context.Context, flags []string, publicPort int, bound *st
 		// By now the server's own client has the true address.
 		generic.SecureServing.Listener = publicListener{generic.SecureServing.Listener, publicPort}
 	}
-	if bound != nil {
-		// The aggregator's handlers are the first, those of the others only behind them.
-		aggregator := config.Aggregator.GenericConfig
-		build := aggregator.BuildHandlerChainFunc
-		aggregator.BuildHandlerChainFunc = func(handler http.Handler, c *genericserver.Config) http.Handler {
-			return build(bound.wrap(handler, c.Serializer), c)
+	// The aggregator's handlers are the first, those of the others only behind them.
+	aggregator := config.Aggregator.GenericConfig
+	build := aggregator.BuildHandlerChainFunc
+	aggregator.BuildHandlerChainFunc = func(handler http.Handler, c *genericserver.Config) http.Handler {
+		if bound != nil {
+			handler = bound.wrap(handler, c.Serializer)
 		}
+		if relay != nil {
+			handler = relay.wrap(handler)
+		}
+		return build(handler, c)
 	}
 	chain, err := config.Complete()
 	if err != nil {

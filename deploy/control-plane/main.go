@@ -122,7 +122,8 @@ func run(ctx context.Context, o *options) error {
 		return err
 	}
 	listenForPolicyProbe(ctx, policyProbePorts)
-	return serve(ctx, &plane{arguments: *args, bound: s.bound, probe: &prober{
+	relay := startMetricsRelay(ctx, o.pkiDir, os.Getenv(metricsAddressVariable), metricsRelayPort)
+	return serve(ctx, &plane{arguments: *args, bound: s.bound, relay: relay, probe: &prober{
 		port: o.securePort, caFile: filepath.Join(o.pkiDir, "server-ca.crt"), serverName: files.serverName, patience: o.livenessWait,
 	}})
 }

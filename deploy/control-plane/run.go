@@ -19,6 +19,8 @@ type plane struct {
 	publicPort int
 	// Where the store may grow to, when it is bounded.
 	bound *storeBound
+	// By which its metrics API is asked for, where there is one.
+	relay *metricsRelay
 	probe *prober
 	// made, when set, gets the API server before it runs.
 	made func(*apiServer)
@@ -55,7 +57,7 @@ func serve(ctx context.Context, p *plane) error {
 	// The API server has a context of its own, so that it ends when something else fails, too.
 	life, end := context.WithCancel(ctx)
 	defer end()
-	server, err := newAPIServer(life, p.apiServer, p.publicPort, p.bound)
+	server, err := newAPIServer(life, p.apiServer, p.publicPort, p.bound, p.relay)
 	if err != nil {
 		return describe("kube-apiserver", err)
 	}

@@ -16,6 +16,7 @@ use crate::gateway::identity::{self, Cleaned, Credentials, Identity};
 use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::tenant::{Assertion, Tenant};
+use crate::tls::ClientTrust;
 
 /// How long a verdict holds within one generation, and never beyond the end of a certificate: the clock may be set.
 const VERDICT_LIFE: Duration = Duration::from_secs(30);
@@ -75,6 +76,7 @@ struct Verdict {
 enum Outcome {
     None,
     Known(Identity),
+    Aggregator,
     Refused,
 }
 
@@ -86,6 +88,11 @@ impl Certificates {
     /// Whether they still stand for an identity in this generation of the tenant.
     pub(super) fn still_hold(&self, tenant: &Tenant, clock: &Clock) -> bool {
         matches!(self.judge(tenant, clock), Outcome::Known(_))
+    }
+
+    /// Whether they are those of the tenant's own API server, as the aggregator that asks for what is answered here.
+    pub(super) fn are_the_aggregators(&self, tenant: &Tenant, clock: &Clock) -> bool {
+        matches!(self.judge(tenant, clock), Outcome::Aggregator)
     }
 
     /// How long until one of them that is valid now is no longer; `None` when that never happens.
@@ -116,13 +123,19 @@ impl Certificates {
     }
 
     fn verify(&self, tenant: &Tenant, clock: &Clock) -> Outcome {
-        let verified = tenant
-            .client_trust
-            .verify(&self.chain, clock.now())
-            .and_then(|()| self.chain.first().map_or(Ok(None), |leaf| Identity::from_certificate(leaf)));
-        match verified {
+        let vouched_for = |trust: &ClientTrust| {
+            trust
+                .verify(&self.chain, clock.now())
+                .and_then(|()| self.chain.first().map_or(Ok(None), |leaf| Identity::from_certificate(leaf)))
+        };
+        let is_named =
+            |name: &str, who: Result<Option<Identity>>| who.is_ok_and(|who| who.is_some_and(|who| who.user == name));
+        match vouched_for(&tenant.client_trust) {
             Ok(Some(identity)) => Outcome::Known(identity),
             Ok(None) => Outcome::None,
+            Err(_) if tenant.aggregator.as_ref().is_some_and(|a| is_named(a.name, vouched_for(&a.trust))) => {
+                Outcome::Aggregator
+            }
             Err(error) => {
                 tracing::debug!(tenant = %tenant.id, %error, "client certificate refused");
                 Outcome::Refused
@@ -144,7 +157,8 @@ pub(super) fn authenticate(
         (Outcome::Known(identity), _) => Who::Certificate(identity),
         (_, Credentials::Bearer(value)) => Who::Token(value),
         (Outcome::None, Credentials::None) if tenant.anonymous => Who::Anonymous,
-        (Outcome::Refused, Credentials::None) => {
+        // An aggregator is answered before anybody comes here, and is no caller of the backend's.
+        (Outcome::Refused | Outcome::Aggregator, Credentials::None) => {
             return Err(Error::client(Kind::Unauthorized, "the client certificate is not valid for this cluster"));
         }
         (Outcome::None, Credentials::None) if cleaned.forwarded => {

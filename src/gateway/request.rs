@@ -17,7 +17,7 @@ use super::intercept::{self, stream::Stream};
 use super::reading::Reading;
 use super::record::Record;
 use super::respond::{self, Body};
-use super::{entry, forward, review, scarce, upgrade};
+use super::{aggregator, entry, forward, kubelet, metrics_api, review, scarce, upgrade};
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::api::{self, RequestInfo};
 use crate::gateway::identity;
@@ -71,6 +71,7 @@ async fn phases(
     record.tenant(bound.tenant.id.to_string(), Arc::clone(&state.metrics));
 
     check_framing(request.method(), request.headers())?;
+    let said = metrics_api::said_user(request.headers());
     let cleaned = identity::clean(request.headers_mut())?;
     if !api::is_served_root(&bound.path) {
         return Err(Error::client(Kind::NotFound, "the server could not find the requested resource"));
@@ -82,6 +83,11 @@ async fn phases(
 
     let (upgrade, is_relayed) = (cleaned.upgrade.clone(), cleaned.forwarded);
     let (tenant, clock) = (&bound.tenant, &gateway.clock);
+    if connection.certificates.are_the_aggregators(tenant, clock) {
+        let asked =
+            aggregator::Asked { connection, tenant, state: &state, record, user: &said, path: &bound.path, info };
+        return Box::pin(metrics_api::serve(asked, request, upgrade.is_some())).await;
+    }
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;
     record.user(match &caller.who {
         Who::Certificate(identity) => &identity.user,
@@ -132,8 +138,7 @@ async fn dispatch(context: &Arc<Context>, request: Request<Incoming>) -> Result<
         return Box::pin(intercept::service::create(context, request)).await;
     }
     if info.is_resource && info.group.is_empty() && info.resource == "nodes" && info.subresource == "proxy" {
-        // nodes are the host's: a kubelet behind this path would run commands in anyone's pods
-        return Err(Error::client(Kind::Forbidden, "nodes/proxy is not available in a virtual cluster"));
+        return Box::pin(kubelet::serve(context, &request)).await;
     }
     if context.upgrade.is_some() {
         return Box::pin(upgrade::forward(context, request)).await;

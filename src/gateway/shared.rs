@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::connections::Connections;
 use super::known::TokenKey;
 use super::metrics::GatewayMetrics;
+use super::metrics_api::figures::Figures;
 use super::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::kubernetes::ApiClient;
@@ -14,6 +15,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
+use crate::usage::Usage;
 
 /// The gateway, as each of its connections sees it.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Gateway {
     pub(super) shared: SharedCertificate,
     /// The host cluster, with Portico's own rights.
     pub(super) host: ApiClient,
+    pub(super) usage: Arc<Usage>,
+    pub(super) figures: Arc<dyn Figures>,
     pub(super) clock: Clock,
     pub(super) token_key: TokenKey,
     pub(super) metrics: Arc<GatewayMetrics>,

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
@@ -36,6 +37,9 @@ pub trait Cluster: Send + Sync + 'static {
         namespace: Option<&'a str>,
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<Value>>>;
+
+    /// What it says at a path that is no object's, in so many bytes at most.
+    fn read_path<'a>(&'a self, path: &'a str, most: usize) -> BoxFuture<'a, Result<Bytes>>;
 
     /// All objects.
     fn list<'a>(
@@ -133,6 +137,10 @@ impl Cluster for ApiClient {
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<Value>>> {
         Box::pin(within(DEADLINE, self.pool().target().side, Self::get(self, resource, namespace, name)))
+    }
+
+    fn read_path<'a>(&'a self, path: &'a str, most: usize) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(self.get_bounded(path, DEADLINE, most))
     }
 
     fn list<'a>(

@@ -30,6 +30,8 @@ pub struct ListOptions {
     pub label_selector: String,
     /// `fieldSelector`, empty for all.
     pub field_selector: String,
+    /// Whether any state will do that the server has at hand (`resourceVersion=0`): it then asks no store, and sends all at once.
+    pub any_state: bool,
 }
 
 impl Resource {
@@ -72,6 +74,11 @@ impl Resource {
     }
 }
 
+/// Of a list by these selectors.
+pub fn listed_path(resource: &Resource, namespace: Option<&str>, options: &ListOptions) -> String {
+    Query::of(options).on(&resource.path(namespace, None, None))
+}
+
 /// A query string under construction.
 pub(super) struct Query(String);
 
@@ -80,6 +87,7 @@ impl Query {
         let mut query = Self(String::new());
         query.add("labelSelector", &options.label_selector);
         query.add("fieldSelector", &options.field_selector);
+        query.add("resourceVersion", if options.any_state { "0" } else { "" });
         query
     }
 
@@ -140,7 +148,7 @@ mod tests {
 
     #[test]
     fn selectors_are_escaped() {
-        let options = ListOptions { label_selector: "a in (b,c),d=e".to_owned(), field_selector: String::new() };
+        let options = ListOptions { label_selector: "a in (b,c),d=e".to_owned(), ..ListOptions::default() };
         assert_eq!(Query::of(&options).on("/p"), "/p?labelSelector=a%20in%20%28b%2Cc%29%2Cd%3De");
     }
 

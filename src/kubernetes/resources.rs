@@ -58,6 +58,10 @@ pub const INGRESSES: Resource = grouped("networking.k8s.io", "ingresses", "Ingre
 pub const NETWORK_POLICIES: Resource = grouped("networking.k8s.io", "networkpolicies", "NetworkPolicy", true);
 /// ServiceCIDRs.
 pub const SERVICE_CIDRS: Resource = grouped("networking.k8s.io", "servicecidrs", "ServiceCIDR", false);
+/// Groups of the API that others serve.
+pub const API_SERVICES: Resource = grouped("apiregistration.k8s.io", "apiservices", "APIService", false);
+/// ClusterRoles.
+pub const CLUSTER_ROLES: Resource = grouped("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", false);
 /// StatefulSets.
 pub const STATEFUL_SETS: Resource = grouped("apps", "statefulsets", "StatefulSet", true);
 /// Leases.

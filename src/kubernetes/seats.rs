@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -45,6 +46,13 @@ impl Cluster for Seats {
         Box::pin(async move {
             let _seat = self.seat().await?;
             self.server.get(resource, namespace, name).await
+        })
+    }
+
+    fn read_path<'a>(&'a self, path: &'a str, most: usize) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            let _seat = self.seat().await?;
+            self.server.read_path(path, most).await
         })
     }
 

@@ -113,6 +113,8 @@ pub(crate) struct Ingredients<'a> {
     pub service_cidr: String,
     /// ClusterIP of the Service in front of the backend.
     pub service_ip: &'a str,
+    /// ClusterIP of the Service in front of the gateway, for this cluster.
+    pub gateway_ip: &'a str,
     pub pki: &'a Data,
     pub storage: &'a StorageStatus,
 }
@@ -138,6 +140,7 @@ pub(crate) async fn ensure(
         image: &image,
         service_cidr: &with.service_cidr,
         service_ip: with.service_ip,
+        gateway_ip: with.gateway_ip,
         pki_digest: &pki_digest,
         datastore,
         storage: with.storage,

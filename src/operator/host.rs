@@ -28,7 +28,7 @@ impl Host {
 
     /// All objects with a label selector; `namespace` empty means all namespaces.
     pub(crate) async fn list(&self, resource: &Resource, namespace: &str, labels: &str) -> Result<Vec<Value>> {
-        let options = ListOptions { label_selector: labels.to_owned(), field_selector: String::new() };
+        let options = ListOptions { label_selector: labels.to_owned(), ..ListOptions::default() };
         Ok(self.0.list(resource, within(namespace), &options).await?.0)
     }
 

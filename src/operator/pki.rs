@@ -15,6 +15,7 @@ use crate::operator::halt::{During, Halt, condition};
 use crate::operator::restored::Whose;
 use crate::operator::secret::{self, Data};
 use crate::tls::certificates::{self, Leaf, Pair, Usage};
+use crate::translate::service;
 
 const RENEW_DAYS: u32 = 30;
 /// Annotation of the Secret: see [`origin`].
@@ -214,6 +215,9 @@ pub(crate) fn gateway_names(
     names.extend(hosts.iter().cloned());
     names.extend(cluster.spec.expose.extra_sans.iter().cloned());
     names.extend(kubernetes_names(domain));
+    if cluster.spec.distro == Distro::K3s {
+        names.push(metrics_name());
+    }
     names.extend([api_service_ip.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()]);
     names
 }
@@ -223,6 +227,8 @@ pub(crate) fn backend_names(cluster: &Cluster, service_ip: &str) -> Vec<String> 
     let (name, namespace) = (cluster.name(), cluster.namespace());
     let mut names = vec![name.to_owned(), format!("{name}.{namespace}"), cluster.server_name()];
     names.extend(kubernetes_names(&cluster.spec.network.cluster_domain));
+    // By this name its own aggregator knows the relay of its metrics, which shows the same certificate.
+    names.push(metrics_name());
     names.extend(["127.0.0.1".to_owned(), "localhost".to_owned(), service_ip.to_owned()]);
     names
 }
@@ -236,6 +242,10 @@ pub(crate) fn digest(data: &Data) -> String {
         sha.update(value);
     }
     HEXLOWER.encode(&sha.finalize()[..10])
+}
+
+fn metrics_name() -> String {
+    format!("{}.{}.svc", service::METRICS_NAME, service::METRICS_NAMESPACE)
 }
 
 fn kubernetes_names(domain: &str) -> Vec<String> {

@@ -101,6 +101,7 @@ async fn phases(
         let with = control_plane::Ingredients {
             service_cidr: next.service_cidr.clone(),
             service_ip: &service_ip,
+            gateway_ip: &addresses.api,
             pki: &data,
             storage: &storage,
         };

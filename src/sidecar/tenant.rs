@@ -75,6 +75,8 @@ impl Inputs<'_> {
             port: settings.port,
             server_tls: ServerTls::from_pem(self.serving.certificate.as_bytes(), self.serving.key.as_bytes())?,
             client_trust: ClientTrust::from_pem(material.client_ca.certificate.as_bytes())?,
+            // k3s shows the same certificate as its front proxy, which the gateway is here.
+            aggregator: None,
             server_ca_pem: material.server_ca.certificate.clone(),
             backend,
             api,

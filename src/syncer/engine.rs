@@ -32,7 +32,7 @@ use crate::syncer::stats::{Live, Stats};
 use crate::syncer::synthetic::{OwnPlace, Synthetic};
 use crate::syncer::tenant::{Member, TenantState};
 use crate::syncer::world::World;
-use crate::syncer::{adopt, dns_service, drift, kubernetes_service, loss, mass_deletion, recover, worker};
+use crate::syncer::{adopt, dns_service, drift, kubernetes_service, loss, mass_deletion, metrics_api, recover, worker};
 use crate::tenant::memory::Memory;
 
 /// What a run is made of.
@@ -198,6 +198,7 @@ impl Running {
         self.world.push_all(tenant);
         tenant.service_changed.notify_one();
         tenant.dns_service_changed.notify_one();
+        tenant.metrics_service_changed.notify_one();
     }
 
     fn routes(&self, place: &Place) -> Option<Arc<HostRoutes>> {
@@ -276,6 +277,7 @@ async fn keep(world: Arc<World>, tenant: Arc<TenantState>) {
         recover::collect_abandoned(&world, &tenant),
         kubernetes_service::guard(&world, &tenant),
         dns_service::guard(&world, &tenant),
+        metrics_api::guard(&world, &tenant),
         adopt::follow(&world, &tenant, later),
     );
 }

@@ -47,6 +47,9 @@ pub struct Member {
     pub on_loss: OnLoss,
     /// What it asks to be limited to.
     pub limits: Limits,
+    /// Its API server finds its metrics at the gateway itself, which knows it as aggregator (k3s). Others have a relay for it, or
+    /// nothing.
+    pub metrics_at_gateway: bool,
 }
 
 /// One tenant.
@@ -85,6 +88,8 @@ pub struct TenantState {
     pub heavy: Semaphore,
     /// The same of its `kube-dns` Service.
     pub dns_service_changed: Notify,
+    /// And of the one that leads to its metrics.
+    pub metrics_service_changed: Notify,
     tasks: Mutex<Vec<Task>>,
     has_sources: AtomicBool,
     ready: AtomicBool,
@@ -130,6 +135,7 @@ impl TenantState {
             service_changed: Notify::new(),
             heavy: Semaphore::new(1),
             dns_service_changed: Notify::new(),
+            metrics_service_changed: Notify::new(),
             tasks: Mutex::default(),
             has_sources: AtomicBool::new(false),
             ready: AtomicBool::new(false),

@@ -96,6 +96,7 @@ impl World {
             match item.key.name.as_str() {
                 "kubernetes" if item.key.namespace == "default" => tenant.service_changed.notify_one(),
                 service::DNS_NAME => tenant.dns_service_changed.notify_one(),
+                service::METRICS_NAME => tenant.metrics_service_changed.notify_one(),
                 _ => {}
             }
         }

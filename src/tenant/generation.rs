@@ -42,6 +42,8 @@ pub struct Tenant {
     pub server_tls: ServerTls,
     /// Who its client certificates must come from.
     pub client_trust: ClientTrust,
+    /// By what its own API server is known, when that asks for what Portico answers through its aggregator.
+    pub aggregator: Option<Aggregator>,
     /// PEM of the CA that signs `server_tls`: what the tenant's pods trust.
     pub server_ca_pem: String,
     /// How the gateway speaks to the backend.
@@ -85,6 +87,15 @@ impl Tenant {
             api_ca: self.server_ca_pem.clone(),
         }
     }
+}
+
+/// The certificate that an API server shows as aggregator to whoever extends it.
+#[derive(Debug, Clone)]
+pub struct Aggregator {
+    /// The front proxies' CA.
+    pub trust: ClientTrust,
+    /// Its common name; every other one of that CA is somebody else's, the gateway's own among them.
+    pub name: &'static str,
 }
 
 /// The gateway's way to a backend.

@@ -46,6 +46,7 @@ fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
         port,
         server_tls: ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).expect("server tls"),
         client_trust: ClientTrust::from_pem(cert.as_bytes()).expect("trust"),
+        aggregator: None,
         server_ca_pem: cert,
         api: ApiClient::new(Arc::clone(&pool), http::HeaderMap::new()),
         backend: Backend { pool, assertion: Assertion::FrontProxy },

@@ -52,6 +52,28 @@ pub fn is_dns_service(service: &Value, view: &View) -> bool {
     json::namespace(service) == DNS_NAMESPACE && json::name(service) == DNS_NAME && (is_ours() || is_there())
 }
 
+/// Where a tenant's API server finds Portico's metrics API.
+pub const METRICS_NAMESPACE: &str = "kube-system";
+/// The same: its name.
+pub const METRICS_NAME: &str = "portico-metrics";
+
+/// Whether a Service is the one by which a tenant's API server finds Portico's metrics API: Portico makes it inside and never
+/// syncs it. One of that name without Portico's label, or with a selector, is a user's.
+pub fn is_metrics_service(service: &Value) -> bool {
+    let is_named = json::namespace(service) == METRICS_NAMESPACE && json::name(service) == METRICS_NAME;
+    is_named && identity::is_from_host(service) && !has_selector(service)
+}
+
+/// Whether a Service is one that Portico makes inside for itself and never syncs.
+pub fn is_porticos(service: &Value, view: &View) -> bool {
+    is_dns_service(service, view) || is_metrics_service(service)
+}
+
+/// Whether it may be one, as far as its name tells.
+pub fn is_named_as_porticos(namespace: &str, name: &str) -> bool {
+    [(DNS_NAMESPACE, DNS_NAME), (METRICS_NAMESPACE, METRICS_NAME)].contains(&(namespace, name))
+}
+
 /// Whether host controllers make its endpoints: it has a selector.
 pub fn has_selector(service: &Value) -> bool {
     service.pointer("/spec/selector").and_then(Value::as_object).is_some_and(|map| !map.is_empty())

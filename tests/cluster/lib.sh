@@ -14,6 +14,7 @@ subnet=${PORTICO_SUBNET:-10.88}            # the first two bytes of a /16
 services=${PORTICO_SERVICES:-10.96}        # likewise
 api_port=${PORTICO_API_PORT:-6443}
 etcd_port=${PORTICO_ETCD_PORT:-2379}
+metrics_port=${PORTICO_METRICS_PORT:-10251}
 node=${PORTICO_NODE:-node1}
 node_ip=$subnet.0.1
 kubeconfig=$cluster/kubeconfig
@@ -25,7 +26,7 @@ kubernetes_version=v1.34.4
 helm_version=v3.18.6
 
 # In the order they start; they stop in the reverse order.
-daemons=(containerd etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet host-path-provisioner network-policies)
+daemons=(containerd etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet host-path-provisioner network-policies metrics-server)
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }

@@ -28,6 +28,7 @@ make_pki() {
   authority server-ca; authority client-ca; authority front-proxy-ca
   issue apiserver server-ca /CN=kube-apiserver serverAuth "$server,IP:127.0.0.1,IP:$services.0.1,IP:$node_ip"
   issue kubelet-serving server-ca "/O=system:nodes/CN=system:node:$node" serverAuth "DNS:$node,IP:127.0.0.1,IP:$node_ip"
+  issue metrics-server server-ca /CN=metrics-server serverAuth "DNS:metrics-server.kube-system.svc"
   issue admin client-ca /O=system:masters/CN=admin clientAuth
   issue controller-manager client-ca /CN=system:kube-controller-manager clientAuth
   issue scheduler client-ca /CN=system:kube-scheduler clientAuth

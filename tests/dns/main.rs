@@ -103,6 +103,7 @@ fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> 
         port,
         server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("serving"),
         client_trust: ClientTrust::from_pem(api.pki.ca_pem().as_bytes()).expect("trust"),
+        aggregator: None,
         server_ca_pem: api.pki.ca_pem().to_owned(),
         backend: Backend { pool: Arc::clone(&pool), assertion: Assertion::FrontProxy },
         api: ApiClient::new(pool, HeaderMap::new()),

@@ -152,7 +152,8 @@ fn hostile_credentials_of_another_tenant() {
     kubectl(&token, &["get", "namespaces"]).fails(&words);
 }
 
-/// What beta's API server shows to servers that its users run is no identity at any gateway, beta's own included.
+/// What beta's API server shows to servers that its users run is no identity at any gateway: nobody at another tenant's, and at
+/// its own whoever may read its metrics and nothing else.
 #[test]
 fn hostile_the_aggregators_certificate_opens_no_door() {
     let pki = beta().on_host(&["get", "secret", "beta-pki", "-o", "json"]).json();
@@ -160,11 +161,14 @@ fn hostile_the_aggregators_certificate_opens_no_door() {
         "client-certificate-data": pki["data"]["aggregator.crt"], "client-key-data": pki["data"]["aggregator.key"]});
     assert!(user["client-key-data"].is_string(), "{}", pki["metadata"]);
     let headers = [("X-Remote-User", "kubernetes-admin"), ("X-Remote-Group", "system:masters")];
-    for (cluster, name) in [(alpha(), "aggregator-at-alpha"), (beta(), "aggregator-at-beta")] {
+    for (cluster, name, code) in [(alpha(), "aggregator-at-alpha", 401), (beta(), "aggregator-at-beta", 403)] {
         let kubeconfig = with_user(&cluster.by_sni(), &user, name);
         let answer = raw(&kubeconfig, "/api/v1/secrets", &headers, |_| {});
-        assert!(answer.as_ref().map_or(true, |a| a.code == 401), "{name}: {answer:?}");
+        assert!(answer.as_ref().map_or(true, |a| a.code == code), "{name}: {answer:?}");
     }
+    let foreign = with_user(&alpha().by_sni(), &user, "aggregator-for-metrics");
+    let answer = raw(&foreign, "/apis/metrics.k8s.io/v1beta1/pods", &headers, |_| {});
+    assert!(answer.as_ref().map_or(true, |a| a.code == 401), "{answer:?}");
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod leaving;
 mod life;
 mod limits;
 mod memory;
+mod metrics_api;
 mod routing;
 mod silence;
 mod slow;

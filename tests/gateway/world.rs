@@ -13,25 +13,28 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use portico::config::GatewayConfig;
+use portico::crd::pki::AGGREGATOR_NAME;
 use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
-use portico::kubernetes::ApiClient;
+use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
 use portico::runtime::task::{self, Task};
 use portico::runtime::telemetry::Metrics;
 use portico::runtime::watched::Watched;
-use portico::tenant::{Assertion, Backend, Registry, Tenant};
+use portico::tenant::{Aggregator, Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
+use portico::usage::Usage;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::support::fake::{Answer, FakeApi, Seen, Setup};
+use crate::support::figures::FakeFigures;
 use crate::support::pki::{Pair, Pki};
 use crate::support::port;
 
@@ -49,6 +52,7 @@ pub struct Cluster {
     pub api: FakeApi,
     pub server_ca: Pki,
     pub client_ca: Pki,
+    pub front_proxy_ca: Pki,
     pub answers: Arc<Mutex<VecDeque<Answer>>>,
 }
 
@@ -58,6 +62,7 @@ pub struct World {
     pub registry: Arc<Registry>,
     pub metrics: Metrics,
     pub shared_ca: Pki,
+    pub figures: Arc<FakeFigures>,
     pub a: Cluster,
     pub b: Cluster,
     pub drain: Option<DrainTrigger>,
@@ -83,6 +88,7 @@ impl Cluster {
             api,
             server_ca: Pki::new("server CA"),
             client_ca: Pki::new("client CA"),
+            front_proxy_ca: Pki::new("front-proxy CA"),
             answers,
         }
     }
@@ -111,6 +117,10 @@ impl Cluster {
             port: self.port,
             server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"),
             client_trust: ClientTrust::from_pem(trust.ca_pem().as_bytes()).expect("trust"),
+            aggregator: Some(Aggregator {
+                trust: ClientTrust::from_pem(self.front_proxy_ca.ca_pem().as_bytes()).expect("trust"),
+                name: AGGREGATOR_NAME,
+            }),
             server_ca_pem: self.server_ca.ca_pem().to_owned(),
             api: ApiClient::new(Arc::clone(&pool), HeaderMap::new()),
             backend: Backend { pool, assertion: Assertion::FrontProxy },
@@ -129,6 +139,11 @@ impl Cluster {
     /// A user whom this tenant's CA signed.
     pub fn user(&self, name: &str) -> Pair {
         self.client_ca.client(name, &["devs"])
+    }
+
+    /// What this tenant's API server shows as aggregator.
+    pub fn aggregator(&self) -> Pair {
+        self.front_proxy_ca.client(AGGREGATOR_NAME, &[])
     }
 
     /// The one request that reached the backend last.
@@ -156,11 +171,15 @@ impl World {
         let (trigger, drain) = drain::channel();
         let metrics = Metrics::default();
         let pool = Arc::new(Pool::new(a.api.target(Side::Host), clock.clone()));
+        let host = ApiClient::new(pool, HeaderMap::new());
+        let figures: Arc<FakeFigures> = Arc::default();
         let parts = Parts {
             config,
             registry: Arc::clone(&registry),
             shared,
-            host: ApiClient::new(pool, HeaderMap::new()),
+            usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), clock.clone())),
+            figures: Arc::clone(&figures) as Arc<_>,
+            host,
             metrics: metrics.clone(),
             clock: clock.clone(),
             watched: Watched::new(clock.clone()),
@@ -169,7 +188,8 @@ impl World {
         let mut ports = bound.ports();
         let both = ports.wait_for(|open| open.contains(&a.port) && open.contains(&b.port));
         tokio::time::timeout(PATIENCE, both).await.expect("tenant ports in time").expect("tenant ports");
-        Self { address: bound.address, registry, metrics, shared_ca, a, b, drain: Some(trigger), clock, bound }
+        let address = bound.address;
+        Self { address, registry, metrics, shared_ca, figures, a, b, drain: Some(trigger), clock, bound }
     }
 
     /// A client of the shared listener by a tenant's name.

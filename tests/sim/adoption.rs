@@ -142,6 +142,7 @@ impl World {
             adopts: true,
             on_loss: portico::crd::OnLoss::Discard,
             limits: portico::crd::Limits::default(),
+            metrics_at_gateway: false,
         });
         members.collect()
     }

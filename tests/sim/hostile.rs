@@ -121,6 +121,7 @@ pub fn member(tenant: &Tenant) -> Member {
         adopts: false,
         on_loss: portico::crd::OnLoss::Hold,
         limits: portico::crd::Limits::default(),
+        metrics_at_gateway: false,
     }
 }
 

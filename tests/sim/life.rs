@@ -54,6 +54,7 @@ fn a_stopped_syncer_leaves_nothing_whatever_its_rights_were() {
                     adopts: false,
                     on_loss,
                     limits: portico::crd::Limits::default(),
+                    metrics_at_gateway: false,
                 }
             };
             running.set_members(vec![member(0, "again"), member(1, "again")]);

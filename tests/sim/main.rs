@@ -11,6 +11,7 @@ mod hostile;
 mod kinds;
 mod life;
 mod logs;
+mod metrics;
 mod panics;
 #[path = "../support/api_server.rs"]
 mod server;
@@ -136,6 +137,7 @@ impl World {
             adopts: false,
             on_loss: OnLoss::Discard,
             limits: portico::crd::Limits::default(),
+            metrics_at_gateway: false,
         });
         running.set_members(members.collect());
         self.running = Some(running);
@@ -228,6 +230,7 @@ impl World {
                     adopts: false,
                     on_loss: OnLoss::Discard,
                     limits: portico::crd::Limits::default(),
+                    metrics_at_gateway: false,
                 });
                 self.running.as_ref().unwrap().set_members(members.collect());
             }

@@ -86,6 +86,7 @@ impl World {
             adopts: false,
             on_loss: self.on_loss,
             limits: portico::crd::Limits::default(),
+            metrics_at_gateway: false,
         });
         members.into()
     }

@@ -64,6 +64,8 @@ struct State {
     paged: (u64, Vec<Value>),
     orders: Orders,
     counts: Counts,
+    /// What it says at paths that are no object's.
+    said: BTreeMap<String, Value>,
 }
 
 /// What a test orders to go wrong, as opposed to what chance brings.
@@ -149,6 +151,7 @@ impl Server {
                 paged: (0, Vec::new()),
                 orders: Orders::default(),
                 counts: Counts::default(),
+                said: BTreeMap::new(),
             }),
             moved: watch::Sender::new(0),
             side,
@@ -167,6 +170,15 @@ impl Server {
     pub fn link(&self, link: Link) {
         self.link.send_replace(link);
         self.moved.send_modify(|n| *n += 1);
+    }
+
+    /// What it says at a path from now on; None: 404.
+    pub fn say(&self, path: &str, said: Option<Value>) {
+        let all = &mut self.state.lock().said;
+        match said {
+            Some(said) => all.insert(path.to_owned(), said),
+            None => all.remove(path),
+        };
     }
 
     async fn up(&self) -> Result<()> {

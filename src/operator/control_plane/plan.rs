@@ -19,6 +19,8 @@ pub(super) struct Plan<'a> {
     pub service_cidr: &'a str,
     /// ClusterIP of the Service in front of the backend.
     pub service_ip: &'a str,
+    /// ClusterIP at which the cluster's pods, and its control plane, reach the gateway.
+    pub gateway_ip: &'a str,
     pub pki_digest: &'a str,
     pub datastore: Option<Datastore>,
     /// Where the data is.

@@ -33,6 +33,7 @@ fn plan(cluster: &Cluster) -> Plan<'_> {
         image: "example.com/control-plane:1",
         service_cidr: "10.96.0.0/16",
         service_ip: "10.96.0.7",
+        gateway_ip: "10.96.0.8",
         pki_digest: "abc",
         datastore: None,
         storage: &IN_THE_POD,

@@ -63,7 +63,7 @@ fn one<T: Watched>(host: &Host, namespace: &str, store: &Arc<Store>, clock: &Clo
         owner: format!("host namespace {namespace}"),
         resource: *T::RESOURCE,
         namespace: Some(namespace.to_owned()),
-        options: ListOptions { label_selector: keys::CLUSTER.to_owned(), field_selector: String::new() },
+        options: ListOptions { label_selector: keys::CLUSTER.to_owned(), ..ListOptions::default() },
         streams: true,
         resumes: true,
         relist_after: RELIST,

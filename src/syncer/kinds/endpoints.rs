@@ -62,9 +62,9 @@ impl EndpointsKind {
         if !lookup.service(&key).is_some_and(|service| is_bare(&service)) {
             return false;
         }
-        // Of one name only is more to be known than the summary tells.
-        (key.namespace.as_str(), key.name.as_str()) != (service::DNS_NAMESPACE, service::DNS_NAME)
-            || !lookup.virtual_object("Service", &key).is_some_and(|object| service::is_dns_service(&object, view))
+        // Of two names only is more to be known than the summary tells.
+        !service::is_named_as_porticos(&key.namespace, &key.name)
+            || !lookup.virtual_object("Service", &key).is_some_and(|object| service::is_porticos(&object, view))
     }
 
     /// With how many addresses were held against pods.

@@ -78,7 +78,7 @@ impl ResourceSyncer for ServiceKind {
         lookup: &dyn Lookup,
     ) -> Plan {
         if service::is_api_service(&key.namespace, &key.name)
-            || virtual_object.is_some_and(|object| service::is_dns_service(object, view))
+            || virtual_object.is_some_and(|object| service::is_porticos(object, view))
         {
             return deletion(host);
         }

@@ -35,6 +35,7 @@ fn a_pods_plan_parses_no_namespace_and_no_service() {
         adopts: false,
         on_loss: OnLoss::Hold,
         limits: crate::crd::Limits::default(),
+        metrics_at_gateway: false,
     };
     let hosts = catalog.iter().map(|_| None).collect();
     let tenant =

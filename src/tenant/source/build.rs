@@ -18,7 +18,7 @@ use crate::kubernetes;
 use crate::kubernetes::{ApiClient, Secret};
 use crate::names::TenantId;
 use crate::tenant::life::Life;
-use crate::tenant::{Assertion, Backend, Tenant};
+use crate::tenant::{Aggregator, Assertion, Backend, Tenant};
 use crate::tls::{self, ClientTrust, ServerTls};
 use crate::translate::{Owner, Placement};
 use crate::upstream::{Credential, Pool, Reach, Target};
@@ -139,6 +139,7 @@ impl Inputs<'_> {
             port: status.port.ok_or_else(|| waiting("no port yet"))?,
             server_tls: ServerTls::from_pem(&self.secret.bytes(pki::GATEWAY)?, &self.secret.bytes(pki::GATEWAY_KEY)?)?,
             client_trust: ClientTrust::from_pem(&self.secret.bytes(pki::CLIENT_CA)?)?,
+            aggregator: self.aggregator(),
             server_ca_pem: self.secret.text(pki::SERVER_CA)?,
             backend,
             api,
@@ -152,6 +153,18 @@ impl Inputs<'_> {
             on_loss: self.cluster.spec.storage.on_loss,
             fingerprint: self.fingerprint.whole(),
         })
+    }
+
+    /// Whoever cannot be known by it is none, and everything else of the tenant is served.
+    fn aggregator(&self) -> Option<Aggregator> {
+        let name = match self.cluster.spec.distro {
+            Distro::K8s => pki::AGGREGATOR_NAME,
+            Distro::K3s => pki::K3S_FRONT_PROXY_NAME,
+            // Its aggregator's CA is its own affair.
+            Distro::External => return None,
+        };
+        let ca = self.secret.bytes(pki::FRONT_PROXY_CA).ok()?;
+        Some(Aggregator { trust: ClientTrust::from_pem(&ca).ok()?, name })
     }
 
     fn backend(&self, parts: &Parts, server_ca: &[u8]) -> Result<(Backend, ApiClient)> {

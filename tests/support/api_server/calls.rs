@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use portico::error::{Kind, Result};
 use portico::kubernetes::api::{Cluster, Events, Listing};
@@ -61,6 +62,16 @@ impl Cluster for Server {
             let found = self.state.lock().objects.get(&key(resource, namespace, name)).cloned();
             self.faults.after(self.side).await?;
             Ok(found)
+        })
+    }
+
+    fn read_path<'a>(&'a self, path: &'a str, _most: usize) -> BoxFuture<'a, Result<Bytes>> {
+        Box::pin(async move {
+            self.up().await?;
+            self.faults.before(self.side, false).await?;
+            let said = self.state.lock().said.get(path).map(|said| Bytes::from(said.to_string()));
+            self.faults.after(self.side).await?;
+            said.map_or_else(|| self.fail(Kind::NotFound, "there is nothing at this path"), Ok)
         })
     }
 

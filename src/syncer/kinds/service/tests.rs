@@ -194,3 +194,22 @@ fn node_ports_and_load_balancers_are_counted() {
         assert_eq!(host(&world, name).expect("made")["spec"]["type"], "NodePort", "{name}");
     }
 }
+
+/// By its name a tenant's API server finds Portico; on the host it would be anybody's.
+#[test]
+fn the_metrics_service_stays_inside_and_nobody_is_told_of_it() {
+    let mut world = World::new();
+    let labels = json!({"portico.dev/from-host": "true"});
+    let metadata = json!({"name": "portico-metrics", "namespace": "kube-system", "uid": "u1", "labels": labels});
+    let spec = json!({"type": "ExternalName", "externalName": "localhost"});
+    world.put_virtual("Service", json!({"metadata": metadata, "spec": spec}));
+    let name = "portico-metrics-x-kube-system-x-vc1";
+    world.settle(&ServiceKind, "kube-system", "portico-metrics");
+    assert!(world.host("Service", name).is_none() && world.explained.is_empty(), "{:?}", world.explained);
+    world.change_virtual("Service", "kube-system", "portico-metrics", |s| s["metadata"]["labels"] = json!({}));
+    world.settle(&ServiceKind, "kube-system", "portico-metrics");
+    assert!(
+        world.explained.iter().any(|(_, m)| m.contains("serviceTypes")),
+        "a user's own is a Service like any other"
+    );
+}
