@@ -97,7 +97,8 @@ proptest::proptest! {
         text.extend_from_slice(format!("}} {number}").as_bytes());
         match Line::parse(&text) {
             Some(Line::Sample(sample)) => {
-                proptest::prop_assert_eq!(sample.labels.get("a").as_deref(), Some(value.as_str()));
+                let read = sample.labels.get("a");
+                proptest::prop_assert_eq!(read.as_deref(), Some(value.as_str()));
                 let mut again = Vec::new();
                 super::sample(&mut again, "x", &sample, &[], |_| true);
                 text.push(b'\n');
