@@ -26,6 +26,10 @@ const BODY: &str = "# TYPE apiserver_request_total counter\n\
     apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n\
     apiserver_secret_words_total{word=\"x\"} 1\n";
 
+type Headers = &'static [(&'static str, &'static str)];
+/// What a backend shows.
+type Shows = Box<dyn Fn(&Seen) -> Answer + Send + Sync>;
+
 /// The host knows `prometheus`, who may read the fleet, `sharded`, who may read beta's part, and `jane`, who may not.
 fn judge(seen: &Seen) -> Answer {
     let asked = seen.json();
@@ -160,7 +164,7 @@ async fn the_fleet_has_all_tenants_under_their_labels() {
 #[tokio::test]
 async fn the_fleet_is_for_whom_the_host_lets() {
     let (world, _host) = world(config()).await;
-    let cases: [(&[(&str, &str)], &str, u16); 12] = [
+    let cases: [(Headers, &str, u16); 12] = [
         (&[], FLEET, 401),
         (&[("authorization", INVENTED)], FLEET, 401),
         (&[("authorization", "Basic eDp5")], FLEET, 401),
@@ -276,7 +280,7 @@ fn spew(sender: mpsc::Sender<Bytes>, piece: Bytes) {
 #[tokio::test]
 async fn a_tenant_that_does_not_answer_is_down_and_holds_up_nobody() {
     let held = Arc::new(parking_lot::Mutex::new(Vec::new()));
-    let cases: [(&str, Box<dyn Fn(&Seen) -> Answer + Send + Sync>); 5] = [
+    let cases: [(&str, Shows); 5] = [
         ("late", Box::new(|_| Answer::Hang)),
         ("late", {
             let held = Arc::clone(&held);
