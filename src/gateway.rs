@@ -32,6 +32,7 @@ mod fuzzed;
 mod handshake;
 mod intercept;
 mod known;
+mod kubelet;
 mod limits;
 mod places;
 mod proxied;
@@ -69,6 +70,7 @@ use crate::runtime::telemetry::{Metrics, Source};
 use crate::runtime::watched::Watched;
 use crate::tenant::Registry;
 pub use crate::tls::SharedCertificate;
+use crate::usage::Usage;
 
 /// What the gateway is made of.
 #[derive(Debug, Clone)]
@@ -81,6 +83,8 @@ pub struct Parts {
     pub shared: SharedCertificate,
     /// The host cluster.
     pub host: ApiClient,
+    /// What pods and nodes use, and the kubelets that tenants see.
+    pub usage: Arc<Usage>,
     /// Where the gateway's metrics are shown.
     pub metrics: Metrics,
     /// The clock of the process; tests bring their own.
@@ -129,6 +133,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         registry: parts.registry,
         shared: parts.shared,
         host: parts.host,
+        usage: parts.usage,
         token_key: TokenKey::new(&parts.clock),
         clock: parts.clock,
         metrics,

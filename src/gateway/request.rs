@@ -18,7 +18,7 @@ use super::reading::Reading;
 use super::record::Record;
 use super::respond::{self, Body};
 use super::scrape::{fleet, own_page};
-use super::{entry, forward, review, scarce, upgrade};
+use super::{entry, forward, kubelet, review, scarce, upgrade};
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::api::{self, RequestInfo};
 use crate::gateway::identity;
@@ -140,8 +140,7 @@ async fn dispatch(context: &Arc<Context>, request: Request<Incoming>) -> Result<
         return Box::pin(intercept::service::create(context, request)).await;
     }
     if info.is_resource && info.group.is_empty() && info.resource == "nodes" && info.subresource == "proxy" {
-        // nodes are the host's: a kubelet behind this path would run commands in anyone's pods
-        return Err(Error::client(Kind::Forbidden, "nodes/proxy is not available in a virtual cluster"));
+        return Box::pin(kubelet::serve(context, &request)).await;
     }
     if context.upgrade.is_some() {
         return Box::pin(upgrade::forward(context, request)).await;

@@ -16,6 +16,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
+use crate::usage::Usage;
 
 /// The gateway, as each of its connections sees it.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(super) struct Gateway {
     pub(super) shared: SharedCertificate,
     /// The host cluster, with Portico's own rights.
     pub(super) host: ApiClient,
+    pub(super) usage: Arc<Usage>,
     pub(super) clock: Clock,
     pub(super) token_key: TokenKey,
     pub(super) metrics: Arc<GatewayMetrics>,

@@ -16,7 +16,7 @@ use portico::config::GatewayConfig;
 use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
-use portico::kubernetes::ApiClient;
+use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
@@ -26,6 +26,7 @@ use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
+use portico::usage::Usage;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
@@ -169,11 +170,13 @@ impl World {
         let (trigger, drain) = drain::channel();
         let metrics = Metrics::default();
         let pool = Arc::new(Pool::new(host.unwrap_or(&a.api).target(Side::Host), clock.clone()));
+        let host = ApiClient::new(pool, HeaderMap::new());
         let parts = Parts {
             config,
             registry: Arc::clone(&registry),
             shared,
-            host: ApiClient::new(pool, HeaderMap::new()),
+            usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), clock.clone())),
+            host,
             metrics: metrics.clone(),
             clock: clock.clone(),
             watched: Watched::new(clock.clone()),
