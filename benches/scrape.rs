@@ -26,7 +26,7 @@ use portico::config::{GatewayConfig, ScrapeConfig, Span};
 use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Parts, SharedCertificate};
-use portico::kubernetes::ApiClient;
+use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain;
@@ -36,6 +36,7 @@ use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::{Body, Class, Credential, Pool, Reach, Target};
+use portico::usage::Usage;
 use tokio::time::Instant;
 
 #[global_allocator]
@@ -92,11 +93,13 @@ async fn all() {
     let shared = SharedCertificate::default();
     shared.set(ServerTls::from_pem(server.certificate.as_bytes(), server.key.as_bytes()).expect("tls"));
     let host = Arc::new(Pool::new(target(&folder, backends.port, Side::Host), Clock::system()));
+    let host = ApiClient::new(host, HeaderMap::new());
     let parts = Parts {
         config,
         registry: Arc::clone(&registry),
         shared,
-        host: ApiClient::new(host, HeaderMap::new()),
+        usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), Clock::system())),
+        host,
         metrics: Metrics::default(),
         clock: Clock::system(),
         watched: Watched::new(Clock::system()),

@@ -122,7 +122,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
     let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config, parts.registry.memory()));
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
-    let scrapes = Scrapes::new(&parts.config.scrape, &parts.metrics, &parts.clock);
+    let scrapes = Scrapes::new(&parts.config.scrape, &parts.metrics, &parts.usage, &parts.clock);
     let gateway = Arc::new(Gateway {
         scrapes,
         door: listener.is_some().then(|| Door::new(parts.host.layered())),

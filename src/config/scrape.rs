@@ -27,6 +27,11 @@ pub struct ScrapeConfig {
     pub max_series_per_tenant: usize,
     /// Bytes of these, as they are shown.
     pub max_bytes_per_tenant: usize,
+    /// Pods of one virtual cluster whose use is shown, the first ones by name; what is beyond is counted.
+    pub max_pods_per_tenant: usize,
+    /// Whether the page of the whole fleet has the use of pods, too: lists of the host for each virtual cluster at each
+    /// scrape. The page of a single one always has it.
+    pub pods_in_fleet: bool,
     /// Bytes that an API server may send at one scrape. One that sends more is shown as down.
     pub max_body: usize,
     /// Bytes that results may take, of all virtual clusters together. Beyond it a virtual cluster is shown without its API
@@ -101,6 +106,8 @@ impl Default for ScrapeConfig {
             families: families.collect(),
             max_series_per_tenant: 500,
             max_bytes_per_tenant: 64 << 10,
+            max_pods_per_tenant: 500,
+            pods_in_fleet: false,
             // A control plane with some hundred CustomResourceDefinitions shows about ten megabytes.
             max_body: 32 << 20,
             max_kept_bytes: 64 << 20,

@@ -18,6 +18,7 @@ mod counts;
 mod gather;
 mod lines;
 mod own;
+mod pods;
 mod shown;
 mod targets;
 #[cfg(test)]

@@ -21,6 +21,7 @@ use super::gather::Gathered;
 use super::lines::{FamilyLines, Labelled};
 use super::own::Own;
 use super::page::{Format, Page, Section};
+use super::pods;
 use super::shown::{self, Outcome, Problem, Shown};
 use crate::config::ScrapeConfig;
 use crate::error::Result;
@@ -29,11 +30,14 @@ use crate::runtime::clock::Clock;
 use crate::runtime::task::{self, Task};
 use crate::runtime::telemetry::{Metrics, Source};
 use crate::tenant::Tenant;
+use crate::usage::Usage;
 
 /// Who takes longer is slow: an API server writes its page within some ten milliseconds.
 const BRISK: Duration = Duration::from_millis(500);
 /// Slow ones under way for each seat.
 const SLOW: usize = 4;
+/// Virtual clusters whose pods' use is asked for at once, of one page.
+const USES: usize = 8;
 
 /// All results, and who is being asked.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(crate) struct Scrapes {
     catalog: Arc<Catalog>,
     heads: Arc<[Head]>,
     own: Own,
+    usage: Arc<Usage>,
+    pod_heads: Arc<[Head]>,
     pub(super) counts: Arc<Counts>,
     flights: Mutex<HashMap<TenantId, Arc<Flight>>>,
     /// Who was slow the last time.
@@ -61,7 +67,7 @@ struct Flight {
 
 impl Scrapes {
     /// Shows its counts from now on.
-    pub(crate) fn new(config: &ScrapeConfig, metrics: &Metrics, clock: &Clock) -> Arc<Self> {
+    pub(crate) fn new(config: &ScrapeConfig, metrics: &Metrics, usage: &Arc<Usage>, clock: &Clock) -> Arc<Self> {
         let catalog = Arc::new(Catalog::new(config));
         let counts = Arc::new(Counts::new(config.max_kept_bytes));
         metrics.register(Arc::clone(&counts) as Arc<dyn Source>);
@@ -70,6 +76,8 @@ impl Scrapes {
             heads: shown::about().chain(catalog.heads()).collect(),
             catalog,
             own: Own::new(metrics.clone(), config.fresh.0),
+            usage: Arc::clone(usage),
+            pod_heads: pods::heads().collect(),
             counts,
             flights: Mutex::default(),
             slow: Mutex::default(),
@@ -80,7 +88,8 @@ impl Scrapes {
         })
     }
 
-    /// A page about these tenants. Those that did not answer `until` then are down.
+    /// A page about these tenants. Those that did not answer `until` then are down. With the turn comes that it is about the
+    /// whole fleet.
     pub(super) async fn page(
         self: &Arc<Self>,
         mut tenants: Vec<Arc<Tenant>>,
@@ -91,10 +100,12 @@ impl Scrapes {
         tenants.sort_by(|a, b| a.id.cmp(&b.id));
         let own = self.own.series().await?;
         let mine = tenants.iter().filter_map(|tenant| own.of(&tenant.id).cloned()).collect();
-        let scraped = self.all(&tenants, until).await;
+        let asked: &[Arc<Tenant>] = if turn.is_none() || self.config.pods_in_fleet { &tenants } else { &[] };
+        let (scraped, used) = tokio::join!(self.all(&tenants, until), self.uses(asked, until));
         self.forget_later();
         let sections = vec![
             Section { heads: Arc::clone(&self.heads), tenants: scraped },
+            Section { heads: Arc::clone(&self.pod_heads), tenants: used },
             Section { heads: Arc::clone(&own.heads), tenants: mine },
         ];
         Ok(Page::new(format, sections, turn))
@@ -129,6 +140,26 @@ impl Scrapes {
             Arc::new(Shown::scraped(&Labelled::new(&tenant.id), outcome, &FamilyLines::default(), None))
         };
         shown.into_iter().zip(tenants).map(|(shown, tenant)| shown.unwrap_or_else(|| late(tenant))).collect()
+    }
+
+    /// What the pods of those use of whom that is known.
+    async fn uses(self: &Arc<Self>, tenants: &[Arc<Tenant>], until: Instant) -> Vec<Arc<Shown>> {
+        let uses: Vec<_> = tenants.iter().map(|tenant| Arc::clone(self).use_of(tenant.id.clone())).collect();
+        let mut uses = futures::stream::iter(uses).buffered(USES);
+        let mut shown = Vec::new();
+        while let Ok(Some(one)) = tokio::time::timeout_at(until, uses.next()).await {
+            shown.extend(one.map(Arc::new));
+        }
+        shown
+    }
+
+    async fn use_of(self: Arc<Self>, id: TenantId) -> Option<Shown> {
+        let read = async { Ok((self.usage.pods(&id).await?, self.usage.placed(&id).await?)) };
+        let read: Result<_> = read.await;
+        let (used, placed) = read.inspect_err(|error| tracing::debug!(tenant = %id, %error, "no use of pods")).ok()?;
+        let lines = pods::lines(&id, &used, &placed, self.config.max_pods_per_tenant);
+        let room = self.counts.room(lines.text.len())?;
+        Some(Shown::new(lines, Some(room)))
     }
 
     /// Boxed: there may be thousands.
