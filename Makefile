@@ -23,8 +23,8 @@ TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs
 
 PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntrack socat iproute2 kmod procps \
             busybox-static openssl gcc libc6-dev binutils make python3 python3-venv ca-certificates
-# What end-to-end tests start as databases of control planes.
-DATABASES := mariadb-server postgresql
+# What end-to-end tests start as databases of control planes, and as a tenant's Prometheus.
+DATABASES := mariadb-server postgresql prometheus
 
 CLUSTER := tests/cluster
 SCRIPTS := $(addprefix $(CLUSTER)/,build demo demo-sidecar down images install packages up) tests/e2e/run benches/run benches/memory benches/sidecar benches/chaos benches/soak .ci/run
@@ -185,5 +185,5 @@ go-test: ## Unit tests of the control plane, and of what enforces NetworkPolicie
 	cd $(CLUSTER)/kube && CGO_ENABLED=1 GOFLAGS=-buildvcs=false go test -trimpath -tags "sqlite_omit_load_extension netgo osusergo" ./policies
 
 .PHONY: databases
-databases: ## Install the databases that end-to-end tests use (Debian, Ubuntu); none is started
+databases: ## Install the servers that end-to-end tests use (Debian, Ubuntu); none is started
 	@$(CLUSTER)/packages $(DATABASES)

@@ -30,6 +30,7 @@ mod helm;
 mod isolation;
 mod isolation_sync;
 mod k3s;
+mod kubelets;
 mod lifecycle;
 mod moving;
 mod names;

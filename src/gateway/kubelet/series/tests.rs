@@ -198,8 +198,8 @@ proptest::proptest! {
         let mut count = 0;
         for line in shown.lines() {
             let Some(Line::Sample(sample)) = Line::parse(line.as_bytes()) else { panic!("{line}") };
-            proptest::prop_assert_eq!(sample.labels.get("namespace").as_deref(), Some("default"));
-            proptest::prop_assert_eq!(sample.labels.get("pod").as_deref(), Some("web"));
+            let (namespace, pod) = (sample.labels.get("namespace"), sample.labels.get("pod"));
+            proptest::prop_assert_eq!((namespace.as_deref(), pod.as_deref()), (Some("default"), Some("web")));
             proptest::prop_assert!(!line.contains("unheard_of") && !line.contains("-x-"));
             count += 1;
         }
