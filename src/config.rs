@@ -11,6 +11,7 @@ mod networks;
 mod operator;
 pub mod policy;
 mod quantity;
+mod scrape;
 mod span;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub use networks::{IpBlock, LabelSelector, NetworkEgress, NetworkPeer, NetworkPo
 pub use operator::{OperatorConfig, RolloutConfig};
 pub use policy::{NodeUsage, PodSecurity, Policies, PolicyBounds};
 pub use quantity::Quantity;
+pub use scrape::{Family, FamilyKind, ScrapeConfig};
 pub use span::Span;
 
 /// Everything `portico serve` reads at start.

@@ -42,6 +42,7 @@ mod proxied;
 mod request;
 mod review;
 mod scarce;
+mod scrape;
 mod serve;
 mod shared;
 mod tenants;
@@ -58,6 +59,8 @@ use tokio::sync::watch;
 use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
 use self::metrics_api::Figures;
+use self::scrape::door::Door;
+use self::scrape::kept::Scrapes;
 use self::shared::{Gateway, SharedNames};
 use self::tenants::Tenants;
 use crate::config::GatewayConfig;
@@ -125,7 +128,10 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
     let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config, parts.registry.memory()));
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
+    let scrapes = Scrapes::new(&parts.config.scrape, &parts.metrics, &parts.usage, &parts.clock);
     let gateway = Arc::new(Gateway {
+        scrapes,
+        door: listener.is_some().then(|| Door::new(parts.host.layered())),
         names: SharedNames::new(&parts.config),
         connections: kept.connections.clone(),
         unknown_lines: Pace::default(),

@@ -76,13 +76,18 @@ impl Budget {
         Self { limit, used: AtomicUsize::new(0) }
     }
 
-    fn draw(&self, bytes: usize) -> bool {
+    /// Takes so many, if there are.
+    pub(super) fn draw(&self, bytes: usize) -> bool {
         let within = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
     }
 
-    fn give_back(&self, bytes: usize) {
+    pub(super) fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn in_use(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
     }
 }
 
@@ -95,7 +100,7 @@ impl Share {
 
     /// Bytes drawn now.
     pub(super) fn in_use(&self) -> usize {
-        self.own.used.load(Ordering::Relaxed)
+        self.own.in_use()
     }
 
     /// How often there was no budget.

@@ -17,6 +17,7 @@ use super::intercept::{self, stream::Stream};
 use super::reading::Reading;
 use super::record::Record;
 use super::respond::{self, Body};
+use super::scrape::{fleet, own_page};
 use super::{aggregator, entry, forward, kubelet, metrics_api, review, scarce, upgrade};
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::api::{self, RequestInfo};
@@ -66,6 +67,10 @@ async fn phases(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     let gateway = &connection.gateway;
+    if let Some(asked) = fleet::asked(&connection.binding, request.uri().path()) {
+        check_framing(request.method(), request.headers())?;
+        return Box::pin(fleet::serve(connection, record, asked, request)).await;
+    }
     let bound = bind_request(connection, record, &request)?;
     let state = gateway.tenants.of(&bound.tenant);
     record.tenant(bound.tenant.id.to_string(), Arc::clone(&state.metrics));
@@ -127,6 +132,9 @@ fn asked(request: &Request<Incoming>, wants_upgrade: bool, is_relayed: bool) -> 
 /// dials the pods itself: pods share the host's network, so that works, and the backend authorizes as for any request.
 async fn dispatch(context: &Arc<Context>, request: Request<Incoming>) -> Result<Response<Body>> {
     let info = &context.info;
+    if request.uri().path() == api::OWN_METRICS {
+        return Box::pin(own_page::serve(context, &request)).await;
+    }
     if let Some(stream) = Stream::of(info) {
         context.record.upstream("host");
         return Box::pin(intercept::pods::serve(context, stream, request)).await;

@@ -7,6 +7,8 @@ use super::connections::Connections;
 use super::known::TokenKey;
 use super::metrics::GatewayMetrics;
 use super::metrics_api::figures::Figures;
+use super::scrape::door::Door;
+use super::scrape::kept::Scrapes;
 use super::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::kubernetes::ApiClient;
@@ -35,6 +37,10 @@ pub(super) struct Gateway {
     pub(super) metrics: Arc<GatewayMetrics>,
     pub(super) tenants: Arc<Tenants>,
     pub(super) connections: Connections,
+    /// What API servers show of themselves.
+    pub(super) scrapes: Arc<Scrapes>,
+    /// Of the whole fleet; where there is a shared listener.
+    pub(super) door: Option<Door>,
     /// Of log lines about callers who are not known.
     pub(super) unknown_lines: Pace,
 }

@@ -41,6 +41,7 @@ mod policy;
 mod recovery;
 mod recreate;
 mod rollout;
+mod scrape;
 mod sidecar;
 mod store;
 mod streams;

@@ -27,6 +27,7 @@ mod limits;
 mod memory;
 mod metrics_api;
 mod routing;
+mod scrape;
 mod silence;
 mod slow;
 mod swap;

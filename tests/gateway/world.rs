@@ -54,7 +54,11 @@ pub struct Cluster {
     pub client_ca: Pki,
     pub front_proxy_ca: Pki,
     pub answers: Arc<Mutex<VecDeque<Answer>>>,
+    pub metrics: Arc<Mutex<Metered>>,
 }
+
+/// How a backend answers requests for its metrics, and reviews of who may read Portico's.
+pub type Metered = Option<Arc<dyn Fn(&Seen) -> Option<Answer> + Send + Sync>>;
 
 /// The whole.
 pub struct World {
@@ -73,11 +77,14 @@ pub struct World {
 impl Cluster {
     async fn new(name: &'static str) -> Self {
         let answers: Arc<Mutex<VecDeque<Answer>>> = Arc::default();
-        let queue = Arc::clone(&answers);
+        let metrics: Arc<Mutex<Metered>> = Arc::default();
+        let (queue, metered) = (Arc::clone(&answers), Arc::clone(&metrics));
         let setup = Setup::default().refuses(|headers| headers.get("authorization").is_some_and(|v| v == INVENTED));
         let api = setup
-            .start(move |_| {
-                let answer = queue.lock().pop_front().unwrap_or_else(|| Answer::text(200, name));
+            .start(move |seen| {
+                let own = metered.lock().as_ref().and_then(|metered| metered(&seen));
+                let next = || queue.lock().pop_front().unwrap_or_else(|| Answer::text(200, name));
+                let answer = own.unwrap_or_else(next);
                 async move { answer }
             })
             .await;
@@ -90,6 +97,7 @@ impl Cluster {
             client_ca: Pki::new("client CA"),
             front_proxy_ca: Pki::new("front-proxy CA"),
             answers,
+            metrics,
         }
     }
 
@@ -158,6 +166,11 @@ impl World {
     }
 
     pub async fn with(config: GatewayConfig, clock: Clock) -> Self {
+        Self::on_host(config, clock, None).await
+    }
+
+    /// On a host of its own; without one, alpha's backend answers for it.
+    pub async fn on_host(config: GatewayConfig, clock: Clock, host: Option<&FakeApi>) -> Self {
         let config = GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..config };
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
         let registry = Arc::new(Registry::default());
@@ -170,7 +183,7 @@ impl World {
         shared.set(ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"));
         let (trigger, drain) = drain::channel();
         let metrics = Metrics::default();
-        let pool = Arc::new(Pool::new(a.api.target(Side::Host), clock.clone()));
+        let pool = Arc::new(Pool::new(host.unwrap_or(&a.api).target(Side::Host), clock.clone()));
         let host = ApiClient::new(pool, HeaderMap::new());
         let figures: Arc<FakeFigures> = Arc::default();
         let parts = Parts {
