@@ -39,7 +39,10 @@ mod request;
 mod review;
 mod scarce;
 mod serve;
+mod served;
 mod shared;
+#[cfg(test)]
+mod shown;
 mod tenants;
 mod tunnel;
 mod upgrade;
@@ -53,7 +56,10 @@ use tokio::sync::watch;
 
 use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
+use self::served::Served;
 use self::shared::{Gateway, SharedNames};
+#[cfg(test)]
+pub(crate) use self::shown::example;
 use self::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::error::{Error, Kind, Result};
@@ -115,6 +121,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
     let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config, parts.registry.memory()));
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
+    parts.metrics.register(Arc::new(Served::new(&parts.registry, &parts.shared)));
     let gateway = Arc::new(Gateway {
         names: SharedNames::new(&parts.config),
         connections: kept.connections.clone(),
