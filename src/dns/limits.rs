@@ -111,6 +111,12 @@ impl Limits {
         }
     }
 
+    /// How many did, by reason in the order of [`FAILURES`].
+    #[cfg(test)]
+    pub(crate) fn failures(&self) -> [u64; FAILURES.len()] {
+        self.failed.each_ref().map(|counter| counter.load(Ordering::Relaxed))
+    }
+
     fn count(&self, limit: Limit) {
         if let Some(counter) = self.limited.get(limit as usize) {
             counter.fetch_add(1, Ordering::Relaxed);

@@ -6,6 +6,8 @@
 // Real time, and the environment that tests/e2e/run sets.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../support/boards.rs"]
+mod boards;
 #[path = "../support/load.rs"]
 mod load;
 #[path = "../support/percentile.rs"]
@@ -31,6 +33,7 @@ mod isolation;
 mod isolation_sync;
 mod k3s;
 mod lifecycle;
+mod monitoring;
 mod moving;
 mod names;
 mod networks;
