@@ -130,6 +130,7 @@ fn traffic(space: &Space, round: usize) {
     let name = format!("note-{round}");
     space.kubectl(&["create", "configmap", &name, "--from-literal=a=b"]).ok();
     space.kubectl(&["get", "pods,configmaps"]).ok();
+    space.kubectl(&["annotate", "pod", "box", "--overwrite", &format!("e2e.test/round={round}")]).ok();
     space.kubectl(&["exec", "box", "--", "nslookup", "-type=a", "kubernetes.default.svc.cluster.local"]).ok();
     space.kubectl(&["exec", "box", "--", "nslookup", "-type=a", &format!("{name}.invalid")]);
     // A watch ends with its time.
