@@ -23,11 +23,13 @@ TESTS := $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs
 
 PACKAGES := containerd runc containernetworking-plugins iptables ebtables conntrack socat iproute2 kmod procps \
             busybox-static openssl gcc libc6-dev binutils make python3 python3-venv ca-certificates
-# What end-to-end tests start as databases of control planes, and as a tenant's Prometheus.
-DATABASES := mariadb-server postgresql prometheus
+# What end-to-end tests start as databases of control planes.
+DATABASES := mariadb-server postgresql
+# promtool, and the Prometheus that an end-to-end test starts.
+PROMETHEUS := prometheus
 
 CLUSTER := tests/cluster
-SCRIPTS := $(addprefix $(CLUSTER)/,build demo demo-sidecar down images install packages up) tests/e2e/run benches/run benches/memory benches/sidecar benches/chaos benches/soak .ci/run
+SCRIPTS := $(addprefix $(CLUSTER)/,build demo demo-sidecar down images install packages up) tests/e2e/run tests/rules/check benches/run benches/memory benches/sidecar benches/chaos benches/soak .ci/run
 RENDER := target/bin/helm template portico deploy/helm/portico --namespace portico-system --kube-version 1.34.4
 export KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
 export CARGO_TARGET_DIR
@@ -73,14 +75,14 @@ test: ## Everything CI checks: lint, unit and component tests, end to end on the
 	@for part in lint unit e2e; do began=$$SECONDS; $(MAKE) $$part; echo "=== $$part: $$((SECONDS - began)) s"; done
 
 .PHONY: lint
-lint: fmt-check scripts deny clippy rustdoc ## Formatting, clippy and rustdoc without warnings, licences and sources, shell syntax
+lint: fmt-check scripts rules-check deny clippy rustdoc ## Formatting, clippy and rustdoc without warnings, licences and sources, shell syntax, alerts
 
 .PHONY: unit
 unit: ## Unit, component and architecture tests
 	cargo test --locked --lib --bins $(addprefix --test ,$(filter-out e2e,$(TESTS)))
 
 .PHONY: e2e
-e2e: up image databases go-test manifests-check ## End-to-end tests against the local Kubernetes
+e2e: up image databases prometheus go-test manifests-check ## End-to-end tests against the local Kubernetes
 	@if [ -x tests/e2e/run ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig E2E_THREADS=$(E2E_THREADS) tests/e2e/run; \
 	elif [ -f tests/e2e.rs ]; then PORTICO_E2E_KUBECONFIG=$(CURDIR)/target/cluster/kubeconfig cargo test --locked --test e2e -- --test-threads=$(E2E_THREADS); \
 	else echo "no end-to-end tests yet"; fi
@@ -119,8 +121,8 @@ fmt: ## Format the code
 generated: crd manifests ## Write everything that is generated and committed; tests compare it
 
 .PHONY: crd
-crd: ## Write the CRD (config and chart), docs/config.md and docs/virtualcluster.md from the types, docs/security-tests.md from its rows
-	PORTICO_BLESS=1 cargo test --quiet --locked --lib -- operator::tests::crd_files config::docs:: crd::docs::
+crd: ## Write the CRD (config and chart), docs/config.md, docs/metrics.md and docs/virtualcluster.md from the types, docs/security-tests.md from its rows
+	PORTICO_BLESS=1 cargo test --quiet --locked --lib -- operator::tests::crd_files config::docs:: crd::docs:: app::metrics_page::the_committed
 	PORTICO_BLESS=1 cargo test --quiet --locked --test isolation -- the_committed_page
 
 .PHONY: manifests
@@ -169,9 +171,14 @@ scripts:
 	@python3 -m py_compile $(CLUSTER)/image.py && rm -rf $(CLUSTER)/__pycache__
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x $(SCRIPTS); fi
 
-# The CRD, docs/config.md and docs/virtualcluster.md are compared by unit tests; this one needs helm, which 'make up' brings.
+# Dashboards, alerts and runbooks are compared with each other by the architecture test.
+.PHONY: rules-check
+rules-check: ## Alerts with promtool, and what the chart makes for Prometheus and Grafana (each where the program is installed)
+	@tests/rules/check
+
+# The CRD, docs/config.md, docs/metrics.md and docs/virtualcluster.md are compared by unit tests; this one needs helm, which 'make up' brings.
 .PHONY: manifests-check
-manifests-check:
+manifests-check: rules-check
 	@$(RENDER) | diff -u deploy/manifests/portico.yaml - || { echo "deploy/manifests/portico.yaml is stale: make generated" >&2; exit 1; }
 
 .PHONY: packages
@@ -187,3 +194,7 @@ go-test: ## Unit tests of the control plane, and of what enforces NetworkPolicie
 .PHONY: databases
 databases: ## Install the servers that end-to-end tests use (Debian, Ubuntu); none is started
 	@$(CLUSTER)/packages $(DATABASES)
+
+.PHONY: prometheus
+prometheus: ## Install Prometheus and promtool for tests (Debian, Ubuntu); nothing is started
+	@$(CLUSTER)/packages $(PROMETHEUS)

@@ -5,8 +5,11 @@
 //! (docs/operations/upgrade.md): unready, Leases given back, all served → take nothing new, end watches, let requests and
 //! streams finish → stop.
 
+mod host;
 mod leader;
 mod memory;
+#[cfg(test)]
+mod metrics_page;
 mod planes;
 mod process;
 mod shared_certificate;
@@ -30,6 +33,7 @@ use crate::kubernetes::election::{self, Candidate, Lock};
 use crate::names::reserved::Reserved;
 use crate::runtime::drain::{self, Drain, DrainTrigger};
 use crate::runtime::task::Task;
+use crate::runtime::telemetry::Source;
 use crate::runtime::watched::IfDown;
 use crate::syncer::kinds::Switches;
 use crate::{operator, syncer, tenant};
@@ -190,6 +194,8 @@ fn syncer(common: &Common, drain: &Drain) -> Task {
 fn operator(common: &Common, drain: &Drain) -> Task {
     let (config, host, clock) = (Arc::clone(&common.config), common.planes.host.layered(), common.planes.clock.clone());
     let (registry, reaches) = (Arc::clone(&common.planes.registry), Arc::clone(&common.reaches));
+    let shown = Arc::new(operator::Shown::default());
+    common.planes.metrics.register(Arc::clone(&shown) as Arc<dyn Source>);
     elected(common, "operator", drain, move |drain| {
         let parts = operator::Parts {
             config: Arc::clone(&config),
@@ -197,6 +203,7 @@ fn operator(common: &Common, drain: &Drain) -> Task {
             backends: Arc::new(operator::Asked { clock: clock.clone(), registry: Arc::clone(&registry) }),
             reaches: Arc::clone(&reaches),
             clock: clock.clone(),
+            shown: Arc::clone(&shown),
         };
         operator::run(parts, drain)
     })

@@ -28,6 +28,8 @@ use tokio::sync::Mutex;
 
 use crate::config::DnsConfig;
 use crate::dns::forward::{Forwarder, ResolvConf};
+#[cfg(test)]
+pub(crate) use crate::dns::limits::example;
 use crate::dns::limits::{Limits, Shown};
 use crate::dns::server::{Server, Sockets};
 use crate::dns::zone::{Bounds, Origin, Zone};

@@ -44,7 +44,10 @@ mod review;
 mod scarce;
 mod scrape;
 mod serve;
+mod served;
 mod shared;
+#[cfg(test)]
+mod shown;
 mod tenants;
 mod tunnel;
 mod upgrade;
@@ -61,7 +64,10 @@ use self::metrics::GatewayMetrics;
 use self::metrics_api::Figures;
 use self::scrape::door::Door;
 use self::scrape::kept::Scrapes;
+use self::served::Served;
 use self::shared::{Gateway, SharedNames};
+#[cfg(test)]
+pub(crate) use self::shown::example;
 use self::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::error::{Error, Kind, Result};
@@ -129,6 +135,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
     let scrapes = Scrapes::new(&parts.config.scrape, &parts.metrics, &parts.usage, &parts.clock);
+    parts.metrics.register(Arc::new(Served::new(&parts.registry, &parts.shared)));
     let gateway = Arc::new(Gateway {
         scrapes,
         door: listener.is_some().then(|| Door::new(parts.host.layered())),

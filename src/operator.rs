@@ -29,6 +29,7 @@ mod rights;
 mod rollout;
 mod schedule;
 mod secret;
+mod shown;
 mod status;
 mod storage;
 mod store_fill;
@@ -70,6 +71,9 @@ use crate::runtime::task;
 use crate::tenant::follow::{self, Change};
 
 pub use backends::{Asked, Backends, Fill};
+pub use shown::Shown;
+#[cfg(test)]
+pub(crate) use shown::example;
 
 /// Clusters worked on at once.
 const WORKERS: usize = 8;
@@ -95,6 +99,8 @@ pub struct Parts {
     pub reaches: Arc<Reaches>,
     /// The clock of the process; tests bring their own.
     pub clock: Clock,
+    /// What becomes of it, for metrics.
+    pub shown: Arc<Shown>,
 }
 
 /// Reconciles until the drain begins; rounds that have begun are finished.
@@ -117,7 +123,9 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         enforcement: enforcement::Verdicts::default(),
         exposure: exposure::Exposure::default(),
         exposed: exposed::Exposed::default(),
+        shown: parts.shown,
     });
+    let _shown = context.shown.begin();
     let mut operator = Operator::new(context);
     operator.run(drain).await
 }
@@ -253,6 +261,7 @@ impl Operator {
             // Its port stays held until it is gone; nothing more is made for it.
             self.schedule.forget(&id);
             self.exposing.forget(&id);
+            self.context.shown.forget(&id);
             self.context.waves.release(&id);
             self.living.insert(id, cluster);
             return;
@@ -266,6 +275,7 @@ impl Operator {
                 || old.is_pushed != cluster.is_pushed
                 || old.status.hold != cluster.status.hold
         });
+        self.context.shown.set(&cluster);
         self.living.insert(id.clone(), cluster);
         if is_news {
             self.schedule.now(&id, self.context.clock.instant());
@@ -278,6 +288,7 @@ impl Operator {
         self.schedule.forget(id);
         self.exposing.forget(id);
         self.context.exposed.forget(id);
+        self.context.shown.forget(id);
         self.context.ports.release(id);
         self.context.waves.release(id);
         self.schedule.collect_at(self.context.clock.instant());
@@ -289,6 +300,9 @@ impl Operator {
         // The watch shows the written status too, but perhaps only after the next round has begun.
         if let (Some(cluster), Some(status)) = (self.living.get_mut(id).filter(|c| c.uid == uid), outcome.status) {
             cluster.status = status;
+            if !cluster.is_leaving {
+                self.context.shown.set(cluster);
+            }
         }
     }
 

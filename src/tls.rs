@@ -18,6 +18,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::error::{Error, Kind, Result};
 
@@ -30,12 +31,14 @@ pub fn provider() -> Arc<CryptoProvider> {
 #[derive(Clone)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
+    not_after: Option<Timestamp>,
 }
 
 impl ServerTls {
     /// From a PEM chain (leaf first) and its PEM key. Offers h2 and http/1.1.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self> {
         let chain = certificates_from_pem(chain)?;
+        let not_after = chain.first().and_then(|leaf| not_after(leaf));
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|e| Error::own(Kind::Tls, "a private key cannot be read").because(e))?;
         let mut config = ServerConfig::builder_with_provider(provider())
@@ -47,12 +50,17 @@ impl ServerTls {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config), not_after })
     }
 
     /// For the acceptor.
     pub fn config(&self) -> &Arc<ServerConfig> {
         &self.config
+    }
+
+    /// The last moment at which clients take the leaf, as far as it can be read.
+    pub fn not_after(&self) -> Option<Timestamp> {
+        self.not_after
     }
 
     /// For an acceptor that speaks HTTP/1.1 only.
@@ -160,6 +168,11 @@ pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>>
         return Err(Error::own(Kind::Tls, "there is no certificate in the PEM text"));
     }
     Ok(list)
+}
+
+fn not_after(leaf: &CertificateDer<'_>) -> Option<Timestamp> {
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    Timestamp::from_second(leaf.validity().not_after.timestamp()).ok()
 }
 
 /// Asks for a client certificate and proves only that the client holds its key. Whom it names is decided per request

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use super::host::Host;
 use crate::admin::{self, Readiness};
 use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, SyncerConfig};
 use crate::kubernetes::rights::Access;
@@ -52,6 +53,7 @@ impl Planes {
             clock,
         };
         planes.metrics.register(Arc::new(planes.watched.clone()));
+        planes.metrics.register(Arc::new(Host::new(planes.host.pool())));
         let (needed, others) = (planes.watched.clone(), planes.watched.clone());
         planes.readiness.check("tasks", move || needed.problem());
         planes.readiness.note(move || others.notes());

@@ -28,6 +28,7 @@ pub(crate) struct Limits {
     forwarded: Pace,
     asked: AtomicU64,
     limited: [AtomicU64; Limit::ALL.len()],
+    failed: [AtomicU64; FAILURES.len()],
 }
 
 /// What becomes of a question before it is read.
@@ -47,6 +48,19 @@ enum Limit {
     Questions,
     Forwarded,
 }
+
+/// Why a question within the limits got no answer but SERVFAIL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The tenant's Services and endpoints are not listed yet.
+    NotReady,
+    /// The resolvers outside did not answer.
+    Resolvers,
+    /// As many questions of the tenant wait for them as may.
+    Room,
+}
+
+const FAILURES: [&str; 3] = ["not-ready", "resolvers", "room"];
 
 /// The limits of all tenants that are served.
 #[derive(Debug, Default)]
@@ -90,6 +104,19 @@ impl Limits {
         may
     }
 
+    /// A question got no answer.
+    pub(crate) fn failed(&self, why: Failure) {
+        if let Some(counter) = self.failed.get(why as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many did, by reason in the order of [`FAILURES`].
+    #[cfg(test)]
+    pub(crate) fn failures(&self) -> [u64; FAILURES.len()] {
+        self.failed.each_ref().map(|counter| counter.load(Ordering::Relaxed))
+    }
+
     fn count(&self, limit: Limit) {
         if let Some(counter) = self.limited.get(limit as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -119,12 +146,25 @@ impl Source for Shown {
                 let help = "Questions that were not answered or not forwarded for a limit (SERVFAIL, or nothing).";
                 families.counter("portico_dns_limited_total", help, &labels, load(counter));
             }
+            for (reason, counter) in FAILURES.iter().zip(&limits.failed) {
+                let labels = [tenant.as_slice(), &[("reason", reason)]].concat();
+                let help = "Questions within the limits that could not be answered (SERVFAIL).";
+                families.counter("portico_dns_failed_total", help, &labels, load(counter));
+            }
         }
     }
 }
 
 fn with_burst(rate: u32) -> (u32, u32) {
     (rate, rate.saturating_mul(BURST))
+}
+
+/// All families, for the page about them.
+#[cfg(test)]
+pub(crate) fn example(id: TenantId) -> Arc<dyn Source> {
+    let shown = Shown::default();
+    shown.set(vec![(id, Arc::default())]);
+    Arc::new(shown)
 }
 
 #[cfg(test)]
@@ -180,6 +220,7 @@ mod tests {
         let (limits, shown, now) = (limits(10, 1), Arc::new(Shown::default()), Instant::now());
         admitted(&limits, now);
         assert_eq!((0..5).filter(|_| limits.may_forward(now)).count(), 2);
+        limits.failed(Failure::Resolvers);
         let metrics = Metrics::default();
         metrics.register(Arc::clone(&shown) as Arc<dyn Source>);
         shown.set(vec![(TenantId::parse("team", "dev").expect("valid"), Arc::new(limits))]);
@@ -188,6 +229,8 @@ mod tests {
             "portico_dns_questions_total{namespace=\"team\",cluster=\"dev\"} 100",
             "portico_dns_limited_total{namespace=\"team\",cluster=\"dev\",limit=\"questions\"} 80",
             "portico_dns_limited_total{namespace=\"team\",cluster=\"dev\",limit=\"forwarded\"} 3",
+            "portico_dns_failed_total{namespace=\"team\",cluster=\"dev\",reason=\"resolvers\"} 1",
+            "portico_dns_failed_total{namespace=\"team\",cluster=\"dev\",reason=\"room\"} 0",
         ] {
             assert!(text.contains(line), "{text}");
         }

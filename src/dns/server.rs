@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::dns::forward::Forwarder;
-use crate::dns::limits::{Admission, Limits};
+use crate::dns::limits::{Admission, Failure, Limits};
 use crate::dns::message::{self, Asked, Incoming, Sections, Transport};
 use crate::dns::resolve::{self, Outcome};
 use crate::dns::zone::Zone;
@@ -212,6 +212,9 @@ impl Server {
         let (outcome, work) = resolve::resolve(&self.zone, &question, self.forwarder.foreign());
         self.limits.worked(work, now);
         let leaves = matches!(outcome, Outcome::Alias { .. } | Outcome::Outside);
+        if leaves && !has_room {
+            self.limits.failed(Failure::Room);
+        }
         let may_forward = leaves && has_room && self.limits.may_forward(now);
         (self.step(asked, outcome, may_forward), work)
     }
@@ -227,7 +230,10 @@ impl Server {
             }
             Outcome::NoData => Step::Reply(negative(ResponseCode::NoError)),
             Outcome::NoName => Step::Reply(negative(ResponseCode::NXDomain)),
-            Outcome::NotYet => Step::Reply(asked.failure(ResponseCode::ServFail)),
+            Outcome::NotYet => {
+                self.limits.failed(Failure::NotReady);
+                Step::Reply(asked.failure(ResponseCode::ServFail))
+            }
             Outcome::Alias { .. } | Outcome::Outside if !may_forward => {
                 Step::Reply(asked.failure(ResponseCode::ServFail))
             }
@@ -250,7 +256,7 @@ async fn outside(server: Server, asked: Box<Asked>) -> Vec<u8> {
     let query = asked.upstream(server.forwarder.id());
     match server.forwarder.ask(&query, asked.transport(), &server.large).await {
         Ok(answer) => asked.relay(answer),
-        Err(error) => failed(&asked, &error),
+        Err(error) => failed(&server, &asked, &error),
     }
 }
 
@@ -261,11 +267,12 @@ async fn alias(server: Server, asked: Box<Asked>, chain: Vec<Record>, target: Na
             let answers = chain.into_iter().chain(found).collect();
             asked.answer(ResponseCode::NoError, true, Sections { answers, ..Sections::default() })
         }
-        Err(error) => failed(&asked, &error),
+        Err(error) => failed(&server, &asked, &error),
     }
 }
 
-fn failed(asked: &Asked, error: &Error) -> Vec<u8> {
+fn failed(server: &Server, asked: &Asked, error: &Error) -> Vec<u8> {
+    server.limits.failed(Failure::Resolvers);
     tracing::debug!(%error, "a DNS question could not be forwarded");
     asked.failure(ResponseCode::ServFail)
 }

@@ -93,7 +93,7 @@ impl Tenants {
         self.state(&tenant.id, &tenant.uid, tenant.generation)
     }
 
-    fn state(&self, id: &TenantId, uid: &str, generation: u64) -> Arc<TenantState> {
+    pub(super) fn state(&self, id: &TenantId, uid: &str, generation: u64) -> Arc<TenantState> {
         if let Some(kept) = self.states.read().get(id)
             && kept.uid == uid
         {

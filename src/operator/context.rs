@@ -16,6 +16,7 @@ use crate::operator::exposed::Exposed;
 use crate::operator::exposure::Exposure;
 use crate::operator::host::Host;
 use crate::operator::ports::Ports;
+use crate::operator::shown::Shown;
 use crate::operator::waves::Waves;
 use crate::runtime::clock::Clock;
 
@@ -42,6 +43,8 @@ pub(crate) struct Context {
     pub exposed: Exposed,
     /// What virtual clusters may ask of the host, at most.
     pub policies: Policies,
+    /// For metrics.
+    pub shown: Arc<Shown>,
 }
 
 impl Context {

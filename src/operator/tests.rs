@@ -60,6 +60,7 @@ impl World {
             enforcement: enforcement::Verdicts::default(),
             exposure: exposure::Exposure::default(),
             exposed: exposed::Exposed::default(),
+            shown: Arc::default(),
         }
     }
 

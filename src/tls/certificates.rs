@@ -245,6 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn a_server_knows_when_its_leaf_ends() {
+        let now = at("2026-01-01T00:00:00Z");
+        let ca = new_ca("ca", now).expect("ca");
+        let pair = new_leaf(&ca, &leaf(&["a.example"]), now).expect("leaf");
+        // As it is served: the CA, which lives longer, comes behind.
+        let chain = format!("{}{}", pair.certificate, ca.certificate);
+        let server = tls::ServerTls::from_pem(chain.as_bytes(), pair.key.as_bytes()).expect("tls");
+        assert_eq!(server.not_after(), Some(at("2027-01-01T00:00:00Z")));
+    }
+
+    #[test]
     fn signing_keys_are_what_kubernetes_reads() {
         let (private, public) = new_signing_key().expect("key");
         assert!(private.starts_with("-----BEGIN EC PRIVATE KEY-----\n"), "not PKCS #8");

@@ -14,11 +14,11 @@ mod replay;
 mod token;
 mod upgrade;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{Request, Response, header};
+use http::{Request, Response, StatusCode, header};
 use hyper::body::Body as _;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -60,6 +60,7 @@ pub struct Pool {
     /// After this nothing new begins.
     ends: OnceLock<Instant>,
     reachable: AtomicBool,
+    throttled: AtomicU64,
     last_error: Mutex<Option<String>>,
     reaper: Mutex<Option<Task>>,
 }
@@ -78,6 +79,7 @@ impl Pool {
             closed: AtomicBool::new(false),
             ends: OnceLock::new(),
             reachable: AtomicBool::new(false),
+            throttled: AtomicU64::new(0),
             last_error: Mutex::new(None),
             reaper: Mutex::new(None),
         }
@@ -116,6 +118,9 @@ impl Pool {
         match tokio::time::timeout(head_deadline, self.attempt(class, request)).await {
             Ok(Ok(response)) => {
                 self.note_success();
+                if response.status() == StatusCode::TOO_MANY_REQUESTS {
+                    self.throttled.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(response)
             }
             Ok(Err(error)) => {
@@ -155,6 +160,16 @@ impl Pool {
     /// What the last failure was, while the server is not reachable.
     pub fn last_error(&self) -> Option<String> {
         if self.is_reachable() { None } else { self.last_error.lock().clone() }
+    }
+
+    /// Whether it did not answer lately, so that requests are refused until one gets through.
+    pub fn is_away(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// Answers with 429: the server wants to be asked less.
+    pub fn throttled(&self) -> u64 {
+        self.throttled.load(Ordering::Relaxed)
     }
 
     /// Open connections of a class, for metrics and tests.

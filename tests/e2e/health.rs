@@ -90,7 +90,7 @@ fn hostile_silent_sockets_to_health_and_metrics_fail_no_probe() {
 }
 
 /// A token of a new account of the host, which may read metrics or not.
-fn token(namespace: &str, may: bool) -> String {
+pub(crate) fn token(namespace: &str, may: bool) -> String {
     let name = format!("scraper-{}-{may}", run_id());
     host(&["-n", namespace, "create", "serviceaccount", &name]);
     if may {

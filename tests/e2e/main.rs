@@ -6,6 +6,8 @@
 // Real time, and the environment that tests/e2e/run sets.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../support/boards.rs"]
+mod boards;
 #[path = "../support/load.rs"]
 mod load;
 #[path = "../support/percentile.rs"]
@@ -33,6 +35,7 @@ mod k3s;
 mod kubelets;
 mod lifecycle;
 mod metrics_api;
+mod monitoring;
 mod moving;
 mod names;
 mod networks;

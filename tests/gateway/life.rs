@@ -149,6 +149,12 @@ async fn a_backend_that_is_down_is_503_for_its_tenant_only() {
         let mut client = world.by_name(&world.b).user(world.b.user("jane")).http(is_http2).await;
         assert_eq!(text(client.get("/api").await).await, "beta");
     }
+    let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    for _ in 0..5 {
+        assert_eq!(status(client.get("/api").await).await.0, 503);
+    }
+    assert_eq!(world.metric("portico_gateway_backend_away", &world.a), 1.0);
+    assert_eq!(world.metric("portico_gateway_backend_away", &world.b), 0.0);
 }
 
 #[tokio::test]

@@ -157,6 +157,7 @@ async fn refusals_keep_status_code_and_retry_after() {
     assert_eq!(error.to_status().message, "pods \"x\" is forbidden");
     let error = client.get(&PODS, Some("a"), "text").await.expect_err("429");
     assert_eq!((error.kind(), error.retry_after()), (Kind::TooManyRequests, Some(3)));
+    assert_eq!(client.pool().throttled(), 1, "of two refusals one asks for patience");
 }
 
 #[tokio::test]

@@ -450,6 +450,7 @@ async fn a_server_that_is_away_is_not_dialed_by_everybody_and_comes_back() {
         assert_eq!((error.side(), error.kind()), (Side::Backend, Kind::Unavailable));
         told = error.message().to_owned();
     }
+    assert!(pool.is_away());
     // It comes up where it was: whoever asks again gets through by himself.
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", dead)).await.expect("free");
     let _relay = portico::runtime::task::spawn("relay", async move {
@@ -465,5 +466,5 @@ async fn a_server_that_is_away_is_not_dialed_by_everybody_and_comes_back() {
     while pool.send(Class::Unary, get("/api"), DEADLINE).await.is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(pool.is_reachable());
+    assert!(pool.is_reachable() && !pool.is_away());
 }

@@ -209,6 +209,7 @@ async fn without_data_or_a_resolver_the_client_is_told_to_try_again() {
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
     let reply = over_udp(server.at, "example.com.", false).await;
     assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(server.limits.failures(), [1, 1, 0], "not ready, no resolver");
     // The zone fills while the sockets stay.
     fill(&server.zone, "web", Ipv4Addr::new(10, 96, 1, 1));
     let reply = over_udp(server.at, "web.default.svc.cluster.local.", false).await;
@@ -349,6 +350,7 @@ async fn own_names_are_answered_while_too_many_are_forwarded() {
             assert_eq!(reply.metadata.response_code, ResponseCode::ServFail, "{outside}");
         }
     }
+    assert_eq!(server.limits.failures(), [0; 3], "a limit is counted as one");
     let own = "web.default.svc.cluster.local.";
     assert!(
         first(&over_udp(server.at, own, false).await).is_some() && first(&over_tcp(&mut stream, own).await).is_some()

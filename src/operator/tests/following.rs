@@ -3,13 +3,18 @@
 use super::*;
 use crate::runtime::drain::{self, DrainTrigger};
 use crate::runtime::task::{self, Task};
+use crate::runtime::telemetry::{Metrics, Source};
 
 /// A running operator.
 pub(super) fn start(world: &World) -> (Arc<Context>, Task<Result<()>>, DrainTrigger) {
     let context = Arc::new(World::context(&world.host, world.now));
     let mut operator = Operator::new(Arc::clone(&context));
     let (trigger, drain) = drain::channel();
-    let running = task::spawn("operator under test", async move { operator.run(drain).await });
+    let operating = context.shown.begin();
+    let running = task::spawn("operator under test", async move {
+        let _operating = operating;
+        operator.run(drain).await
+    });
     (context, running, trigger)
 }
 
@@ -22,6 +27,15 @@ fn add(world: &World, name: &str, created: &str, hosts: &[&str]) {
 
 pub(super) async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// What metrics say of the condition about names.
+fn shown(context: &Context, name: &str) -> Option<char> {
+    let metrics = Metrics::default();
+    metrics.register(Arc::clone(&context.shown) as Arc<dyn Source>);
+    let (page, about) =
+        (metrics.render().expect("renders"), format!("cluster=\"{name}\",condition=\"HostsAccepted\"}} "));
+    page.lines().find(|line| line.contains(&about)).and_then(|line| line.chars().last())
 }
 
 fn accepted(world: &World, name: &str) -> (String, String) {
@@ -38,6 +52,7 @@ async fn a_name_comes_to_the_next_when_its_holder_went_unnoticed() {
     pass(5).await;
     assert_eq!(accepted(&world, "old").0, "True");
     assert_eq!(accepted(&world, "young"), ("False".to_owned(), "Taken".to_owned()));
+    assert_eq!(["old", "young"].map(|name| shown(&context, name)), [Some('1'), Some('0')]);
     world.host.0.down(true);
     world.host.remove(&VIRTUAL_CLUSTERS, "team-a", "old");
     pass(60).await;
@@ -45,6 +60,7 @@ async fn a_name_comes_to_the_next_when_its_holder_went_unnoticed() {
     world.host.0.down(false);
     pass(30).await;
     assert_eq!(accepted(&world, "young"), ("True".to_owned(), "Accepted".to_owned()));
+    assert_eq!(["old", "young"].map(|name| shown(&context, name)), [None, Some('1')]);
     let owners = Arc::clone(&context.owners.lock());
     assert!(owners.host("old.team-a.portico.local").is_none());
     let services = world.host.all(&SERVICES);

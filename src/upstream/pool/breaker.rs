@@ -59,6 +59,11 @@ impl Breaker {
         }
     }
 
+    /// Whether it does not answer, as far as is known.
+    pub(super) fn is_open(&self) -> bool {
+        self.stirred.load(Ordering::Acquire) && self.state.lock().opens_at.is_some()
+    }
+
     /// It answered, whatever it said.
     pub(super) fn succeeded(&self) {
         if self.stirred.load(Ordering::Acquire) {
@@ -96,7 +101,7 @@ mod tests {
     fn opened(now: Instant) -> Breaker {
         let breaker = Breaker::default();
         for _ in 0..FAILURES {
-            assert_eq!(breaker.pass(now), Some(Pass::Closed));
+            assert!(breaker.pass(now) == Some(Pass::Closed) && !breaker.is_open());
             breaker.failed(Pass::Closed, now);
         }
         breaker
@@ -106,7 +111,7 @@ mod tests {
     fn failures_in_a_row_open_it_and_one_at_a_time_finds_out() {
         let now = Instant::now();
         let breaker = opened(now);
-        assert_eq!(breaker.pass(now), None);
+        assert!(breaker.pass(now).is_none() && breaker.is_open());
         let mut at = now + FIRST_PAUSE;
         let mut pause = FIRST_PAUSE;
         for _ in 0..8 {
@@ -120,7 +125,7 @@ mod tests {
         }
         assert_eq!(pause, LONGEST_PAUSE);
         breaker.succeeded();
-        assert_eq!(breaker.pass(at), Some(Pass::Closed));
+        assert!(breaker.pass(at) == Some(Pass::Closed) && !breaker.is_open());
     }
 
     #[test]
@@ -131,7 +136,7 @@ mod tests {
             breaker.failed(Pass::Closed, now);
             breaker.succeeded();
         }
-        assert_eq!(breaker.pass(now), Some(Pass::Closed));
+        assert!(breaker.pass(now) == Some(Pass::Closed) && !breaker.is_open());
     }
 
     #[test]

@@ -131,6 +131,7 @@ fn operate(host: &Server, name: &str, clock: &Clock, drain: Drain) -> Task<Resul
         backends: Arc::new(Answers),
         reaches: Arc::new(Reaches::new(&config(), "")),
         clock: clock.clone(),
+        shown: Arc::default(),
     };
     stand(host, "operator", (name, clock), drain, move |drain| operator::run(parts.clone(), drain))
 }

@@ -38,6 +38,22 @@ true
 {{- toYaml $config -}}
 {{- end }}
 
+{{/*
+"true" or nothing: whether something for the Prometheus operator is made. Arguments: the root, the value's name, and the value,
+which is true, false or "auto" (where that operator's CustomResourceDefinitions are).
+*/}}
+{{- define "portico.isWanted" -}}
+{{- $root := index . 0 -}}
+{{- $value := toString (index . 2) -}}
+{{- if eq $value "auto" -}}
+{{- if $root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1" -}}true{{- end -}}
+{{- else if eq $value "true" -}}
+true
+{{- else if ne $value "false" -}}
+{{- fail (printf "%s must be auto, true or false, not %q" (index . 1) $value) -}}
+{{- end -}}
+{{- end }}
+
 {{/* The port of an "address:port" setting. */}}
 {{- define "portico.port" -}}
 {{- regexFind "[0-9]+$" . -}}
