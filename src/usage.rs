@@ -23,7 +23,7 @@ use tokio::time::Instant;
 pub use self::figures::{ContainerUsage, NodeUsage, NodesUsage, PodUsage, PodsUsage};
 pub use self::placed::{HostPod, Placed};
 use self::scrapes::Scrapes;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::{ApiClient, Kubelets};
 use crate::names::TenantId;
 use crate::runtime::answers::Answers;
@@ -35,8 +35,13 @@ const FRESH: Duration = Duration::from_secs(10);
 const PODS_FRESH: Duration = Duration::from_secs(5);
 /// Tenants whose figures are kept at once.
 const MOST_TENANTS: usize = 512;
+/// And their pods, all together: some 50 MB each of figures and places.
+const MOST_PODS: usize = 100_000;
 /// Tenants whose figures are read at once: each holds a page of what the host says.
 const AT_ONCE: usize = 4;
+/// For a turn, and for all pages of one tenant's pods.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LONGEST_READING: Duration = Duration::from_secs(15);
 /// A host that has no `metrics.k8s.io` is asked for it again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -63,9 +68,9 @@ impl Usage {
             scrapes: Scrapes::new(Arc::clone(&kubelets), FRESH, clock.clone()),
             kubelets,
             clock,
-            pods: Answers::new(FRESH, MOST_TENANTS),
+            pods: Answers::weighed(FRESH, MOST_TENANTS, PodsUsage::len, MOST_PODS),
             nodes: Answers::new(FRESH, 1),
-            placed: Answers::new(PODS_FRESH, MOST_TENANTS),
+            placed: Answers::weighed(PODS_FRESH, MOST_TENANTS, Placed::len, MOST_PODS),
             reading: Semaphore::new(AT_ONCE),
             absent: Mutex::new(None),
         }
@@ -86,7 +91,8 @@ impl Usage {
     pub async fn placed(&self, tenant: &TenantId) -> Result<Arc<Placed>> {
         let read = || async {
             let _turn = self.turn().await?;
-            placed::read(&self.host, tenant).await
+            let late = |_| Error::host(Kind::Timeout, "the pods of a virtual cluster could not be listed in time");
+            tokio::time::timeout(LONGEST_READING, placed::read(&self.host, tenant)).await.map_err(late)?
         };
         self.placed.get(tenant, &self.clock, read).await
     }
@@ -123,7 +129,9 @@ impl Usage {
 
     async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
         let closed = |e| Error::own(Kind::Internal, "the seats for figures were closed").because(e);
-        self.reading.acquire().await.map_err(closed)
+        let late =
+            |_| Error::client(Kind::Unavailable, "too many ask for figures at the moment, please try again later");
+        tokio::time::timeout(PATIENCE, self.reading.acquire()).await.map_err(late)?.map_err(closed)
     }
 
     fn may_have_metrics(&self) -> bool {
@@ -141,7 +149,7 @@ impl Usage {
         };
         match error.kind() {
             // No such group, or nobody behind it.
-            Kind::NotFound | Kind::Unavailable => {
+            Kind::NotFound | Kind::Unavailable if error.side() == Side::Host => {
                 *self.absent.lock() = Some(self.clock.instant() + LOOK_AGAIN);
                 tracing::debug!(%error, "the host has no metrics.k8s.io");
                 Ok(None)
@@ -159,7 +167,8 @@ impl Usage {
         if self.kubelets.is_enabled() {
             return error;
         }
-        Error::own(
+        // It is said to whoever asks, and not logged each time.
+        Error::client(
             Kind::Unavailable,
             "there are no figures: the host has no metrics.k8s.io that Portico may read (metrics-server), and its kubelets \
              are not asked (host.kubelets.enabled)",

@@ -72,7 +72,7 @@ async fn place(context: &Context, asked: &Asked) -> Result<Place> {
     if !kubelets.is_enabled() {
         let message = "the kubelets behind this cluster's nodes are not shown: whoever runs Portico can switch that on \
                        (kubelets.enabled of its chart)";
-        return Err(Error::own(Kind::Unavailable, message));
+        return Err(Error::client(Kind::Unavailable, message));
     }
     let name = asked.node.as_str();
     let path = NODES.path(None, Some(name), None);

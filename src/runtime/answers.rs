@@ -1,12 +1,13 @@
 //! One answer for many who ask the same: made once, by whoever asks first, and good for a moment.
 //!
 //! Promises: of one key at most one answer is being made, whoever else asks waits for it; a failure is an answer too, for a
-//! shorter moment; no more keys are kept than there may be, and none that nobody asks for. The maker bounds how long it takes
-//! and how much it is. Must not know what is asked.
+//! shorter moment; no more keys are kept than there may be, nor more of what is weighed, and none that nobody asks for while
+//! others do. The maker bounds how long it takes and how much it is. Must not know what is asked.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -23,13 +24,23 @@ const FAILURE: Duration = Duration::from_secs(2);
 pub struct Answers<K, V> {
     fresh: Duration,
     most: usize,
-    kept: Mutex<HashMap<K, Arc<Place<V>>>>,
+    weigh: fn(&V) -> usize,
+    most_weight: usize,
+    kept: Mutex<Kept<K, V>>,
+}
+
+#[derive(Debug)]
+struct Kept<K, V> {
+    places: HashMap<K, Arc<Place<V>>>,
+    /// When those that nobody asks for were last looked for.
+    swept: Option<Instant>,
 }
 
 /// Of one key.
 #[derive(Debug)]
 struct Place<V> {
     used: Mutex<Instant>,
+    weight: AtomicUsize,
     /// Held while an answer is made.
     known: tokio::sync::Mutex<Option<Known<V>>>,
 }
@@ -43,7 +54,13 @@ struct Known<V> {
 impl<K: Hash + Eq + Clone, V> Answers<K, V> {
     /// Answers that are good for `fresh`, of at most so many keys.
     pub fn new(fresh: Duration, most: usize) -> Self {
-        Self { fresh, most, kept: Mutex::default() }
+        Self::weighed(fresh, most, |_| 0, usize::MAX)
+    }
+
+    /// The same, which together weigh no more than `most_weight`: those that were asked for longest ago make room.
+    pub fn weighed(fresh: Duration, most: usize, weigh: fn(&V) -> usize, most_weight: usize) -> Self {
+        let kept = Mutex::new(Kept { places: HashMap::new(), swept: None });
+        Self { fresh, most, weigh, most_weight, kept }
     }
 
     /// What is known of `key`, or what `make` makes of it.
@@ -61,19 +78,24 @@ impl<K: Hash + Eq + Clone, V> Answers<K, V> {
             Ok(value) => Ok(Arc::clone(value)),
             Err(error) => Err((error.side(), error.kind(), error.message().to_owned())),
         };
+        let weight = outcome.as_ref().map_or(0, |value| (self.weigh)(value));
         *known = Some(Known { since: clock.instant(), outcome });
+        drop(known);
+        if place.weight.swap(weight, Ordering::Relaxed) != weight {
+            self.make_room();
+        }
         made
     }
 
     /// Forgets what is known of `key`.
     pub fn forget(&self, key: &K) {
-        let gone = self.kept.lock().remove(key);
+        let gone = self.kept.lock().places.remove(key);
         drop(gone);
     }
 
     /// How many keys are kept.
     pub fn len(&self) -> usize {
-        self.kept.lock().len()
+        self.kept.lock().places.len()
     }
 
     /// Whether none is.
@@ -83,21 +105,43 @@ impl<K: Hash + Eq + Clone, V> Answers<K, V> {
 
     fn place(&self, key: &K, now: Instant) -> Arc<Place<V>> {
         let mut kept = self.kept.lock();
-        if let Some(place) = kept.get(key) {
+        let life = self.fresh.max(FAILURE) * 2;
+        if kept.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= life) {
+            // Whoever waits for one that is dropped here holds it himself.
+            kept.places.retain(|_, place| now.saturating_duration_since(*place.used.lock()) < life);
+            kept.swept = Some(now);
+        }
+        if let Some(place) = kept.places.get(key) {
             *place.used.lock() = now;
             return Arc::clone(place);
         }
-        // Whoever waits for one that is dropped here holds it himself.
-        kept.retain(|_, place| now.saturating_duration_since(*place.used.lock()) < self.fresh.max(FAILURE) * 2);
-        if kept.len() >= self.most {
-            let oldest = kept.iter().min_by_key(|(_, place)| *place.used.lock()).map(|(key, _)| key.clone());
-            if let Some(oldest) = oldest {
-                kept.remove(&oldest);
-            }
+        if kept.places.len() >= self.most {
+            kept.drop_oldest();
         }
-        let place = Arc::new(Place { used: Mutex::new(now), known: tokio::sync::Mutex::new(None) });
-        kept.insert(key.clone(), Arc::clone(&place));
+        let place = Arc::new(Place {
+            used: Mutex::new(now),
+            weight: AtomicUsize::new(0),
+            known: tokio::sync::Mutex::new(None),
+        });
+        kept.places.insert(key.clone(), Arc::clone(&place));
         place
+    }
+
+    fn make_room(&self) {
+        let mut kept = self.kept.lock();
+        while kept.weight() > self.most_weight && kept.drop_oldest() {}
+    }
+}
+
+impl<K: Hash + Eq + Clone, V> Kept<K, V> {
+    fn weight(&self) -> usize {
+        self.places.values().map(|place| place.weight.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether there was one.
+    fn drop_oldest(&mut self) -> bool {
+        let oldest = self.places.iter().min_by_key(|(_, place)| *place.used.lock()).map(|(key, _)| key.clone());
+        oldest.is_some_and(|oldest| self.places.remove(&oldest).is_some())
     }
 }
 
@@ -116,8 +160,6 @@ impl<V> Known<V> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
 
     const FRESH: Duration = Duration::from_secs(10);
@@ -173,5 +215,15 @@ mod tests {
         tokio::time::advance(FRESH * 2).await;
         answers.get(&1000, &clock, || async { Ok(0) }).await.expect("made");
         assert_eq!(answers.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_heavy_makes_room_and_is_answered_all_the_same() {
+        let (answers, clock) = (Answers::weighed(FRESH, 8, |weight: &usize| *weight, 10), Clock::system());
+        for (key, weight, left) in [("a", 6, 1), ("b", 4, 2), ("c", 1, 2), ("d", 11, 0), ("e", 10, 1)] {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let answer = answers.get(&key, &clock, || async move { Ok(weight) }).await;
+            assert_eq!((*answer.expect("made"), answers.len()), (weight, left), "{key}");
+        }
     }
 }

@@ -83,7 +83,13 @@ pub(super) async fn nodes(host: &ApiClient) -> Result<NodesUsage> {
 }
 
 async fn list<T: DeserializeOwned>(host: &ApiClient, path: &str) -> Result<List<T>> {
-    let bytes = host.get_bounded(path, DEADLINE, LONGEST).await?;
+    let bytes = host.get_bounded(path, DEADLINE, LONGEST).await.map_err(|error| match error.kind() {
+        Kind::TooLarge => {
+            Error::client(Kind::Unavailable, "the host has more figures of this cluster than are read here")
+                .because(error)
+        }
+        _ => error,
+    })?;
     serde_json::from_slice(&bytes)
         .map_err(|e| Error::host(Kind::Protocol, "a list of metrics.k8s.io cannot be read").because(e))
 }

@@ -51,6 +51,10 @@ pub(super) async fn read(host: &ApiClient, tenant: &TenantId) -> Result<Placed> 
                 size += 1;
                 continue;
             }
+            Err(error) if error.kind() == Kind::TooLarge => {
+                let message = "the pods of this cluster carry more annotations than are read of them here";
+                return Err(Error::client(Kind::Unavailable, message).because(error));
+            }
             answer => answer?,
         };
         token = take(&bytes, tenant, &mut placed)

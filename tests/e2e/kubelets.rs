@@ -85,7 +85,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// Debian's, with the job that everybody has for kubelets behind an API server.
+/// Debian's, which cannot find the nodes of a cluster by itself: it is told.
 fn prometheus(space: &Space, account: &std::path::Path) -> (Prometheus, String) {
     let folder = work().join(format!("prometheus-{}", space.name));
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -93,20 +93,16 @@ fn prometheus(space: &Space, account: &std::path::Path) -> (Prometheus, String) 
     let ca = document["clusters"][0]["cluster"]["certificate-authority-data"].as_str().expect("a CA").to_owned();
     let ca_file = folder.join("ca.crt");
     std::fs::write(&ca_file, base64::engine::general_purpose::STANDARD.decode(ca).expect("base64")).expect("written");
-    let url = gateway_url();
-    let path = format!("{}/api/v1/nodes/$1/proxy/metrics/cadvisor", space.tenant.path());
+    let (url, tenant) = (gateway_url(), space.tenant);
     let config = json!({
         "global": {"scrape_interval": "5s", "scrape_timeout": "5s"},
         "scrape_configs": [{
             "job_name": "cadvisor",
             "scheme": "https",
-            "kubernetes_sd_configs": [{"role": "node", "kubeconfig_file": account}],
+            "static_configs": [{"targets": [url.trim_start_matches("https://")]}],
+            "metrics_path": format!("{}/api/v1/nodes/{}/proxy/metrics/cadvisor", tenant.path(), node(tenant)),
             "authorization": {"credentials": document["users"][0]["user"]["token"]},
             "tls_config": {"ca_file": ca_file},
-            "relabel_configs": [
-                {"target_label": "__address__", "replacement": url.trim_start_matches("https://")},
-                {"source_labels": ["__meta_kubernetes_node_name"], "target_label": "__metrics_path__", "replacement": path},
-            ],
         }],
     });
     let file = folder.join("prometheus.yaml");
@@ -132,10 +128,9 @@ fn a_prometheus_of_the_tenant_scrapes_its_kubelets() {
     other.pod("box");
     let account = space.account("prometheus", &json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]));
     let role = format!("prometheus-{}", space.name);
-    let may = |resource: &str, verbs: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": verbs.split(' ').collect::<Vec<_>>()});
     let rights = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": role},
-         "rules": [may("nodes", "get list watch"), may("nodes/proxy", "get")]},
+         "rules": [{"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]}]},
         {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": role},
          "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
          "subjects": [{"kind": "ServiceAccount", "name": "prometheus", "namespace": space.name}]},

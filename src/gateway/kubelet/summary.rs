@@ -215,9 +215,10 @@ mod tests {
     #[test]
     fn own_pods_under_their_own_names_and_nothing_else() {
         let own = entry("team", "web-x-default-x-alpha", "host-uid");
+        let mut another = entry("team", "web-x-default-x-alpha", "another");
+        another["cpu"] = json!({"usageNanoCores": 8});
         let body = json!({"node": {"nodeName": "n", "cpu": {"usageNanoCores": 99}, "machine": "id"}, "pods": [
-            own, own,
-            entry("team", "web-x-default-x-alpha", "another"),
+            another, own, own,
             entry("other", "web-x-default-x-alpha", "host-uid"),
             entry("team", "web-x-default-x-alphabet", "host-uid-2"),
             entry("TEAM", "web-x-default-x-alpha", "host-uid"),
