@@ -25,7 +25,7 @@ pub struct ScrapeConfig {
     pub families: BTreeMap<String, Family>,
     /// Series of one virtual cluster's API server; what is beyond is left out and counted.
     pub max_series_per_tenant: usize,
-    /// Bytes of these, as they are shown.
+    /// Bytes of one API server's series, as they are shown.
     pub max_bytes_per_tenant: usize,
     /// Pods of one virtual cluster whose use is shown, the first ones by name; what is beyond is counted.
     pub max_pods_per_tenant: usize,

@@ -281,8 +281,10 @@ proptest! {
         families(&text);
         for line in text.lines() {
             if let Some(Line::Sample(sample)) = Line::parse(line.as_bytes()) {
-                let own = sample.labels.iter().filter(|(name, _)| *name == "virtualcluster").collect::<Vec<_>>();
-                prop_assert_eq!(own, [("virtualcluster", "x")]);
+                for own in [("namespace", "team"), ("virtualcluster", "x")] {
+                    let found = sample.labels.iter().filter(|(name, _)| *name == own.0).collect::<Vec<_>>();
+                    prop_assert_eq!(found, [own]);
+                }
             }
         }
     }
