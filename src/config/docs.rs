@@ -30,14 +30,26 @@ pub fn markdown() -> String {
             continue;
         }
         page.push_str("\n| key | type | default | meaning |\n|---|---|---|---|\n");
-        for (name, field) in section.get("properties").and_then(Value::as_object).unwrap_or(&none) {
-            let kind = kind(&schema, field);
-            let default = default(defaults.pointer(&format!("/{key}/{name}")));
-            let meaning = description(field).unwrap_or_default();
-            let _ = writeln!(page, "| `{key}.{name}` | {kind} | {default} | {meaning} |");
-        }
+        rows(&mut page, &schema, &defaults, key, section);
     }
     page
+}
+
+/// A row for each key; of a section within a section, for each of its own.
+fn rows(page: &mut String, schema: &Value, defaults: &Value, path: &str, section: &Value) {
+    let none = serde_json::Map::new();
+    for (name, field) in section.get("properties").and_then(Value::as_object).unwrap_or(&none) {
+        let path = format!("{path}.{name}");
+        let inner = resolve(schema, field);
+        if inner.get("properties").is_some() {
+            rows(page, schema, defaults, &path, inner);
+            continue;
+        }
+        let kind = kind(schema, field);
+        let default = default(defaults.pointer(&format!("/{}", path.replace('.', "/"))));
+        let meaning = description(field).unwrap_or_default();
+        let _ = writeln!(page, "| `{path}` | {kind} | {default} | {meaning} |");
+    }
 }
 
 /// Follows a `$ref`, also one that stands in an `allOf` beside a description.

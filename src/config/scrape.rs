@@ -23,9 +23,10 @@ pub struct ScrapeConfig {
     /// for histograms `at` and the bounds of the buckets that stay.
     #[schemars(with = "BTreeMap<String, String>")]
     pub families: BTreeMap<String, Family>,
-    /// Series of one virtual cluster's API server; what is beyond is left out and counted.
+    /// Series of one virtual cluster's API server, those of one family a quarter of them; what is beyond is left out and
+    /// counted.
     pub max_series_per_tenant: usize,
-    /// Bytes of these, as they are shown.
+    /// Bytes of one API server's series, as they are shown.
     pub max_bytes_per_tenant: usize,
     /// Pods of one virtual cluster whose use is shown, the first ones by name; what is beyond is counted.
     pub max_pods_per_tenant: usize,
@@ -92,7 +93,7 @@ const FAMILIES: [(&str, &str); 26] = [
     ("process_open_fds", "gauge"),
     ("process_resident_memory_bytes", "gauge"),
     ("process_start_time_seconds", "gauge"),
-    ("workqueue_adds_total", "counter by name"),
+    ("workqueue_adds_total", "counter"),
     ("workqueue_depth", "gauge by name"),
     ("workqueue_queue_duration_seconds", "histogram at 0.1, 1, 10"),
     ("workqueue_retries_total", "counter"),

@@ -15,6 +15,9 @@ use crate::exposition::{Line, Sample, label};
 /// A value of a label that is longer is nobody's verb, code or resource.
 const LONGEST_VALUE: usize = 256;
 
+/// One family has that part of a tenant's series at most: a quarter.
+const OF_ONE_FAMILY: usize = 4;
+
 /// One page under way.
 #[derive(Debug)]
 pub(super) struct Gathering {
@@ -22,6 +25,8 @@ pub(super) struct Gathering {
     /// Series that may be kept.
     most: usize,
     series: usize,
+    /// Of them by family: one that a tenant makes long, as it can those by resource, leaves room for the others.
+    by_family: Vec<usize>,
     /// By family and labels as they are shown.
     groups: HashMap<Box<[u8]>, Box<[f64]>>,
     dropped: u64,
@@ -45,6 +50,7 @@ impl Gathering {
             catalog: Arc::clone(catalog),
             most,
             series: 0,
+            by_family: vec![0; catalog.len()],
             groups: HashMap::new(),
             dropped: 0,
             key: Vec::new(),
@@ -128,10 +134,12 @@ impl Gathering {
             return;
         }
         let width = taken.width();
-        if self.series + width > self.most {
+        let Some(family) = self.by_family.get_mut(usize::from(at)) else { return };
+        if self.series + width > self.most || *family + width > (self.most / OF_ONE_FAMILY).max(width) {
             self.dropped += 1;
             return;
         }
+        *family += width;
         self.series += width;
         let mut values = vec![f64::NAN; width].into_boxed_slice();
         if let Some(new) = values.get_mut(place) {

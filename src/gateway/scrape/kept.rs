@@ -263,8 +263,8 @@ impl Scrapes {
         self.flights.lock().retain(|_, flight| !self.is_old(flight));
     }
 
-    /// Forgets who was slow of those that are gone.
-    pub(super) fn retain(&self, is_there: impl Fn(&TenantId) -> bool) {
+    /// Forgets those that are gone.
+    pub(crate) fn retain(&self, is_there: impl Fn(&TenantId) -> bool) {
         self.slow.lock().retain(|id| is_there(id));
         self.flights.lock().retain(|id, _| is_there(id));
     }

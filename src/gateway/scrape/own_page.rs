@@ -33,7 +33,7 @@ pub(crate) async fn serve(context: &Context, request: &Request<Incoming>) -> Res
         return Ok(page(format, Body::empty()));
     }
     let scrapes = &context.connection.gateway.scrapes;
-    let until = context.clock().instant() + patience(request.headers(), context.config().request_timeout.0);
+    let until = context.clock().instant() + patience(request.headers(), scrapes.config.deadline.0);
     let made = scrapes.page(vec![Arc::clone(&context.tenant)], until, format, None).await?;
     Ok(page(format, Body::page(made)))
 }

@@ -48,7 +48,7 @@ fn gather(body: &str) -> (String, u64) {
 fn page(format: Format, bodies: &[(&str, &str)]) -> String {
     let heads: Arc<[_]> = shown::about().chain(catalog().heads()).collect();
     let shown = bodies.iter().map(|(name, body)| {
-        let mut gathering = Gathering::new(&catalog(), 1000);
+        let mut gathering = Gathering::new(&catalog(), 4000);
         body.lines().for_each(|line| gathering.line(line.as_bytes()));
         let gathered = gathering.finish(&labelled(name), 1 << 20);
         Arc::new(Shown::scraped(&labelled(name), WELL, &gathered.lines, None))
@@ -134,15 +134,18 @@ fn a_tenant_forges_nobodys_labels_and_no_lines() {
 fn what_is_over_the_bounds_is_left_out_and_counted() {
     let body: String = (0..1000).map(|n| format!("a_total{{verb=\"v{n:04}\"}} 1\n")).collect();
     let twice = format!("{body}{body}");
-    let gathered = gather_within(twice.as_bytes(), 10, 1 << 20);
+    let gathered = gather_within(twice.as_bytes(), 40, 1 << 20);
     assert_eq!((gathered.series, gathered.dropped), (10, 2 * 990));
     let text = String::from_utf8(gathered.lines.text).expect("text");
     assert!(text.lines().all(|line| line.ends_with("} 2")), "whole sums of those that are kept: {text}");
-    let gathered = gather_within(body.as_bytes(), 1000, 1000);
+    let gathered = gather_within(body.as_bytes(), 4000, 1000);
     assert!(gathered.lines.text.len() <= 1000 && gathered.dropped == 1000 - gathered.series as u64);
     // A histogram counts as what it may take, or a tenant would have fifty times as much of these.
     let many: String = (0..1000).map(|n| format!("c_seconds_count{{verb=\"v{n}\"}} 1\n")).collect();
-    assert_eq!(gather_within(many.as_bytes(), 12, 1 << 20).series, 2 * 2);
+    assert_eq!(gather_within(many.as_bytes(), 48, 1 << 20).series, 2 * 2);
+    // And one that takes all it may leaves room for the others.
+    let others = gather_within(format!("{body}b 1\n").as_bytes(), 8, 1 << 20);
+    assert!(others.lines.text.ends_with(b"} 1\n") && others.series == 3, "{others:?}");
     assert_eq!(gather_within("x".repeat(2000).as_bytes(), 10, 1000).dropped, 1);
 }
 
@@ -281,8 +284,10 @@ proptest! {
         families(&text);
         for line in text.lines() {
             if let Some(Line::Sample(sample)) = Line::parse(line.as_bytes()) {
-                let own = sample.labels.iter().filter(|(name, _)| *name == "virtualcluster").collect::<Vec<_>>();
-                prop_assert_eq!(own, [("virtualcluster", "x")]);
+                for own in [("namespace", "team"), ("virtualcluster", "x")] {
+                    let found = sample.labels.iter().filter(|(name, _)| *name == own.0).collect::<Vec<_>>();
+                    prop_assert_eq!(found, [own]);
+                }
             }
         }
     }
