@@ -94,11 +94,13 @@ async fn all() {
     shared.set(ServerTls::from_pem(server.certificate.as_bytes(), server.key.as_bytes()).expect("tls"));
     let host = Arc::new(Pool::new(target(&folder, backends.port, Side::Host), Clock::system()));
     let host = ApiClient::new(host, HeaderMap::new());
+    let usage = Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), Clock::system()));
     let parts = Parts {
         config,
         registry: Arc::clone(&registry),
         shared,
-        usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), Clock::system())),
+        usage: Arc::clone(&usage),
+        figures: usage,
         host,
         metrics: Metrics::default(),
         clock: Clock::system(),
@@ -203,6 +205,7 @@ fn tenant(folder: &Path, n: usize, port: u16) -> Tenant {
         port: 0,
         server_tls: ServerTls::from_pem(&read("server.crt"), &read("server.key")).expect("serving"),
         client_trust: ClientTrust::from_pem(&read("ca.crt")).expect("trust"),
+        aggregator: None,
         server_ca_pem: String::new(),
         backend: Backend { pool: Arc::clone(&pool), assertion: Assertion::FrontProxy },
         api: ApiClient::new(pool, HeaderMap::new()),
