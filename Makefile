@@ -192,7 +192,7 @@ go-test: ## Unit tests of the control plane, and of what enforces NetworkPolicie
 	cd $(CLUSTER)/kube && CGO_ENABLED=1 GOFLAGS=-buildvcs=false go test -trimpath -tags "sqlite_omit_load_extension netgo osusergo" ./policies
 
 .PHONY: databases
-databases: ## Install the databases that end-to-end tests use (Debian, Ubuntu); none is started
+databases: ## Install the servers that end-to-end tests use (Debian, Ubuntu); none is started
 	@$(CLUSTER)/packages $(DATABASES)
 
 .PHONY: prometheus

@@ -10,7 +10,6 @@ mod listener;
 mod metrics;
 mod probes;
 mod readiness;
-mod review;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +20,7 @@ use futures::FutureExt;
 
 pub use self::readiness::{Awaited, Readiness};
 use crate::error::Result;
-use crate::kubernetes::ApiClient;
+use crate::kubernetes::{ApiClient, Reviews};
 use crate::runtime::drain::{self, Drain, DrainTrigger};
 use crate::runtime::task::Task;
 use crate::runtime::telemetry::Metrics;
@@ -78,9 +77,7 @@ pub async fn run(parts: Parts, drain: &Drain) -> Result<Bound> {
     let probes = probes::Probes { readiness: parts.readiness, phase: drain.watch() };
     let guard = match parts.access {
         Access::Open => None,
-        Access::Reviewed { host, certificate } => {
-            Some(metrics::Guard { reviews: review::Reviews::new(host), certificate })
-        }
+        Access::Reviewed { host, certificate } => Some(metrics::Guard { reviews: Reviews::new(host), certificate }),
     };
     let scrapes = Arc::new(metrics::Scrapes::new(parts.metrics, guard));
     let (end, drain) = drain::channel();

@@ -180,7 +180,8 @@ async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
     common.planes.readiness.check("shared certificate", move || {
         known.load().is_none().then(|| "the operator has not made it yet".to_owned())
     });
-    let bound = gateway::run(common.planes.gateway(common.config.gateway.clone()), drain).await?;
+    let usage = common.planes.usage(&common.config.host, &common.config.syncer.node_selector)?;
+    let bound = gateway::run(common.planes.gateway(common.config.gateway.clone(), usage), drain).await?;
     tracing::info!(address = %bound.address, "gateway listens");
     Ok(bound.listeners())
 }

@@ -5,11 +5,13 @@
 mod dns;
 pub mod docs;
 mod gateway;
+mod kubelets;
 mod memory;
 mod networks;
 mod operator;
 pub mod policy;
 mod quantity;
+mod scrape;
 mod span;
 
 use std::collections::BTreeMap;
@@ -23,11 +25,13 @@ use crate::error::{Error, Kind, Result};
 
 pub use dns::DnsConfig;
 pub use gateway::GatewayConfig;
+pub use kubelets::KubeletsConfig;
 pub use memory::MemoryConfig;
 pub use networks::{IpBlock, LabelSelector, NetworkEgress, NetworkPeer, NetworkPort, NetworksConfig, Protocol};
 pub use operator::{OperatorConfig, RolloutConfig};
-pub use policy::{PodSecurity, Policies, PolicyBounds};
+pub use policy::{NodeUsage, PodSecurity, Policies, PolicyBounds};
 pub use quantity::Quantity;
+pub use scrape::{Family, FamilyKind, ScrapeConfig};
 pub use span::Span;
 
 /// Everything `portico serve` reads at start.
@@ -68,6 +72,9 @@ pub struct HostConfig {
     pub system_namespace: String,
     /// Labels of Portico's pods, the selector of the per-tenant Services.
     pub pod_selector: BTreeMap<String, String>,
+    /// The kubelets: figures of pods and nodes where the host has no `metrics.k8s.io`, and what tenants see below
+    /// `nodes/{name}/proxy`.
+    pub kubelets: KubeletsConfig,
 }
 
 impl Default for HostConfig {
@@ -76,6 +83,7 @@ impl Default for HostConfig {
             kubeconfig: String::new(),
             system_namespace: String::new(),
             pod_selector: [("portico.dev/component".to_owned(), "portico".to_owned())].into(),
+            kubelets: KubeletsConfig::default(),
         }
     }
 }
@@ -216,6 +224,7 @@ impl Config {
         self.dns.check()?;
         self.networks.check()?;
         self.memory.check()?;
+        self.host.kubelets.check()?;
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
             return refuse("syncer.workers and syncer.workersPerTenant must be at least 1");
         }
@@ -249,6 +258,11 @@ mod tests {
         assert!(Config::parse("memory: {watermarkPercent: 101}").is_err());
         assert!(Config::parse("memory: {watermarkPercent: 0}").is_ok(), "off");
         assert!(Config::parse("gateway: {drainTimeout: 0s}").is_err());
+        for nonsense in
+            ["maxRequests: 0", "maxRequestsPerNode: 0", "requestTimeout: 0s", "insecureSkipTLSVerify: true, ca: x"]
+        {
+            assert!(Config::parse(&format!("host: {{kubelets: {{{nonsense}}}}}")).is_err(), "{nonsense}");
+        }
         assert!(Config::parse("gateway: {drainDelay: 0s}").is_ok());
         assert!(Config::parse("operator: {k3sImage: 'registry:5000/rancher/k3s:v1'}").is_err());
         assert!(Config::parse("operator: {k3sImage: 'registry:5000/rancher/k3s'}").is_ok());

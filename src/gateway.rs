@@ -32,12 +32,14 @@ mod fuzzed;
 mod handshake;
 mod intercept;
 mod known;
+mod kubelet;
 mod limits;
 mod places;
 mod proxied;
 mod request;
 mod review;
 mod scarce;
+mod scrape;
 mod serve;
 mod served;
 mod shared;
@@ -56,10 +58,12 @@ use tokio::sync::watch;
 
 use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
+use self::scrape::door::Door;
+use self::scrape::kept::Scrapes;
 use self::served::Served;
 use self::shared::{Gateway, SharedNames};
 #[cfg(test)]
-pub(crate) use self::shown::example;
+pub(crate) use self::shown::{example, of_the_fleet};
 use self::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::error::{Error, Kind, Result};
@@ -72,6 +76,7 @@ use crate::runtime::telemetry::{Metrics, Source};
 use crate::runtime::watched::Watched;
 use crate::tenant::Registry;
 pub use crate::tls::SharedCertificate;
+use crate::usage::Usage;
 
 /// What the gateway is made of.
 #[derive(Debug, Clone)]
@@ -84,6 +89,8 @@ pub struct Parts {
     pub shared: SharedCertificate,
     /// The host cluster.
     pub host: ApiClient,
+    /// What pods and nodes use, and the kubelets that tenants see.
+    pub usage: Arc<Usage>,
     /// Where the gateway's metrics are shown.
     pub metrics: Metrics,
     /// The clock of the process; tests bring their own.
@@ -121,8 +128,11 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
     let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config, parts.registry.memory()));
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
+    let scrapes = Scrapes::new(&parts.config.scrape, &parts.metrics, &parts.usage, &parts.clock);
     parts.metrics.register(Arc::new(Served::new(&parts.registry, &parts.shared)));
     let gateway = Arc::new(Gateway {
+        scrapes,
+        door: listener.is_some().then(|| Door::new(parts.host.layered())),
         names: SharedNames::new(&parts.config),
         connections: kept.connections.clone(),
         unknown_lines: Pace::default(),
@@ -130,6 +140,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         registry: parts.registry,
         shared: parts.shared,
         host: parts.host,
+        usage: parts.usage,
         token_key: TokenKey::new(&parts.clock),
         clock: parts.clock,
         metrics,

@@ -4,7 +4,7 @@
 //! base (`error` `config` `runtime` `tls`)
 //! ← domain, pure (`exposition` `names` `crd` `translate`)
 //! ← connections (`upstream`, then `kubernetes`)
-//! ← state (`tenant`)
+//! ← state (`tenant` `usage`)
 //! ← planes (`gateway` `syncer` `operator` `sidecar` `dns` `admin`)
 //! ← wiring (`app` `cli`).
 
@@ -26,6 +26,7 @@ pub mod kubernetes;
 pub mod upstream;
 
 pub mod tenant;
+pub mod usage;
 
 pub mod admin;
 pub mod dns;

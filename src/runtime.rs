@@ -1,7 +1,8 @@
-//! What every task stands on: injected time and randomness, supervised tasks, shutdown as a type, rates, logs.
+//! What every task stands on: injected time and randomness, supervised tasks, shutdown as a type, rates, shared answers, logs.
 //!
 //! Must not know requests, tenants or Kubernetes.
 
+pub mod answers;
 pub mod clock;
 pub mod drain;
 #[cfg(test)]

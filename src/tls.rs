@@ -6,6 +6,7 @@
 //! per request against the tenant's current CA.
 
 pub mod certificates;
+pub mod trust;
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use portico::config::{GatewayConfig, LogConfig};
 use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway;
-use portico::kubernetes::ApiClient;
+use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain;
@@ -21,6 +21,7 @@ use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::{Credential, Pool, Reach, Target};
+use portico::usage::Usage;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
@@ -172,6 +173,7 @@ pub(crate) fn portico(folder: &Path, port: u16, backend: u16) {
             config,
             registry,
             shared: gateway::SharedCertificate::default(),
+            usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), Clock::system())),
             host,
             metrics: Metrics::default(),
             clock: Clock::system(),

@@ -16,14 +16,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::answer::text;
 use super::listener::{self, Known, Limits};
-use super::review::{Reviews, Verdict};
 use crate::error::Result;
+use crate::kubernetes::{Reviews, Verdict};
 use crate::runtime::telemetry::Metrics;
 use crate::tls::SharedCertificate;
 
 /// Some Prometheus servers of two replicas each; one scrape is one connection.
 pub(super) const LIMITS: Limits =
     Limits { places: 32, per_source: 4, head: Duration::from_secs(2), whole: Duration::from_secs(30) };
+const PATH: &str = "/metrics";
 /// A page this young is shown again.
 const FRESH: Duration = Duration::from_secs(1);
 /// What a refused token costs its bearer, in one of his few places: so many questions to the host he can cause.
@@ -86,7 +87,7 @@ impl Scrapes {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         }
-        if request.uri().path() != "/metrics" {
+        if request.uri().path() != PATH {
             return text(StatusCode::NOT_FOUND, "see /metrics\n");
         }
         match self.page().await {
@@ -115,7 +116,7 @@ impl Scrapes {
 impl Guard {
     async fn admit<B>(&self, request: &Request<B>) -> Result<(), Response<Full<Bytes>>> {
         let Some(token) = bearer(request) else { return Err(unauthorized("show a bearer token\n")) };
-        match self.reviews.judge(token).await {
+        match self.reviews.judge(token, PATH).await {
             Ok(Verdict::Allowed) => Ok(()),
             Ok(Verdict::Unknown) => {
                 tokio::time::sleep(REFUSAL).await;

@@ -1,6 +1,7 @@
 //! What both forms of the process are built from: one client of the host, one registry, one eye on all tasks; and the parts
 //! of each plane that are made of these. What differs between the forms, they say themselves.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::host::Host;
 use crate::admin::{self, Readiness};
 use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, SyncerConfig};
 use crate::kubernetes::rights::Access;
-use crate::kubernetes::{self, ApiClient};
+use crate::kubernetes::{self, ApiClient, Kubelets};
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::runtime::task::Task;
@@ -22,6 +23,7 @@ use crate::syncer::{self, OwnPlace, Stats};
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
 use crate::upstream::Pool;
+use crate::usage::Usage;
 use crate::{dns, gateway};
 
 /// What all planes of a process share.
@@ -70,13 +72,20 @@ impl Planes {
         }
     }
 
+    /// Where figures of pods and nodes come from: of the nodes with these labels, where kubelets are asked.
+    pub(super) fn usage(&self, host: &HostConfig, selector: &BTreeMap<String, String>) -> anyhow::Result<Arc<Usage>> {
+        let kubelets = Arc::new(Kubelets::new(host, selector, &self.host)?);
+        Ok(Arc::new(Usage::new(self.host.clone(), kubelets, self.clock.clone())))
+    }
+
     /// The gateway.
-    pub(super) fn gateway(&self, config: GatewayConfig) -> gateway::Parts {
+    pub(super) fn gateway(&self, config: GatewayConfig, usage: Arc<Usage>) -> gateway::Parts {
         gateway::Parts {
             config,
             registry: Arc::clone(&self.registry),
             shared: self.shared.clone(),
             host: self.host.clone(),
+            usage,
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             watched: self.watched.clone(),

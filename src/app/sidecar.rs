@@ -222,7 +222,8 @@ async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
         drain_timeout: Span(DRAIN),
         ..GatewayConfig::default()
     };
-    let bound = gateway::run_tenant_ports(common.planes.gateway(config), drain);
+    let usage = common.planes.usage(&HostConfig::default(), &common.options.syncer.node_selector)?;
+    let bound = gateway::run_tenant_ports(common.planes.gateway(config, usage), drain);
     let mut tasks = bound.listeners();
     tasks.push(common.planes.dns(DnsConfig::default(), address, drain).await?);
     Ok(tasks)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::scrape::ScrapeConfig;
 use super::span::Span;
 use crate::error::{Error, Kind, Result};
 
@@ -79,6 +80,8 @@ pub struct GatewayConfig {
     /// Bytes that bodies may take which are read as a whole (Services at their creation, mostly), all tenants. One tenant
     /// has a quarter of it at most, which must hold a body of `maxBody`.
     pub max_buffered_bytes: usize,
+    /// Scraping of virtual clusters.
+    pub scrape: ScrapeConfig,
 }
 
 impl Default for GatewayConfig {
@@ -107,6 +110,7 @@ impl Default for GatewayConfig {
             max_unknown_log_lines_per_second: 200,
             max_body: 3 * 1024 * 1024 + 64 * 1024,
             max_buffered_bytes: 128 * 1024 * 1024,
+            scrape: ScrapeConfig::default(),
         }
     }
 }
@@ -148,6 +152,6 @@ impl GatewayConfig {
         if self.max_buffered_bytes / 4 < self.max_body {
             return refuse("gateway.maxBufferedBytes must be at least four times gateway.maxBody");
         }
-        Ok(())
+        self.scrape.check()
     }
 }

@@ -35,6 +35,23 @@ impl PodSecurity {
     }
 }
 
+/// Whose figures nodes have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NodeUsage {
+    /// The sum of the virtual cluster's own pods on them (default).
+    #[default]
+    Own,
+    /// The host's: with them a tenant sees what all others use together.
+    Real,
+}
+
+impl NodeUsage {
+    /// The one that shows less.
+    pub(crate) fn tighter(self, other: Self) -> Self {
+        if self == Self::Real { other } else { self }
+    }
+}
+
 /// The most that virtual clusters may ask of the host; a VirtualCluster can tighten it in `spec.policy`. In lists an entry
 /// with `*` at its end or its beginning stands for all with that beginning or end, and `*` for everything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -101,6 +118,8 @@ pub struct PolicyBounds {
     pub images: Vec<String>,
     /// Whether images must be named by digest.
     pub image_digests: bool,
+    /// Whose figures nodes have inside virtual clusters: `Own`, or `Real`, those of the whole node.
+    pub node_usage: NodeUsage,
     /// Longest time in seconds that a pod is given to end.
     #[schemars(range(min = 1))]
     pub max_grace_period_seconds: u32,
@@ -184,6 +203,7 @@ impl Default for PolicyBounds {
             denied_backends: Vec::new(),
             images: list(&["*"]),
             image_digests: false,
+            node_usage: NodeUsage::Own,
             max_grace_period_seconds: 3600,
             objects: OBJECTS.iter().map(|(kind, most)| ((*kind).to_owned(), *most)).collect(),
         }

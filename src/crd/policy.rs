@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::policy::{PodSecurity, Policies, PolicyBounds, domain, matches};
+use crate::config::policy::{NodeUsage, PodSecurity, Policies, PolicyBounds, domain, matches};
 
 /// What this virtual cluster may ask of the host, within `policy` (or `policies`) of the configuration: a field that is
 /// absent means what stands there, and what is not allowed there is not allowed by being named here. `*` as there.
@@ -82,6 +82,9 @@ pub struct Policy {
     /// Whether images must be named by digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_digests: Option<bool>,
+    /// Whose figures nodes have: `Own` (the sum of this cluster's pods), or `Real` where the configuration lets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_usage: Option<NodeUsage>,
     /// Longest time in seconds that a pod is given to end.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -254,6 +257,11 @@ impl GrantedPolicy {
     /// Whether images must be named by digest.
     pub fn image_digests(&self) -> bool {
         self.bounds.image_digests || self.asked.image_digests == Some(true)
+    }
+
+    /// Whose figures nodes have.
+    pub fn node_usage(&self) -> NodeUsage {
+        self.asked.node_usage.map_or(self.bounds.node_usage, |asked| asked.tighter(self.bounds.node_usage))
     }
 
     /// How many of this (`pods`, `services.nodeports`) the host has at most; no number: it is not counted.

@@ -45,7 +45,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl Admission {
-    /// Who judges CONNECT on this subresource of pods, in words.
+    /// Who judges CONNECT on this subresource of pods, or on `proxy` of nodes, in words.
     pub(super) async fn judge(&self, asked: Asked<'_>, subresource: &str) -> Result<Option<String>> {
         let judged = async {
             match self.as_followed(asked, subresource).await {

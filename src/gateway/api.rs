@@ -11,7 +11,7 @@ mod tests;
 
 use http::Method;
 
-pub use path::{BadRequest, PathPrefix, is_served_root};
+pub use path::{BadRequest, OWN_METRICS, PathPrefix, is_served_root};
 pub use query::{is_truthy, parameter};
 
 /// What a request asks for; the fields of `RequestInfo` in the API server.

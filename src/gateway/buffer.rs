@@ -59,6 +59,12 @@ pub enum Failure {
     Full(Error),
 }
 
+/// What is written here piece by piece, each drawn on the budget before its memory is taken.
+pub struct Written {
+    held: Held,
+    limit: usize,
+}
+
 /// A body and its part of the budget, together as long as anything refers to the bytes.
 struct Held {
     bytes: Vec<u8>,
@@ -70,13 +76,18 @@ impl Budget {
         Self { limit, used: AtomicUsize::new(0) }
     }
 
-    fn draw(&self, bytes: usize) -> bool {
+    /// Takes so many, if there are.
+    pub(super) fn draw(&self, bytes: usize) -> bool {
         let within = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
     }
 
-    fn give_back(&self, bytes: usize) {
+    pub(super) fn give_back(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn in_use(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
     }
 }
 
@@ -89,7 +100,7 @@ impl Share {
 
     /// Bytes drawn now.
     pub(super) fn in_use(&self) -> usize {
-        self.own.used.load(Ordering::Relaxed)
+        self.own.in_use()
     }
 
     /// How often there was no budget.
@@ -146,6 +157,35 @@ impl Failure {
     }
 }
 
+impl Written {
+    /// Nothing yet; at most `limit` bytes.
+    pub fn new(limit: usize, share: &Arc<Share>) -> Self {
+        Self { held: Held { bytes: Vec::new(), _drawn: Drawn { share: Arc::clone(share), bytes: 0 } }, limit }
+    }
+
+    /// Adds a piece.
+    pub fn add(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        let held = &mut self.held;
+        let length = held.bytes.len() + piece.len();
+        if length > self.limit {
+            return Err(Failure::TooLong(self.limit));
+        }
+        let room = held.bytes.capacity();
+        if length > room {
+            let more = length.max(room.saturating_mul(2)).clamp(FIRST.min(self.limit), self.limit) - room;
+            held._drawn.grow(more).map_err(Failure::Full)?;
+            held.bytes.reserve_exact(room + more - held.bytes.len());
+        }
+        held.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// All of it; drawn as long as anything refers to it.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self.held)
+    }
+}
+
 impl Drop for Drawn {
     fn drop(&mut self) {
         self.share.own.give_back(self.bytes);
@@ -186,22 +226,12 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    let mut held = Held { bytes: Vec::new(), _drawn: Drawn { share: Arc::clone(share), bytes: 0 } };
+    let mut written = Written::new(limit, share);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| Failure::Broken(error.into()))?.into_data() else { continue };
-        let length = held.bytes.len() + data.len();
-        if length > limit {
-            return Err(Failure::TooLong(limit));
-        }
-        let room = held.bytes.capacity();
-        if length > room {
-            let more = length.max(room.saturating_mul(2)).clamp(FIRST.min(limit), limit) - room;
-            held._drawn.grow(more).map_err(Failure::Full)?;
-            held.bytes.reserve_exact(room + more - held.bytes.len());
-        }
-        held.bytes.extend_from_slice(&data);
+        written.add(&data)?;
     }
-    Ok(Bytes::from_owner(held))
+    Ok(written.into_bytes())
 }
 
 /// At most what a parsed `serde_json::Value` of this text takes: `[{"":0},…]` is a hundred times as large as its text.

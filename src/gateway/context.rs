@@ -18,6 +18,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::tenant::{Assertion, Tenant};
 use crate::upstream::{self, Class, ResponseBody};
+use crate::usage::Usage;
 
 /// One request's context. A stream that outlives the answer's head keeps it, and with it the account
 /// ([`Context::record`]: counts, limits, access log) and the drain (so that shutdown waits for it).
@@ -50,6 +51,11 @@ impl Context {
     /// The host cluster, with Portico's own rights.
     pub fn host(&self) -> &ApiClient {
         &self.connection.gateway.host
+    }
+
+    /// What pods and nodes of the host use.
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.connection.gateway.usage
     }
 
     /// The clock of the process.

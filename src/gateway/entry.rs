@@ -17,6 +17,7 @@ use super::buffer::Share;
 use super::connection::Connection;
 use super::flag::Flag;
 use super::known::{Standing, TokenDigest};
+use super::kubelet::Allowance;
 use super::places::Places;
 use super::reading::Hold;
 use super::record::Record;
@@ -105,6 +106,11 @@ impl Entry {
     /// What is kept for this tenant stands on it.
     pub(super) fn account(&self) -> &Arc<Account> {
         &self.state.account
+    }
+
+    /// How often this tenant may have kubelets asked.
+    pub(super) fn kubelets(&self) -> &Allowance {
+        &self.state.kubelets
     }
 
     /// What the larger buffers of this tenant's streams are drawn on.

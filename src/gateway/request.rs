@@ -17,7 +17,8 @@ use super::intercept::{self, stream::Stream};
 use super::reading::Reading;
 use super::record::Record;
 use super::respond::{self, Body};
-use super::{entry, forward, review, scarce, upgrade};
+use super::scrape::{fleet, own_page};
+use super::{entry, forward, kubelet, review, scarce, upgrade};
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::api::{self, RequestInfo};
 use crate::gateway::identity;
@@ -66,6 +67,10 @@ async fn phases(
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     let gateway = &connection.gateway;
+    if let Some(asked) = fleet::asked(&connection.binding, request.uri().path()) {
+        check_framing(request.method(), request.headers())?;
+        return Box::pin(fleet::serve(connection, record, asked, request)).await;
+    }
     let bound = bind_request(connection, record, &request)?;
     let state = gateway.tenants.of(&bound.tenant);
     record.tenant(bound.tenant.id.to_string(), Arc::clone(&state.metrics));
@@ -121,6 +126,9 @@ fn asked(request: &Request<Incoming>, wants_upgrade: bool, is_relayed: bool) -> 
 /// dials the pods itself: pods share the host's network, so that works, and the backend authorizes as for any request.
 async fn dispatch(context: &Arc<Context>, request: Request<Incoming>) -> Result<Response<Body>> {
     let info = &context.info;
+    if request.uri().path() == api::OWN_METRICS {
+        return Box::pin(own_page::serve(context, &request)).await;
+    }
     if let Some(stream) = Stream::of(info) {
         context.record.upstream("host");
         return Box::pin(intercept::pods::serve(context, stream, request)).await;
@@ -132,8 +140,7 @@ async fn dispatch(context: &Arc<Context>, request: Request<Incoming>) -> Result<
         return Box::pin(intercept::service::create(context, request)).await;
     }
     if info.is_resource && info.group.is_empty() && info.resource == "nodes" && info.subresource == "proxy" {
-        // nodes are the host's: a kubelet behind this path would run commands in anyone's pods
-        return Err(Error::client(Kind::Forbidden, "nodes/proxy is not available in a virtual cluster"));
+        return Box::pin(kubelet::serve(context, &request)).await;
     }
     if context.upgrade.is_some() {
         return Box::pin(upgrade::forward(context, request)).await;

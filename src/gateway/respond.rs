@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 use super::flag::Flag;
 use super::reading::Piece;
 use super::record::Record;
+use super::scrape::page::Page;
 use crate::error::status::Status;
 use crate::error::{BoxError, Error, Kind, Side};
 use crate::upstream::ResponseBody;
@@ -34,6 +35,8 @@ enum Source {
     Full(Option<Bytes>),
     Stream(ResponseBody),
     Upgraded(Incoming),
+    /// Made as it is read.
+    Page(Box<Page>),
     /// Ended early, in good order.
     Ended,
 }
@@ -82,6 +85,11 @@ impl Body {
         Self { source: Source::Upgraded(body), ..Self::default() }
     }
 
+    /// A page about virtual clusters.
+    pub(super) fn page(page: Page) -> Self {
+        Self { source: Source::Page(Box::new(page)), ..Self::default() }
+    }
+
     /// Whether all of it is in memory: nothing of the backend waits for its reader.
     pub(super) fn is_whole(&self) -> bool {
         matches!(self.source, Source::Empty | Source::Full(_) | Source::Ended)
@@ -128,6 +136,7 @@ impl HttpBody for Body {
             let polled = match &mut this.source {
                 Source::Empty | Source::Ended => return Poll::Ready(None),
                 Source::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+                Source::Page(page) => Poll::Ready(page.next_piece().map(|piece| Ok(Frame::data(piece)))),
                 Source::Stream(body) => Pin::new(body).poll_frame(context),
                 Source::Upgraded(body) => Pin::new(body).poll_frame(context),
             };
@@ -162,6 +171,7 @@ impl HttpBody for Body {
         match &self.source {
             Source::Empty | Source::Ended => true,
             Source::Full(bytes) => bytes.is_none(),
+            Source::Page(_) => false,
             Source::Stream(body) => body.is_end_stream(),
             Source::Upgraded(body) => body.is_end_stream(),
         }
@@ -172,6 +182,7 @@ impl HttpBody for Body {
             Source::Empty | Source::Ended => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             _ if self.end.as_ref().is_some_and(|end| end.how != Ending::BrokenOff) => SizeHint::default(),
+            Source::Page(_) => SizeHint::default(),
             Source::Stream(body) => body.size_hint(),
             Source::Upgraded(body) => body.size_hint(),
         }

@@ -76,17 +76,26 @@ pub(super) async fn token(context: &Context) -> Result<()> {
 
 /// Whether the caller may do what these `resourceAttributes` say.
 pub(super) async fn access(context: &Context, attributes: &Value) -> Result<Decision> {
+    allowed(context, json!({"resourceAttributes": attributes})).await
+}
+
+/// Whether the caller may do this with a path that names no resource.
+pub(super) async fn nonresource(context: &Context, path: &str, verb: &str) -> Result<Decision> {
+    allowed(context, json!({"nonResourceAttributes": {"path": path, "verb": verb}})).await
+}
+
+async fn allowed(context: &Context, spec: Value) -> Result<Decision> {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": attributes},
+        "spec": spec,
     });
     match answer(context, ACCESS, &review).await {
         Ok(answer) => parse(&answer),
         // Who may not even ask (anonymous, or `system:basic-user` was taken away) is asked for.
         Err(error) if error.kind() == Kind::Forbidden && context.caller.impersonate.is_empty() => {
             match subject(context) {
-                Some(identity) => access_of(context, &identity, attributes).await,
+                Some(identity) => access_of(context, &identity, spec).await,
                 None => Err(error),
             }
         }
@@ -114,16 +123,17 @@ fn who_am_i() -> Value {
     json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"})
 }
 
-async fn access_of(context: &Context, identity: &Identity, attributes: &Value) -> Result<Decision> {
+async fn access_of(context: &Context, identity: &Identity, mut spec: Value) -> Result<Decision> {
     let extra: serde_json::Map<String, Value> =
         identity.extra.iter().map(|(key, values)| (key.clone(), json!(values))).collect();
+    spec["user"] = json!(identity.user);
+    spec["groups"] = json!(identity.groups);
+    spec["uid"] = json!(identity.uid);
+    spec["extra"] = json!(extra);
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
-        "spec": {
-            "user": identity.user, "groups": identity.groups, "uid": identity.uid, "extra": extra,
-            "resourceAttributes": attributes,
-        },
+        "spec": spec,
     });
     let answer = context.tenant.api.create(&SUBJECT_REVIEWS, None, &review).await?;
     let status = answer.get("status").cloned().unwrap_or_default();

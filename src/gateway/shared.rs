@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::connections::Connections;
 use super::known::TokenKey;
 use super::metrics::GatewayMetrics;
+use super::scrape::door::Door;
+use super::scrape::kept::Scrapes;
 use super::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::kubernetes::ApiClient;
@@ -14,6 +16,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
+use crate::usage::Usage;
 
 /// The gateway, as each of its connections sees it.
 #[derive(Debug)]
@@ -26,11 +29,16 @@ pub(super) struct Gateway {
     pub(super) shared: SharedCertificate,
     /// The host cluster, with Portico's own rights.
     pub(super) host: ApiClient,
+    pub(super) usage: Arc<Usage>,
     pub(super) clock: Clock,
     pub(super) token_key: TokenKey,
     pub(super) metrics: Arc<GatewayMetrics>,
     pub(super) tenants: Arc<Tenants>,
     pub(super) connections: Connections,
+    /// What API servers show of themselves.
+    pub(super) scrapes: Arc<Scrapes>,
+    /// Of the whole fleet; where there is a shared listener.
+    pub(super) door: Option<Door>,
     /// Of log lines about callers who are not known.
     pub(super) unknown_lines: Pace,
 }

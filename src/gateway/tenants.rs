@@ -15,6 +15,7 @@ use super::admission::Admission;
 use super::buffer::{Budget, Share};
 use super::connections::Connections;
 use super::known::Accepted;
+use super::kubelet::{Allowance, Shared};
 use super::limits::Limits;
 use super::metrics::{TenantMetrics, collect_tenant};
 use super::places::Places;
@@ -34,6 +35,7 @@ pub(super) struct TenantState {
     pub(super) metrics: Arc<TenantMetrics>,
     pub(super) limits: Limits,
     pub(super) accepted: Accepted,
+    pub(super) kubelets: Allowance,
     pub(super) buffers: Arc<Share>,
     pub(super) stream_buffers: Arc<Share>,
     /// What its requests take of the memory, and whether that is too much.
@@ -63,6 +65,8 @@ pub(super) struct Tenants {
     pub(super) anonymous: Places,
     /// Who judges their streams.
     pub(super) admission: Admission,
+    /// What they are shown of kubelets.
+    pub(super) kubelets: Shared,
 }
 
 impl Tenants {
@@ -76,6 +80,7 @@ impl Tenants {
             unknown: places(),
             anonymous: places(),
             admission: Admission::default(),
+            kubelets: Shared::default(),
             states: RwLock::default(),
         })
     }
@@ -97,6 +102,7 @@ impl Tenants {
             metrics: Arc::default(),
             limits: Limits::default(),
             accepted: Accepted::default(),
+            kubelets: Allowance::default(),
             buffers: Share::of(Arc::clone(&self.budget), Arc::clone(&account)),
             stream_buffers: Share::of(Arc::clone(&self.stream_budget), Arc::clone(&account)),
             account,

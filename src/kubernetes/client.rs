@@ -195,6 +195,13 @@ impl ApiClient {
         self.exchange_bounded(Method::GET, path, "", Bytes::new(), deadline, limit).await
     }
 
+    /// The same in another form than that of the objects: a table, or metadata alone.
+    pub async fn get_as(&self, path: &str, accept: &'static str, deadline: Duration, limit: usize) -> Result<Bytes> {
+        let mut request = self.request(Method::GET, path, "", Bytes::new())?;
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
+        self.within(deadline, self.answered(request, deadline, limit)).await
+    }
+
     async fn write(&self, method: Method, path: &str, content_type: &'static str, object: &Value) -> Result<Value> {
         let bytes = self.exchange(method, path, content_type, bytes_of(object)?, DEADLINE).await?;
         self.parse(&bytes)
@@ -221,14 +228,15 @@ impl ApiClient {
         limit: usize,
     ) -> Result<Bytes> {
         let request = self.request(method, path, content_type, body)?;
-        let whole = async {
-            let response = self.send(Class::Unary, request, deadline).await?;
-            if !response.status().is_success() {
-                return Err(self.refusal(response).await?);
-            }
-            read(response.into_body(), limit, self.side()).await
-        };
-        self.within(deadline, whole).await
+        self.within(deadline, self.answered(request, deadline, limit)).await
+    }
+
+    async fn answered(&self, request: Request<Bytes>, deadline: Duration, limit: usize) -> Result<Bytes> {
+        let response = self.send(Class::Unary, request, deadline).await?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await?);
+        }
+        read(response.into_body(), limit, self.side()).await
     }
 
     async fn send(&self, class: Class, request: Request<Bytes>, deadline: Duration) -> Result<Response<AnswerBody>> {

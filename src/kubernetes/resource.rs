@@ -72,6 +72,11 @@ impl Resource {
     }
 }
 
+/// Of a list by these selectors.
+pub fn listed_path(resource: &Resource, namespace: Option<&str>, options: &ListOptions) -> String {
+    Query::of(options).on(&resource.path(namespace, None, None))
+}
+
 /// A query string under construction.
 pub(super) struct Query(String);
 

@@ -25,8 +25,14 @@ pub struct Entry {
     /// About the bytes that the parsed object takes; of one that is cut, those that it would be kept in.
     weight: u32,
     is_cut: bool,
+    phase: Phase,
     summary: Option<Summary>,
 }
+
+/// Which of the phases of its kind an object is in, counted from 1; 0: in none that is counted.
+pub type Phase = u8;
+/// No kind has as many that are counted.
+pub const PHASES: usize = 8;
 
 /// Objects of one kind on one side.
 #[derive(Debug)]
@@ -36,6 +42,8 @@ pub struct Store<K> {
     delivered: u64,
     /// Held by all entries.
     bytes: usize,
+    /// How many are in each phase.
+    phases: [usize; PHASES],
 }
 
 /// Whether a source's objects are all known.
@@ -70,12 +78,17 @@ impl Entry {
         keep(projected);
         let json = serde_json::to_vec(projected).unwrap_or_default().into_boxed_slice();
         let weight = u32::try_from(weight(projected)).unwrap_or(u32::MAX);
-        Self { uid, version, digest, json, weight, is_cut: false, summary: None }
+        Self { uid, version, digest, json, weight, is_cut: false, phase: 0, summary: None }
     }
 
     /// With what plans of other objects read of it.
     pub fn with_summary(self, summary: Option<Summary>) -> Self {
         Self { summary, ..self }
+    }
+
+    /// With the phase that it is in.
+    pub fn in_phase(self, phase: Phase) -> Self {
+        Self { phase, ..self }
     }
 
     /// What plans of other objects read of it.
@@ -130,7 +143,7 @@ impl Entry {
 
 impl<K> Default for Store<K> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), delivered: 0, bytes: 0 }
+        Self { entries: BTreeMap::new(), delivered: 0, bytes: 0, phases: [0; PHASES] }
     }
 }
 
@@ -160,6 +173,11 @@ impl<K: Ord + Clone> Store<K> {
         self.bytes
     }
 
+    /// How many are in this phase.
+    pub fn in_phase(&self, phase: Phase) -> usize {
+        self.phases.get(usize::from(phase)).copied().unwrap_or_default()
+    }
+
     /// Everything up to this resourceVersion is known.
     pub fn reached(&self) -> u64 {
         self.delivered
@@ -187,14 +205,25 @@ impl<K: Ord + Clone> Store<K> {
 
     fn remove(&mut self, key: &K) -> bool {
         let gone = self.entries.remove(key);
-        self.bytes -= gone.as_ref().map_or(0, Entry::size);
+        self.uncount(gone.as_ref());
         gone.is_some()
     }
 
     fn insert(&mut self, key: K, entry: Entry) {
         self.bytes += entry.size();
+        if let Some(count) = self.phases.get_mut(usize::from(entry.phase)) {
+            *count += 1;
+        }
         let old = self.entries.insert(key, entry);
-        self.bytes -= old.as_ref().map_or(0, Entry::size);
+        self.uncount(old.as_ref());
+    }
+
+    fn uncount(&mut self, gone: Option<&Entry>) {
+        let Some(gone) = gone else { return };
+        self.bytes -= gone.size();
+        if let Some(count) = self.phases.get_mut(usize::from(gone.phase)) {
+            *count -= 1;
+        }
     }
 
     /// There is room for an object that was cut. False when another state of it is known by now.
@@ -272,7 +301,7 @@ impl<K: Ord + Clone> Store<K> {
         let reset = version < self.delivered;
         let mut changed = Vec::new();
         let mut old = std::mem::take(&mut self.entries);
-        self.bytes = 0;
+        (self.bytes, self.phases) = (0, [0; PHASES]);
         for (key, entry) in list {
             let entry = match old.remove(&key) {
                 Some(known) if !reset && known.version > version => known,

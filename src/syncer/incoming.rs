@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::syncer::cache::{Entry, mark, text};
+use crate::syncer::cache::{Entry, Phase, mark, text};
 use crate::syncer::catalog::Catalog;
 use crate::syncer::kind::{Direction, ObjectKey, ResourceSyncer};
 use crate::syncer::queue::Item;
@@ -52,7 +52,8 @@ pub fn pack_virtual(catalog: &Catalog, kind: u16, object: Value) -> Incoming {
             }
         }
     })
-    .with_summary(summary);
+    .with_summary(summary)
+    .in_phase(phase_of(syncer, &value));
     let references = references::found_in(catalog, kind, &value);
     Incoming { key: key_of(&value), entry, value, references }
 }
@@ -75,6 +76,13 @@ pub fn bare(object: &Value) -> Incoming {
     let mut value = json!({"metadata": kept});
     let entry = Entry::new(&mut value, |_| {});
     Incoming { key: key_of(&value), entry, value, references: None }
+}
+
+fn phase_of(syncer: &dyn ResourceSyncer, object: &Value) -> Phase {
+    let phases = syncer.counted().unwrap_or_default();
+    let phase = object.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
+    let at = phases.iter().position(|known| *known == phase);
+    at.and_then(|at| Phase::try_from(at + 1).ok()).unwrap_or_default()
 }
 
 /// Namespace and name as they stand in the object.

@@ -281,6 +281,11 @@ pub trait ResourceSyncer: Send + Sync + 'static {
         None
     }
 
+    /// Whether a tenant's objects of this kind are counted for who scrapes, and by which words of `status.phase`.
+    fn counted(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+
     /// Identity of the virtual object that a host object stands for, from its annotations; None when it is not ours.
     fn virtual_key(&self, host: &Value, view: &TenantView) -> Option<ObjectKey>;
 

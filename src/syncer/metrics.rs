@@ -18,13 +18,18 @@ impl Source for Stats {
                 count as f64,
             );
         }
-        for Kept { id, bytes, cut, unsaid } in &now.kept {
+        for Kept { id, bytes, cut, unsaid, objects } in &now.kept {
             let tenant = [("namespace", id.namespace().as_str()), ("cluster", id.name().as_str())];
             families.gauge("portico_syncer_cached_bytes", "Bytes kept of a tenant's objects", &tenant, *bytes as f64);
             let help = "Objects that are not synced, since there is no room to keep more of that tenant";
             families.gauge("portico_syncer_cut_objects", help, &tenant, *cut as f64);
             let help = "Events that were not written in a tenant, since it had too many";
             families.counter("portico_syncer_unsaid_events_total", help, &tenant, *unsaid);
+            let help = "Pods and claims of a tenant by phase, and its Services";
+            for (resource, phase, count) in objects {
+                let labels = [tenant.as_slice(), &[("resource", resource), ("phase", phase)]].concat();
+                families.gauge("portico_syncer_objects", help, &labels, *count as f64);
+            }
         }
         for kind in &now.kinds {
             let labels = [("kind", kind.kind)];

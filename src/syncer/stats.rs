@@ -69,6 +69,8 @@ pub struct Kept {
     pub cut: usize,
     /// Events that were not written, since there were too many.
     pub unsaid: u64,
+    /// How many objects of the counted kinds it has, by resource and phase.
+    pub objects: Vec<(&'static str, &'static str, usize)>,
 }
 
 /// One kind's counts.

@@ -186,6 +186,7 @@ impl Live for World {
             bytes: t.cached.held(),
             cut: t.cut_objects(),
             unsaid: t.unsaid.load(Ordering::Relaxed),
+            objects: t.counted(&self.catalog),
         };
         snapshot.kept = tenants.iter().map(kept).collect();
         snapshot.starting = tenants.iter().filter(|t| !t.is_ready()).map(|t| t.id.to_string()).collect();

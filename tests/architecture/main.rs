@@ -21,7 +21,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "domain", siblings: Siblings::Free, modules: &["exposition", "names", "crd", "translate"] },
     Layer { name: "upstream", siblings: Siblings::Never, modules: &["upstream"] },
     Layer { name: "kubernetes", siblings: Siblings::Never, modules: &["kubernetes"] },
-    Layer { name: "state", siblings: Siblings::Never, modules: &["tenant"] },
+    Layer { name: "state", siblings: Siblings::Never, modules: &["tenant", "usage"] },
     Layer {
         name: "planes",
         siblings: Siblings::Never,

@@ -26,6 +26,7 @@ mod life;
 mod limits;
 mod memory;
 mod routing;
+mod scrape;
 mod silence;
 mod slow;
 mod swap;

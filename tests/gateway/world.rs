@@ -16,7 +16,7 @@ use portico::config::GatewayConfig;
 use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
-use portico::kubernetes::ApiClient;
+use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
@@ -26,6 +26,7 @@ use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
+use portico::usage::Usage;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
@@ -50,7 +51,11 @@ pub struct Cluster {
     pub server_ca: Pki,
     pub client_ca: Pki,
     pub answers: Arc<Mutex<VecDeque<Answer>>>,
+    pub metrics: Arc<Mutex<Metered>>,
 }
+
+/// How a backend answers requests for its metrics, and reviews of who may read Portico's.
+pub type Metered = Option<Arc<dyn Fn(&Seen) -> Option<Answer> + Send + Sync>>;
 
 /// The whole.
 pub struct World {
@@ -68,11 +73,14 @@ pub struct World {
 impl Cluster {
     async fn new(name: &'static str) -> Self {
         let answers: Arc<Mutex<VecDeque<Answer>>> = Arc::default();
-        let queue = Arc::clone(&answers);
+        let metrics: Arc<Mutex<Metered>> = Arc::default();
+        let (queue, metered) = (Arc::clone(&answers), Arc::clone(&metrics));
         let setup = Setup::default().refuses(|headers| headers.get("authorization").is_some_and(|v| v == INVENTED));
         let api = setup
-            .start(move |_| {
-                let answer = queue.lock().pop_front().unwrap_or_else(|| Answer::text(200, name));
+            .start(move |seen| {
+                let own = metered.lock().as_ref().and_then(|metered| metered(&seen));
+                let next = || queue.lock().pop_front().unwrap_or_else(|| Answer::text(200, name));
+                let answer = own.unwrap_or_else(next);
                 async move { answer }
             })
             .await;
@@ -84,6 +92,7 @@ impl Cluster {
             server_ca: Pki::new("server CA"),
             client_ca: Pki::new("client CA"),
             answers,
+            metrics,
         }
     }
 
@@ -143,6 +152,11 @@ impl World {
     }
 
     pub async fn with(config: GatewayConfig, clock: Clock) -> Self {
+        Self::on_host(config, clock, None).await
+    }
+
+    /// On a host of its own; without one, alpha's backend answers for it.
+    pub async fn on_host(config: GatewayConfig, clock: Clock, host: Option<&FakeApi>) -> Self {
         let config = GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..config };
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
         let registry = Arc::new(Registry::default());
@@ -155,12 +169,14 @@ impl World {
         shared.set(ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"));
         let (trigger, drain) = drain::channel();
         let metrics = Metrics::default();
-        let pool = Arc::new(Pool::new(a.api.target(Side::Host), clock.clone()));
+        let pool = Arc::new(Pool::new(host.unwrap_or(&a.api).target(Side::Host), clock.clone()));
+        let host = ApiClient::new(pool, HeaderMap::new());
         let parts = Parts {
             config,
             registry: Arc::clone(&registry),
             shared,
-            host: ApiClient::new(pool, HeaderMap::new()),
+            usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), clock.clone())),
+            host,
             metrics: metrics.clone(),
             clock: clock.clone(),
             watched: Watched::new(clock.clone()),

@@ -1,4 +1,4 @@
-//! What the gateway serves from the host (exec, attach, port-forward, log, the making of Services): fake backends of two tenants, one of them hostile, and a
+//! What the gateway serves from the host (exec, attach, port-forward, log, kubelets, the making of Services): fake backends of two tenants, one of them hostile, and a
 //! fake host.
 #![allow(unreachable_pub, clippy::needless_pass_by_value, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,9 +7,11 @@ mod support;
 
 mod admission;
 mod attacks;
+mod kubelets;
 mod logs;
 mod rights;
 mod rules;
 mod services;
 mod streams;
+mod usage;
 mod world;

@@ -1,15 +1,16 @@
 //! A gateway, a host and tenants A and B whose backends know who may what.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use portico::config::GatewayConfig;
+use portico::config::{GatewayConfig, HostConfig};
 use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
-use portico::kubernetes::ApiClient;
+use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::{self, Limit, TenantId, VirtualName, VirtualNamespace};
 use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
@@ -18,6 +19,7 @@ use portico::runtime::watched::Watched;
 use portico::tenant::{Assertion, Backend, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
+use portico::usage::Usage;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -51,6 +53,7 @@ pub struct World {
     pub host_objects: Objects,
     pub registry: Arc<Registry>,
     pub metrics: Metrics,
+    pub usage: Arc<Usage>,
     pub drain: Option<DrainTrigger>,
     address: SocketAddr,
     _bound: Bound,
@@ -73,6 +76,15 @@ impl World {
     }
 
     pub async fn with(clock: Clock, streams: impl Fn(Seen) -> Answer + Send + Sync + 'static) -> Self {
+        Self::configured(&HostConfig::default(), clock, streams).await
+    }
+
+    /// With kubelets that may be asked.
+    pub async fn configured(
+        config: &HostConfig,
+        clock: Clock,
+        streams: impl Fn(Seen) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
         let host_objects = Objects::default();
         let objects = host_objects.clone();
@@ -90,18 +102,22 @@ impl World {
         let (trigger, drain) = drain::channel();
         let pool = Arc::new(Pool::new(host.target(Side::Host), clock.clone()));
         let metrics = Metrics::default();
+        let client = ApiClient::new(pool, HeaderMap::new());
+        let kubelets = Kubelets::new(config, &BTreeMap::new(), &client).expect("kubelets");
+        let usage = Arc::new(Usage::new(client.clone(), Arc::new(kubelets), clock.clone()));
         let parts = Parts {
             config: GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..GatewayConfig::default() },
             registry: Arc::clone(&registry),
             shared: SharedCertificate::default(),
-            host: ApiClient::new(pool, HeaderMap::new()),
+            host: client,
+            usage: Arc::clone(&usage),
             metrics: metrics.clone(),
             watched: Watched::new(clock.clone()),
             clock,
         };
         let bound = gateway::run(parts, &drain).await.expect("gateway");
         let drain = Some(trigger);
-        Self { address: bound.address, a, b, host, host_objects, registry, metrics, drain, _bound: bound }
+        Self { address: bound.address, a, b, host, host_objects, registry, metrics, usage, drain, _bound: bound }
     }
 
     /// A running pod of a tenant, on both sides.

@@ -35,6 +35,19 @@ fn a_virtual_cluster_tightens_and_never_widens() {
 }
 
 #[test]
+fn figures_of_whole_nodes_are_the_admins_to_give_and_the_clusters_to_leave() {
+    let usage = |bound, asked| {
+        let bounds = PolicyBounds { node_usage: bound, ..PolicyBounds::default() };
+        GrantedPolicy::of(bounds, Policy { node_usage: asked, ..Policy::default() }).node_usage()
+    };
+    assert_eq!(GrantedPolicy::default().node_usage(), NodeUsage::Own);
+    assert_eq!(usage(NodeUsage::Own, Some(NodeUsage::Real)), NodeUsage::Own);
+    assert_eq!(usage(NodeUsage::Real, None), NodeUsage::Real);
+    assert_eq!(usage(NodeUsage::Real, Some(NodeUsage::Real)), NodeUsage::Real);
+    assert_eq!(usage(NodeUsage::Real, Some(NodeUsage::Own)), NodeUsage::Own);
+}
+
+#[test]
 fn root_on_the_nodes_takes_both_words() {
     let open = PolicyBounds { pod_security: PodSecurity::Privileged, ..PolicyBounds::default() };
     assert_eq!(GrantedPolicy::of(open.clone(), Policy::default()).pod_security(), PodSecurity::Baseline);

@@ -7,8 +7,9 @@ use serde::Deserialize;
 use crate::kubernetes::Resource;
 
 const GROUP: &str = "admissionregistration.k8s.io";
-/// Subresources of pods that are streams.
-const STREAMS: [&str; 3] = ["exec", "attach", "portforward"];
+/// Subresources of pods that are streams, and that of nodes behind which their kubelets are.
+const STREAMS: [&str; 4] = ["exec", "attach", "portforward", NODES_PROXY];
+const NODES_PROXY: &str = "proxy";
 
 const fn resource(version: &'static str, plural: &'static str, kind: &'static str) -> Resource {
     Resource { group: GROUP, version, plural, kind, namespaced: false }
@@ -196,12 +197,14 @@ impl Rule {
         let has = |listed: &Option<Vec<String>>, wanted: &[&str]| {
             listed.iter().flatten().any(|value| wanted.contains(&value.as_str()))
         };
-        let (exact, any_resource) = (format!("pods/{subresource}"), format!("*/{subresource}"));
+        let is_of_nodes = subresource == NODES_PROXY;
+        let (resource, other_scope) = if is_of_nodes { ("nodes", "Namespaced") } else { ("pods", "Cluster") };
+        let (exact, any_resource) = (format!("{resource}/{subresource}"), format!("*/{subresource}"));
         has(&self.operations, &["CONNECT", "*"])
             && has(&self.api_groups, &["", "*"])
             && has(&self.api_versions, &["v1", "*"])
-            && has(&self.resources, &[&exact, &any_resource, "pods/*", "*/*"])
-            && self.scope.as_deref() != Some("Cluster")
+            && has(&self.resources, &[&exact, &any_resource, &format!("{resource}/*"), "*/*"])
+            && self.scope.as_deref() != Some(other_scope)
     }
 }
 
@@ -248,6 +251,22 @@ mod tests {
         let mut cluster = rule("CONNECT", "", "*/*");
         cluster["scope"] = json!("Cluster");
         assert!(!covers(&cluster));
+    }
+
+    #[test]
+    fn the_proxy_is_that_of_nodes() {
+        let covers = |rule: &Value| serde_json::from_value::<Rule>(rule.clone()).expect("a rule").covers(NODES_PROXY);
+        for resource in ["nodes/proxy", "nodes/*", "*/proxy", "*/*"] {
+            assert!(covers(&rule("CONNECT", "", resource)), "{resource}");
+        }
+        for resource in ["pods/proxy", "services/proxy", "pods/*", "nodes", "nodes/status"] {
+            assert!(!covers(&rule("CONNECT", "", resource)), "{resource}");
+        }
+        let mut scoped = rule("CONNECT", "", "*/*");
+        scoped["scope"] = json!("Namespaced");
+        assert!(!covers(&scoped));
+        scoped["scope"] = json!("Cluster");
+        assert!(covers(&scoped));
     }
 
     #[test]

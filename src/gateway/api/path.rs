@@ -17,6 +17,9 @@ const ROOTS: [&str; 10] = [
     "/openid/v1/jwks",
 ];
 
+/// A page of our own, where no API server has anything.
+pub const OWN_METRICS: &str = "/portico/metrics";
+
 const CLUSTERS: &str = "/clusters";
 
 /// Why a request cannot be read.
@@ -70,6 +73,7 @@ impl<'a> PathPrefix<'a> {
 /// no client encodes it, and what is encoded may be read differently behind us.
 pub fn is_served_root(raw_path: &str) -> bool {
     raw_path == "/"
+        || raw_path == OWN_METRICS
         || ROOTS
             .iter()
             .any(|root| raw_path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))

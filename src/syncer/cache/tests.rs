@@ -79,3 +79,24 @@ fn what_is_not_kept_still_makes_a_difference() {
     assert!(one.differs(&two));
     assert_eq!(one.object(), json!({"metadata": {"uid": "1"}}));
 }
+
+#[test]
+fn phases_are_counted_through_every_change() {
+    let mut store = Store::default();
+    let counts = |store: &Store<&str>| [0, 1, 2].map(|phase| store.in_phase(phase));
+    store.observe("a", entry("1", 1, "x").in_phase(1));
+    store.observe("b", entry("2", 2, "x").in_phase(1));
+    store.observe("c", entry("3", 3, "x"));
+    assert_eq!(counts(&store), [1, 2, 0]);
+    store.observe("a", entry("1", 4, "y").in_phase(2));
+    store.observe("a", entry("1", 3, "late").in_phase(1));
+    store.learn("b", entry("2", 5, "y").in_phase(2).cut("ns", "b"));
+    store.refill("b", entry("2", 5, "y").in_phase(2));
+    store.amend(&"b", |object| object["more"] = true.into());
+    assert_eq!(counts(&store), [1, 0, 2]);
+    store.forget(&"a", "1", 6);
+    assert_eq!(counts(&store), [1, 0, 1]);
+    store.replace(vec![("c", entry("3", 3, "x").in_phase(1)), ("d", entry("4", 7, "x").in_phase(1))], 8);
+    assert_eq!(counts(&store), [0, 2, 0], "a list is all there is");
+    assert_eq!(store.in_phase(200), 0);
+}

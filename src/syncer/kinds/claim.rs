@@ -43,6 +43,10 @@ impl ResourceSyncer for ClaimKind {
         CLAIMS
     }
 
+    fn counted(&self) -> Option<&'static [&'static str]> {
+        Some(&["Pending", "Bound", "Lost"])
+    }
+
     fn host_scope(&self) -> HostScope {
         HostScope::Tenant
     }

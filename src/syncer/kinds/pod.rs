@@ -49,6 +49,10 @@ impl ResourceSyncer for PodKind {
         PODS
     }
 
+    fn counted(&self) -> Option<&'static [&'static str]> {
+        Some(&["Pending", "Running", "Succeeded", "Failed", "Unknown"])
+    }
+
     fn host_scope(&self) -> HostScope {
         HostScope::Tenant
     }

@@ -47,6 +47,10 @@ impl ResourceSyncer for ServiceKind {
         SERVICES
     }
 
+    fn counted(&self) -> Option<&'static [&'static str]> {
+        Some(&[])
+    }
+
     fn host_scope(&self) -> HostScope {
         HostScope::Tenant
     }

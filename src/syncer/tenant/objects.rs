@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{TenantState, Touched};
 use crate::syncer::cache::Entry;
+use crate::syncer::catalog::Catalog;
 use crate::syncer::incoming::{Incoming, Origin};
 use crate::syncer::kind::ObjectKey;
 use crate::syncer::queue::Item;
@@ -104,6 +105,21 @@ impl TenantState {
         let differs = objects.learn_gone(key, known);
         self.cached.moved(before, objects.bytes());
         self.drop_references(kind, key, differs)
+    }
+
+    /// How many objects of the counted kinds there are, by resource and phase; those in no phase that has a word under `""`.
+    pub fn counted(&self, catalog: &Catalog) -> Vec<(&'static str, &'static str, usize)> {
+        let mut counts = Vec::new();
+        for (kind, syncer) in catalog.iter() {
+            let Some(phases) = syncer.counted() else { continue };
+            let (resource, objects) = (self.kind(kind).plural, self.kind(kind).objects.read());
+            let none = objects.in_phase(0);
+            if phases.is_empty() || none > 0 {
+                counts.push((resource, "", none));
+            }
+            counts.extend((1..).zip(phases).map(|(at, phase)| (resource, *phase, objects.in_phase(at))));
+        }
+        counts
     }
 
     fn drop_references(&self, kind: u16, key: &ObjectKey, differs: bool) -> Touched {

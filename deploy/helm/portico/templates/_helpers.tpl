@@ -29,6 +29,12 @@ true
 {{- $images := dict "controlPlaneImage" .Values.controlPlaneImage "k3sImage" .Values.k3sImage -}}
 {{- $operator := merge (dict) ($config.operator | default dict) $images -}}
 {{- $_ := set $config "operator" $operator -}}
+{{- if .Values.kubelets.enabled -}}
+{{- $kubelets := dict "enabled" true "ca" .Values.kubelets.ca "insecureSkipTLSVerify" .Values.kubelets.insecureSkipTLSVerify -}}
+{{- $host := $config.host | default dict -}}
+{{- $_ := set $host "kubelets" (merge (dict) ($host.kubelets | default dict) $kubelets) -}}
+{{- $_ := set $config "host" $host -}}
+{{- end -}}
 {{- toYaml $config -}}
 {{- end }}
 

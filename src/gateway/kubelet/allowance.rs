@@ -1,0 +1,119 @@
+//! How often a tenant may have kubelets asked, and what its callers share of it.
+//!
+//! Promises: over it is 429 at once; one question about one node is asked once for all who ask it within two seconds; what is
+//! kept for those who come later is small, and little of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::asked::What;
+use super::figures::Figures;
+use crate::error::status::Status;
+use crate::error::{Error, Result, Side};
+use crate::names::TenantId;
+use crate::runtime::answers::Answers;
+use crate::runtime::clock::Clock;
+use crate::runtime::pace::Pace;
+
+/// Of one tenant: requests at once, in a second in the long run, and at one moment. A Prometheus that scrapes three paths of
+/// a hundred nodes twice a minute takes ten a second.
+const AT_ONCE: usize = 16;
+const A_SECOND: u32 = 20;
+const BURST: u32 = 300;
+/// What is asked again meanwhile is answered alike.
+const FRESH: Duration = Duration::from_secs(2);
+/// Answers that are kept for it, of all tenants.
+const MOST_KEPT: usize = 64;
+/// Longer ones are shared only by those who wait for them.
+const LONGEST_KEPT: usize = 128 << 10;
+
+/// What one tenant does now.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    seats: Arc<Semaphore>,
+    pace: Pace,
+}
+
+/// What is being read now, and was a moment ago.
+#[derive(Debug)]
+pub(crate) struct Shared(Answers<Key, Figures>);
+
+/// Of which cluster, by its uid as well; whether the whole node is shown changes what is.
+pub(super) type Key = (TenantId, String, String, What, bool);
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { seats: Arc::new(Semaphore::new(AT_ONCE)), pace: Pace::default() }
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self(Answers::new(FRESH, MOST_KEPT))
+    }
+}
+
+impl Allowance {
+    /// A seat for one request, or 429.
+    pub(super) fn enter(&self, now: Instant) -> Result<OwnedSemaphorePermit> {
+        let refuse = |wait| {
+            let message = "this cluster asks kubelets more often than it may, please try again later";
+            Error::from_status(Side::Client, Status::failure(429, "TooManyRequests", message).retry_after(wait))
+        };
+        let seat = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| refuse(1))?;
+        let seconds = |wait: Duration| u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 60);
+        self.pace.pass(A_SECOND, BURST, now).map_err(|wait| refuse(seconds(wait)))?;
+        Ok(seat)
+    }
+}
+
+impl Shared {
+    /// The figures, read now or a moment ago.
+    pub(super) async fn get<F>(&self, key: &Key, clock: &Clock, read: impl FnOnce() -> F) -> Result<Arc<Figures>>
+    where
+        F: Future<Output = Result<Figures>>,
+    {
+        let read = || async { Ok(read().await?.kept_apart(LONGEST_KEPT)) };
+        let figures = self.0.get(key, clock, read).await?;
+        if !figures.is_kept_apart(LONGEST_KEPT) {
+            self.0.forget(key);
+        }
+        Ok(figures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn over_what_one_may_it_is_429() {
+        let (allowance, now) = (Allowance::default(), Instant::now());
+        let seats: Vec<_> = (0..AT_ONCE).map(|_| allowance.enter(now).expect("a seat")).collect();
+        assert_eq!(allowance.enter(now).expect_err("none").to_status().code, 429);
+        drop(seats);
+        let passed = (0..2 * BURST).filter(|_| allowance.enter(now).is_ok()).count();
+        assert_eq!(passed, BURST as usize - AT_ONCE);
+        assert!(allowance.enter(now).expect_err("too often").retry_after().is_some());
+        assert!(allowance.enter(now + Duration::from_secs(1)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn short_answers_are_kept_for_a_moment_and_long_ones_are_not() {
+        let (shared, clock) = (Shared::default(), Clock::system());
+        let key = |node: &str| {
+            (TenantId::parse("team", "alpha").expect("id"), "uid".to_owned(), node.to_owned(), What::Metrics, false)
+        };
+        for (node, length, expected) in [("short", 10, 10), ("long", LONGEST_KEPT + 1, 3)] {
+            let text = |length| async move { Ok(Figures::Text(Bytes::from(vec![b'x'; length]))) };
+            shared.get(&key(node), &clock, || text(length)).await.expect("read");
+            let again = shared.get(&key(node), &clock, || text(3)).await.expect("read");
+            assert!(matches!(&*again, Figures::Text(bytes) if bytes.len() == expected), "{node}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Who may read pages about the whole fleet: bearers of a token whom the host cluster knows and lets.
+//!
+//! Promises: who was let in not long ago never waits for strangers; these have few places, of which one source has half, and a
+//! refusal costs its place a second, so a flood of invented tokens asks the host little. Must not know what is on a page.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, Kind, Result};
+use crate::gateway::identity::{self, Credentials};
+use crate::gateway::places::{Place, Places};
+use crate::kubernetes::{ApiClient, Reviews, Verdict};
+use crate::names::TenantId;
+
+/// What a reader of the whole fleet may get in the host cluster.
+pub(super) const METRICS: &str = "/fleet/metrics";
+/// Where targets are listed.
+pub(super) const TARGETS: &str = "/fleet/targets";
+/// Requests of tokens that were not accepted lately.
+const STRANGERS: usize = 16;
+/// Pages under way. Two Prometheus servers scrape at the same moment, and one may be slow.
+const PAGES: usize = 4;
+const REFUSAL: Duration = Duration::from_secs(1);
+
+/// The door of the fleet.
+#[derive(Debug)]
+pub(crate) struct Door {
+    reviews: Reviews,
+    strangers: Places,
+    turns: Arc<Semaphore>,
+}
+
+impl Door {
+    /// The host judges.
+    pub(crate) fn new(host: ApiClient) -> Self {
+        let (strangers, turns) = (Places::new(STRANGERS, STRANGERS), Arc::new(Semaphore::new(PAGES)));
+        Self { reviews: Reviews::new(host), strangers, turns }
+    }
+
+    /// A place for who shows this token, none where he needs none.
+    pub(super) async fn enter(&self, token: &str, peer: IpAddr) -> Result<Option<Place>> {
+        if [METRICS, TARGETS].iter().any(|path| self.reviews.was_accepted(token, path)) {
+            return Ok(None);
+        }
+        // One for all: whose token it is, nobody knows yet.
+        let of = TenantId::parse("fleet", "fleet").map_err(|e| Error::own(Kind::Internal, "no name").because(e))?;
+        let message = "too many callers that are not known yet ask for the fleet, please try again later";
+        let place = self.strangers.enter(&of, peer).await;
+        place.map(Some).ok_or_else(|| Error::client(Kind::TooManyRequests, message))
+    }
+
+    /// Whether the bearer may get one of these paths, asked in turn.
+    pub(super) async fn judge(&self, token: &str, paths: &[&str]) -> Result<()> {
+        let unasked = |error| {
+            let message = "the host cluster cannot be asked about this token";
+            Error::own(Kind::Unavailable, message).because(error)
+        };
+        for path in paths {
+            match self.reviews.judge(token, path).await.map_err(unasked)? {
+                Verdict::Allowed => return Ok(()),
+                Verdict::Forbidden => {}
+                Verdict::Unknown => {
+                    tokio::time::sleep(REFUSAL).await;
+                    return Err(Error::client(Kind::Unauthorized, "the host cluster does not know this token"));
+                }
+            }
+        }
+        tokio::time::sleep(REFUSAL).await;
+        let path = paths.last().copied().unwrap_or(METRICS);
+        Err(Error::client(Kind::Forbidden, format!("this user may not get the nonresource URL {path} of the host")))
+    }
+
+    /// A turn to make a page; none when as many are under way as may be.
+    pub(super) fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        let busy = |_| Error::client(Kind::TooManyRequests, "too many pages of the fleet are under way");
+        Arc::clone(&self.turns).try_acquire_owned().map_err(busy)
+    }
+}
+
+/// The token that is shown.
+pub(super) fn token(headers: &mut HeaderMap) -> Result<String> {
+    let shown = identity::credentials(headers, false)?;
+    let Credentials::Bearer(value) = shown else {
+        return Err(Error::client(Kind::Unauthorized, "show a bearer token of the host cluster"));
+    };
+    let text = value.to_str().ok().and_then(|text| text.split_once(' ')).map(|(_, token)| token.trim().to_owned());
+    text.ok_or_else(|| Error::client(Kind::Unauthorized, "the bearer token is not readable"))
+}

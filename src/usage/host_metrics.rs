@@ -1,0 +1,96 @@
+//! Figures from the host's `metrics.k8s.io`, one list each.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::figures::{ContainerUsage, NodeUsage, NodesUsage, PodUsage, PodsUsage};
+use super::placed::Placed;
+use super::quantity::{duration, nanocores};
+use crate::config::Quantity;
+use crate::error::{Error, Kind, Result};
+use crate::kubernetes::ApiClient;
+use crate::names::{HostName, TenantId, keys};
+
+const ROOT: &str = "/apis/metrics.k8s.io/v1beta1";
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Ten thousand pods with some labels. A tenant whose own labels take more has no figures.
+const LONGEST: usize = 16 << 20;
+
+#[derive(Deserialize)]
+struct List<T> {
+    items: Option<Vec<T>>,
+}
+
+#[derive(Deserialize)]
+struct Metrics {
+    metadata: Metadata,
+    timestamp: Timestamp,
+    window: String,
+    #[serde(default)]
+    containers: Vec<Container>,
+    usage: Option<Amounts>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Container {
+    name: String,
+    usage: Amounts,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Amounts {
+    cpu: String,
+    memory: String,
+}
+
+/// Of a tenant's pods: what carries its label there, and is one of its pods.
+pub(super) async fn pods(host: &ApiClient, tenant: &TenantId, placed: &Placed) -> Result<PodsUsage> {
+    let selector = format!("{}%3D{}", keys::CLUSTER.replace('/', "%2F"), tenant.name());
+    let path = format!("{ROOT}/namespaces/{}/pods?labelSelector={selector}", tenant.namespace());
+    let list: List<Metrics> = list(host, &path).await?;
+    let usage = list.items.into_iter().flatten().filter_map(|item| {
+        let name = HostName::parse(&item.metadata.name).ok()?;
+        let pod = placed.get(&name)?;
+        let containers = item.containers.iter().filter_map(|container| {
+            let (cpu_nanocores, memory_bytes) = container.usage.read()?;
+            Some(ContainerUsage { name: container.name.clone(), cpu_nanocores, memory_bytes })
+        });
+        let containers = containers.collect();
+        let window = duration(&item.window).unwrap_or_default();
+        Some((name, PodUsage { node: pod.node.clone(), at: item.timestamp, window, containers }))
+    });
+    Ok(usage.collect())
+}
+
+/// Of all nodes.
+pub(super) async fn nodes(host: &ApiClient) -> Result<NodesUsage> {
+    let list: List<Metrics> = list(host, &format!("{ROOT}/nodes")).await?;
+    let usage = list.items.into_iter().flatten().filter_map(|item| {
+        let (cpu_nanocores, memory_bytes) = item.usage.as_ref()?.read()?;
+        let window = duration(&item.window).unwrap_or_default();
+        Some((item.metadata.name, NodeUsage { at: item.timestamp, window, cpu_nanocores, memory_bytes }))
+    });
+    Ok(usage.collect())
+}
+
+async fn list<T: DeserializeOwned>(host: &ApiClient, path: &str) -> Result<List<T>> {
+    let bytes = host.get_bounded(path, DEADLINE, LONGEST).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::host(Kind::Protocol, "a list of metrics.k8s.io cannot be read").because(e))
+}
+
+impl Amounts {
+    /// CPU and memory.
+    fn read(&self) -> Option<(u64, u64)> {
+        Some((nanocores(&self.cpu)?, Quantity::parse(&self.memory).ok()?.units()))
+    }
+}

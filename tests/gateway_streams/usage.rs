@@ -1,0 +1,120 @@
+//! Where figures come from: the host's `metrics.k8s.io`, its kubelets, or nowhere.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use portico::error::Kind;
+use portico::names::HostName;
+use serde_json::{Value, json};
+
+use crate::kubelets::{NODE, Stage};
+use crate::support::fake::{Answer, Seen};
+
+fn nothing(_: Seen) -> Answer {
+    Answer::text(404, "nothing")
+}
+
+fn pod_metrics(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "timestamp": "2026-01-01T00:00:00Z", "window": "15s",
+        "containers": [{"name": "main", "usage": {"cpu": "1234567n", "memory": "2Ki"}}]})
+}
+
+fn server(seen: &Seen) -> Answer {
+    if seen.path.ends_with("/nodes") {
+        let usage = json!({"cpu": "250m", "memory": "1Gi"});
+        let node =
+            json!({"metadata": {"name": NODE}, "timestamp": "2026-01-01T00:00:00Z", "window": "10s", "usage": usage});
+        return Answer::json(200, &json!({"items": [node]}));
+    }
+    // More than was asked for: what is no pod of the tenant is not believed.
+    let items = ["web-x-default-x-alpha", "web-x-default-x-beta", "forged-x-default-x-alpha", "etcd"].map(pod_metrics);
+    Answer::json(200, &json!({"items": items}))
+}
+
+#[tokio::test]
+async fn a_metrics_server_is_asked_once_for_many() {
+    let stage = Stage::with(|config, ca| config.ca = ca, server, nothing).await;
+    let (usage, id) = (&stage.world.usage, stage.world.a.id());
+    let all = futures::future::join_all((0..20).map(|_| usage.pods(&id))).await;
+    let pods = all.into_iter().last().expect("asked").expect("figures");
+    let names: Vec<&str> = pods.keys().map(HostName::as_str).collect();
+    assert_eq!(names, ["web-x-default-x-alpha"]);
+    let web = pods.values().next().expect("web");
+    assert_eq!((web.node.as_str(), web.window), (NODE, Duration::from_secs(15)));
+    assert_eq!((web.containers[0].cpu_nanocores, web.containers[0].memory_bytes), (1_234_567, 2048));
+    let node = usage.nodes().await.expect("figures")[NODE].clone();
+    assert_eq!((node.cpu_nanocores, node.memory_bytes), (250_000_000, 1 << 30));
+    let asked: Vec<Seen> =
+        stage.world.host.seen().into_iter().filter(|s| s.path.starts_with("/apis/metrics")).collect();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert_eq!(asked[0].query, "labelSelector=portico.dev%2Fcluster%3Dalpha");
+    assert!(stage.kubelet.seen().is_empty());
+}
+
+#[tokio::test]
+async fn without_one_the_kubelets_are_read_twice_and_shared_by_all() {
+    let readings = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&readings);
+    let kubelet = move |seen: Seen| {
+        assert_eq!(seen.path, "/metrics/resource");
+        let n = count.fetch_add(1, Ordering::SeqCst);
+        let (seconds, at) = (n * 5, 1_700_000_000_000 + n * 20_000);
+        let of = |pod: &str| {
+            format!(
+                "container_cpu_usage_seconds_total{{container=\"main\",namespace=\"team\",pod=\"{pod}\"}} {seconds} {at}\n\
+                 container_memory_working_set_bytes{{container=\"main\",namespace=\"team\",pod=\"{pod}\"}} 4096 {at}\n"
+            )
+        };
+        let pods = ["web-x-default-x-alpha", "web-x-default-x-beta", "forged-x-default-x-alpha"].map(of).concat();
+        Answer::text(
+            200,
+            &format!("{pods}node_cpu_usage_seconds_total {seconds} {at}\nnode_memory_working_set_bytes 8192 {at}\n"),
+        )
+    };
+    let absent = |_: &Seen| Answer::status(404, "NotFound", "the server could not find the requested resource");
+    let stage = Stage::with(|config, ca| config.ca = ca, absent, kubelet).await;
+    let usage = &stage.world.usage;
+    let (a, b) = (stage.world.a.id(), stage.world.b.id());
+    assert!(usage.pods(&a).await.expect("no figures yet").is_empty(), "there is nothing to compare with");
+    assert!(usage.pods(&b).await.expect("no figures yet").is_empty());
+    assert_eq!(readings.load(Ordering::SeqCst), 1, "one reading for both");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    for id in [&a, &b] {
+        let pods = usage.pods(id).await.expect("figures");
+        let web = pods.iter().next().expect("web");
+        assert_eq!((pods.len(), web.0.as_str().ends_with(id.name().as_str())), (1, true));
+        assert_eq!((web.1.window, web.1.containers[0].cpu_nanocores), (Duration::from_secs(20), 250_000_000));
+        assert_eq!(web.1.containers[0].memory_bytes, 4096);
+    }
+    let node = usage.nodes().await.expect("figures")[NODE].clone();
+    assert_eq!((node.cpu_nanocores, node.memory_bytes), (250_000_000, 8192));
+    assert_eq!(readings.load(Ordering::SeqCst), 2);
+    let asked = stage.world.host.seen().into_iter().filter(|s| s.path.starts_with("/apis/metrics")).count();
+    assert_eq!(asked, 1, "a host without metrics.k8s.io is not asked again at once");
+}
+
+#[tokio::test]
+async fn with_neither_the_admin_is_told_what_is_missing() {
+    for (code, reason) in [(404, "NotFound"), (403, "Forbidden"), (503, "ServiceUnavailable")] {
+        let refused = move |_: &Seen| Answer::status(code, reason, "no");
+        let stage = Stage::with(|config, _| config.enabled = false, refused, nothing).await;
+        for error in [
+            stage.world.usage.pods(&stage.world.a.id()).await.expect_err("nowhere"),
+            stage.world.usage.nodes().await.expect_err("nowhere"),
+        ] {
+            assert_eq!((error.kind(), error.to_status().code), (Kind::Unavailable, 503));
+            let message = error.to_status().message;
+            assert!(message.contains("metrics.k8s.io") && message.contains("host.kubelets.enabled"), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_says_nonsense_is_an_error_and_not_the_tenants() {
+    let stage = Stage::with(|config, _| config.enabled = false, |_| Answer::text(200, "[[["), nothing).await;
+    let error = stage.world.usage.pods(&stage.world.a.id()).await.expect_err("nonsense");
+    assert_eq!((error.kind(), error.to_status().code), (Kind::Protocol, 500));
+}
