@@ -67,7 +67,7 @@ use self::scrape::kept::Scrapes;
 use self::served::Served;
 use self::shared::{Gateway, SharedNames};
 #[cfg(test)]
-pub(crate) use self::shown::example;
+pub(crate) use self::shown::{example, of_the_fleet};
 use self::tenants::Tenants;
 use crate::config::GatewayConfig;
 use crate::error::{Error, Kind, Result};

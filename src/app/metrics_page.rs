@@ -29,6 +29,15 @@ This page is generated from what the planes show: change the help texts there, t
 | family | type | labels | meaning |
 |---|---|---|---|
 ";
+const FLEET: &str = "
+## The page of the fleet
+
+What [the gateway shows of virtual clusters](operations/metrics.md) beside their series of those above, which say `virtualcluster` there
+instead of `cluster`: families of the API servers are those of `gateway.scrape.families`, by default.
+
+| family | type | labels | meaning |
+|---|---|---|---|
+";
 /// Labels whose values are anybody's.
 const OPEN: [&str; 3] = ["namespace", "cluster", "task"];
 
@@ -51,8 +60,12 @@ struct Synced(TenantId);
 
 impl Live for Synced {
     fn describe(&self, snapshot: &mut Snapshot) {
-        let objects = vec![("pods", "Running", 1)];
-        snapshot.kept.push(Kept { id: self.0.clone(), bytes: 0, cut: 0, unsaid: 0, objects });
+        let objects = kinds::all(&Switches::default()).into_iter().flat_map(|kind| {
+            let (plural, phases) = (kind.resource().plural, kind.counted());
+            let or_none = |phases: &'static [&'static str]| if phases.is_empty() { &[""] } else { phases };
+            phases.map(or_none).into_iter().flatten().map(move |phase| (plural, *phase, 0)).collect::<Vec<_>>()
+        });
+        snapshot.kept.push(Kept { id: self.0.clone(), bytes: 0, cut: 0, unsaid: 0, objects: objects.collect() });
     }
 }
 
@@ -97,7 +110,8 @@ fn families(page: &str) -> BTreeMap<String, Family> {
 
 fn labels(family: &Family) -> String {
     let shown = family.labels.iter().filter(|(label, _)| *label != "le").map(|(label, values)| {
-        let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
+        let values: Vec<_> =
+            values.iter().filter(|value| !value.is_empty()).map(|value| format!("`{value}`")).collect();
         if OPEN.contains(&label.as_str()) { format!("`{label}`") } else { format!("`{label}`: {}", values.join(", ")) }
     });
     shown.collect::<Vec<_>>().join("; ")
@@ -111,13 +125,19 @@ fn the_committed_page_is_the_generated_one() {
         assert_eq!(family.kind == "counter", name.ends_with("_total"), "{name} is a {}", family.kind);
         writeln!(page, "| `{name}` | {} | {} | {} |", family.kind, labels(&family), family.help).expect("written");
     }
+    page.push_str(FLEET);
+    for [name, kind, help, labels] in gateway::of_the_fleet() {
+        writeln!(page, "| `{name}` | {kind} | {labels} | {} |", help.trim_end_matches('.')).expect("written");
+    }
     is_committed("docs/metrics.md", &page);
 }
 
 /// A family that no example shows would be missing on the page.
 #[test]
 fn no_family_is_forgotten() {
-    let (known, mut forgotten) = (families(&everything()), Vec::new());
+    let mut known = families(&everything());
+    known.extend(gateway::of_the_fleet().into_iter().map(|[name, ..]| (name, Family::default())));
+    let mut forgotten = Vec::new();
     let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("listed") {

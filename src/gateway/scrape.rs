@@ -14,9 +14,11 @@ pub(super) mod page;
 
 mod ask;
 mod catalog;
-mod counts;
+pub(super) mod counts;
 mod gather;
 mod lines;
+#[cfg(test)]
+pub(super) mod listed;
 mod own;
 mod pods;
 mod shown;

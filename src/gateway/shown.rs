@@ -6,6 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::metrics::{GatewayMetrics, VerbClass};
+use super::scrape::counts::Counts;
+use super::scrape::listed;
 use super::served;
 use super::tenants::Tenants;
 use crate::config::GatewayConfig;
@@ -17,6 +19,7 @@ struct Example {
     id: TenantId,
     gateway: GatewayMetrics,
     tenants: Arc<Tenants>,
+    scrapes: Counts,
 }
 
 /// With a request of every kind and end.
@@ -28,13 +31,19 @@ pub(crate) fn example(id: TenantId) -> Arc<dyn Source> {
             state.metrics.finished(verb, code, Duration::from_millis(1), 0, 0);
         }
     }
-    Arc::new(Example { id, gateway: GatewayMetrics::default(), tenants })
+    Arc::new(Example { id, gateway: GatewayMetrics::default(), tenants, scrapes: Counts::new(1) })
+}
+
+/// What the page of the fleet has beside these: name, type, help and labels.
+pub(crate) fn of_the_fleet() -> Vec<[String; 4]> {
+    listed::families()
 }
 
 impl Source for Example {
     fn collect(&self, families: &mut Families) {
         self.gateway.collect(families);
         self.tenants.collect(families);
+        self.scrapes.collect(families);
         served::show(families, &self.id, true, Some(Timestamp::UNIX_EPOCH));
         served::show_shared(families, Some(Timestamp::UNIX_EPOCH));
     }

@@ -37,7 +37,8 @@ fn families() -> Families {
     let page = read("docs/metrics.md");
     for row in page.lines().filter_map(|line| line.strip_prefix("| `")) {
         let cells: Vec<&str> = row.split(" | ").collect();
-        let [name, kind, labels, _] = cells[..] else { panic!("{row}") };
+        // An API server's own families have no meaning beside their names.
+        let [name, kind, labels, ..] = cells[..] else { panic!("{row}") };
         let labels = labels.split("; ").filter(|label| !label.is_empty()).map(|label| {
             let (name, values) = label.split_once(": ").unwrap_or((label, ""));
             let bare = |text: &str| text.trim_matches('`').to_owned();
@@ -83,10 +84,8 @@ fn series(query: &str) -> Vec<(String, usize)> {
         }
         at += word.len();
         let is_name = !word.starts_with(|c: char| c.is_ascii_digit());
-        if is_name
-            && !braces
-            && (word.starts_with("portico_") || word.contains(':') || ["up", "ALERTS"].contains(&word.as_str()))
-        {
+        let is_asked = query[at..].starts_with(['{', '[']) || ["up", "ALERTS"].contains(&word.as_str());
+        if is_name && !braces && (word.starts_with("portico_") || word.contains(':') || is_asked) {
             found.push((word, at));
         }
     }
@@ -128,7 +127,7 @@ fn unknown(families: &Families, query: &str) -> Vec<String> {
         };
         let begins = query[..end - name.len()].trim_end();
         let is_rate = ["rate(", "increase("].iter().any(|f| begins.ends_with(f));
-        if is_rate == (family.kind == "gauge") && name.starts_with("portico_") {
+        if is_rate == (family.kind == "gauge") {
             wrong.push(format!("{name} is a {}: {query}", family.kind));
         }
         labels.extend(family.labels.keys().cloned());
@@ -272,6 +271,8 @@ fn a_question_for_what_is_not_there_is_found() {
         "portico_operator_condition{kind=\"Ready\"}",
         "rate(portico_gateway_handshake_failures_total{reason=~\"too-few-.*|no-certificate\"}[5m])",
         "portico_gateway_request_duration_seconds_total",
+        "apiserver_request_totals{verb=\"GET\"}",
+        "sum by (cluster) (rate(apiserver_request_total[5m]))",
     ] {
         assert_eq!(unknown(&families, query).len(), 1, "{query}: {:?}", unknown(&families, query));
     }

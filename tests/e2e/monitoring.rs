@@ -14,6 +14,7 @@ use crate::harness::{
 };
 use crate::health;
 use crate::port;
+use crate::scrape;
 
 const PROMTOOL: &str = "/usr/bin/promtool";
 /// Whatever runs Portico, in every topology.
@@ -21,10 +22,13 @@ const REPLICAS: &str = "portico.dev/metrics=true";
 
 /// Panels that show what went wrong, or what somebody must wait for: empty on a day on which nothing did. They are asked as
 /// well, and must be answered without an error.
-const MAY_BE_EMPTY: [(&str, &str, &str); 6] = [
+const MAY_BE_EMPTY: [(&str, &str, &str); 9] = [
     ("Portico / Fleet", "Conditions that want a look", "every condition may be as it should"),
     ("Portico / Fleet", "Answers with an error, by virtual cluster", "no request may have failed"),
     ("Portico / Fleet", "Refused by a limit", "nobody may be at a limit"),
+    ("Portico / Fleet", "Why", "all may be scraped, and whole"),
+    ("Portico / Virtual cluster", "Store", "not every store says how large it is"),
+    ("Portico / Virtual cluster", "Pods that use most CPU", "the fleet's page has pods with podsInFleet only"),
     ("Portico / Gateway", "API servers that do not answer", "all may answer"),
     ("Portico / Syncer, DNS and operator", "What is left out", "there may be room for all objects and events"),
     ("Portico / Syncer, DNS and operator", "Updates that wait or failed", "all may run with the newest image"),
@@ -48,6 +52,7 @@ impl Prometheus {
         let ca = host(&["-n", SYSTEM, "get", "secret", "portico-gateway-tls", "-o", template]).ok();
         std::fs::write(folder.join("ca.crt"), ca).expect("written");
         std::fs::write(folder.join("token"), health::token("default", true)).expect("written");
+        std::fs::write(folder.join("fleet-token"), scrape::token(true)).expect("written");
         let (targets, forwards): (Vec<Value>, Vec<Running>) =
             replicas().iter().map(String::as_str).map(forwarded).unzip();
         let rules = format!("{}/deploy/helm/portico/rules/portico.yaml", env!("CARGO_MANIFEST_DIR"));
@@ -59,6 +64,16 @@ impl Prometheus {
                 "authorization": {"credentials_file": "token"},
                 "tls_config": {"ca_file": "ca.crt", "server_name": format!("portico.{SYSTEM}.svc")},
                 "static_configs": targets,
+            }, {
+                "job_name": "portico-fleet", "honor_labels": true, "scheme": "https", "metrics_path": "/fleet/metrics",
+                "scrape_interval": "2s", "scrape_timeout": "2s",
+                "authorization": {"credentials_file": "fleet-token"},
+                "tls_config": {"ca_file": "ca.crt", "server_name": format!("portico.{SYSTEM}.svc")},
+                "static_configs": [{"targets": [gateway_url().trim_start_matches("https://")]}],
+                "metric_relabel_configs": [{
+                    "source_labels": ["__name__"], "action": "drop",
+                    "regex": "portico_(dns|gateway|memory|operator|syncer)_.*",
+                }],
             }],
         });
         std::fs::write(folder.join("prometheus.yml"), config.to_string()).expect("written");
@@ -184,7 +199,8 @@ fn every_panel_shows_something_and_every_rule_is_understood() {
     let prometheus = Prometheus::start();
     eventually("every replica is scraped", || {
         let up = prometheus.ask("up == 1")?;
-        if up.len() == prometheus.replicas { Ok(()) } else { Err(format!("up: {up:?}; {}", prometheus.log())) }
+        // And the fleet's page.
+        if up.len() == prometheus.replicas + 1 { Ok(()) } else { Err(format!("up: {up:?}; {}", prometheus.log())) }
     });
     let boards = dashboards();
     let mut open: Vec<Panel> = boards.values().flat_map(panels).collect();

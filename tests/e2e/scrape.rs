@@ -10,7 +10,7 @@ use crate::harness::{Dump, Tenant, alpha, beta, eventually, gateway_url, host, k
 const OLD: Duration = Duration::from_secs(6);
 
 /// A token of a new account of the host, which may read the fleet or not.
-fn token(may: bool) -> String {
+pub(crate) fn token(may: bool) -> String {
     let name = format!("fleet-{}-{may}", run_id());
     host(&["-n", "default", "create", "serviceaccount", &name]);
     if may {
