@@ -10,7 +10,10 @@ use crate::harness::{Dump, Space, Tenant, alpha, beta, eventually, gateway_url, 
 use crate::port;
 
 fn node(tenant: &Tenant) -> String {
-    names(&tenant.kubectl(&["get", "nodes", "-o", "json"]).json()).into_iter().next().expect("a node")
+    eventually("a node", || {
+        let nodes = tenant.kubectl(&["get", "nodes", "-o", "json"]).json();
+        names(&nodes).into_iter().next().ok_or_else(|| "none is there yet".to_owned())
+    })
 }
 
 fn raw(tenant: &Tenant, rest: &str) -> Result<String, String> {

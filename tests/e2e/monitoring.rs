@@ -228,8 +228,9 @@ fn every_panel_shows_something_and_every_rule_is_understood() {
     }
     for rule in rules() {
         let samples = prometheus.ask(&rule.query).unwrap_or_else(|error| panic!("{}: {error}", rule.name));
-        if rule.alert.is_none() {
-            prometheus.answers(&rule.name).unwrap_or_else(|error| panic!("{} is not recorded: {error}", rule.name));
+        // Of errors that nobody had nothing is recorded.
+        if rule.alert.is_none() && !samples.is_empty() {
+            eventually(&rule.name, || prometheus.answers(&rule.name));
         }
         // One that fires while Portico runs and is scraped is wrong, or tells of a fault that the others would find too.
         let is_of_all = ["PorticoDown", "PorticoReplicaDown", "PorticoHostUnreachable", "PorticoSharedCertificateEnds"];

@@ -110,16 +110,17 @@ fn a_control_plane_that_is_away_is_down_and_the_others_are_not() {
     let dying: &'static Tenant = Box::leak(Box::new(Tenant::create("silent", &namespace, &["--ephemeral"])));
     let _dump = Dump(vec![alpha(), dying]);
     let reader = token(true);
-    let (code, page) = get("/fleet/metrics", &reader);
-    assert_eq!((code, value(&page, "portico_tenant_up", dying)), (200, Some(1.0)), "{page:.2000}");
+    let up = || match value(&get("/fleet/metrics", &reader).1, "portico_tenant_up", dying) {
+        Some(1.0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    // While it came up it was away, and is asked again after some seconds.
+    eventually("it is up", up);
     std::thread::sleep(OLD);
     kill_containers(&namespace, "portico.dev/control-plane=silent");
     let (code, page) = get("/fleet/metrics", &reader);
     assert_eq!((code, value(&page, "portico_tenant_up", dying)), (200, Some(0.0)), "{page:.2000}");
     assert_eq!(value(&page, "portico_tenant_up", alpha()), Some(1.0), "{page:.2000}");
-    eventually("it is up again", || match value(&get("/fleet/metrics", &reader).1, "portico_tenant_up", dying) {
-        Some(1.0) => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    eventually("it is up again", up);
     host(&["delete", "namespace", &namespace, "--wait=false"]).ok();
 }

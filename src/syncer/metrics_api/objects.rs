@@ -9,6 +9,9 @@ use crate::kubernetes::Resource;
 use crate::kubernetes::resources::{API_SERVICES, CLUSTER_ROLES, SERVICES};
 use crate::translate::{View, identity, json as fields, service};
 
+/// As `kubectl apply` keeps it: what stands here and not in what is applied, it takes away. Without it a metrics-server's manifest
+/// would be refused for our CA beside its own word on TLS.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// By this name, a control plane's own loopback.
 const LOOPBACK: &str = "localhost";
 
@@ -89,7 +92,8 @@ fn name(found: &Value, made: &Value) -> Option<Value> {
 
 fn way(found: &Value, made: &Value) -> Option<Value> {
     let of = |object: &Value| json!({"caBundle": object["spec"]["caBundle"], "service": {"port": object["spec"]["service"]["port"]}});
-    (of(found) != of(made)).then(|| json!({"spec": of(made)}))
+    let applied = json!({"annotations": made["metadata"]["annotations"]});
+    (of(found) != of(made)).then(|| json!({"metadata": applied, "spec": of(made)}))
 }
 
 /// A name, for which an API server looks for no endpoints, and takes no address of the host's.
@@ -128,7 +132,7 @@ fn api_service(way: Way, view: &View) -> Value {
         Way::Relay(port) => port,
         Way::Gateway(_) => 443,
     };
-    json!({
+    let mut object = json!({
         "apiVersion": "apiregistration.k8s.io/v1",
         "kind": "APIService",
         "metadata": {"name": "v1beta1.metrics.k8s.io", "labels": {identity::FROM_HOST: "true"}},
@@ -140,5 +144,7 @@ fn api_service(way: Way, view: &View) -> Value {
             "caBundle": base64::engine::general_purpose::STANDARD.encode(&view.api_ca),
             "service": {"namespace": service::METRICS_NAMESPACE, "name": service::METRICS_NAME, "port": port},
         },
-    })
+    });
+    object["metadata"]["annotations"] = json!({LAST_APPLIED: object.to_string()});
+    object
 }

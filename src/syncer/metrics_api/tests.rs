@@ -41,6 +41,11 @@ async fn it_is_made_where_there_is_a_relay_and_leads_there() {
     assert!(service::is_metrics_service(&service));
     assert_eq!(api["spec"]["service"], json!({"namespace": "kube-system", "name": "portico-metrics", "port": 6440}));
     assert!(api["spec"].get("insecureSkipTLSVerify").is_none() && api["spec"]["caBundle"].is_string());
+    // What somebody applies in its place takes all of this away.
+    let applied = api["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"].as_str();
+    let applied: Value = serde_json::from_str(applied.expect("kept")).expect("JSON");
+    assert_eq!(applied["spec"], api["spec"]);
+    assert_eq!(applied["metadata"]["labels"], api["metadata"]["labels"]);
     assert_eq!(role["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"], "true");
     let writes = server.counts().writes;
     assert_eq!(step(&member, Found::Settled).await.expect("looked at"), Found::Settled);
