@@ -156,21 +156,29 @@ impl<'a> Execution<'a> {
     async fn apply_host(&self, resource: &Resource, mut object: Value) -> Result<(), Stop> {
         let name = text(&object, "name").to_owned();
         let uid = self.own_uid(resource, &name).await?;
-        let _making = if uid.is_none() { self.makes(resource)? } else { None };
+        let mut making = if uid.is_none() { self.makes(resource)? } else { None };
         if let Some(uid) = uid
             && let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
         {
             metadata.insert("uid".to_owned(), Value::String(uid));
         }
-        let answer = self.world.host.apply(resource, self.host_namespace(resource), &name, &object).await?;
+        let answer = self.world.host.apply(resource, self.host_namespace(resource), &name, &object).await;
+        let answer = answer.inspect_err(|error| self.not_made(&mut making, error))?;
         self.world.learn_host(self.tenant, resource, answer, false);
         Ok(())
+    }
+
+    fn not_made(&self, making: &mut Option<Making<'a>>, error: &Error) {
+        if let Some(making) = making {
+            making.failed(error, self.world.clock.instant());
+        }
     }
 
     /// Of kinds that this tenant's own objects are.
     fn makes(&self, resource: &Resource) -> Result<Option<Making<'a>>, Stop> {
         let is_of_kind = self.world.catalog.index_of(resource) == Some(self.item.kind);
-        is_of_kind.then(|| Making::begin(self.tenant, self.member, self.item.kind)).transpose()
+        let item = (self.item.kind, &self.item.key);
+        is_of_kind.then(|| Making::begin(self.tenant, self.member, item, self.world.clock.instant())).transpose()
     }
 
     /// uid of the host object of that name if it is ours, None if the name is free.
@@ -206,7 +214,7 @@ impl<'a> Execution<'a> {
 
     async fn create_host(&mut self, resource: &Resource, object: &Value) -> Result<(), Stop> {
         let namespace = self.host_namespace(resource);
-        let _making = self.makes(resource)?;
+        let mut making = self.makes(resource)?;
         let answer = match self.world.host.create(resource, namespace, ("", ""), object).await {
             Ok(answer) => answer,
             Err(error) if error.kind() == Kind::AlreadyExists => {
@@ -220,7 +228,10 @@ impl<'a> Execution<'a> {
                 self.world.learn_host(self.tenant, resource, found, false);
                 return Err(Stop::Later(Duration::from_millis(20)));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                self.not_made(&mut making, &error);
+                return Err(error.into());
+            }
         };
         let made = (text(&answer, "name").to_owned(), text(&answer, "uid").to_owned());
         self.world.learn_host(self.tenant, resource, answer, true);

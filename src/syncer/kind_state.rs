@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -10,6 +10,7 @@ use crate::syncer::cache::{SharedState, SourceState, Store};
 use crate::syncer::host::HostStore;
 use crate::syncer::index::HostIndex;
 use crate::syncer::kind::{ObjectKey, ResourceSyncer};
+use crate::syncer::making::Unknown;
 
 /// One kind of one tenant.
 pub struct KindState {
@@ -23,7 +24,7 @@ pub struct KindState {
     pub host: Option<Arc<HostStore>>,
     pub(super) index: RwLock<HostIndex>,
     /// Host objects of it that are being made.
-    pub making: AtomicUsize,
+    pub making: Unknown,
     /// Nothing of it is planned: what vcluster left of it could not be taken over yet.
     pub held: AtomicBool,
     /// Virtual objects whose end the watch has shown, as long as their copies stand.
@@ -42,7 +43,7 @@ impl KindState {
             state: SharedState::new(state),
             host,
             index: RwLock::default(),
-            making: AtomicUsize::new(0),
+            making: Unknown::default(),
             held: AtomicBool::new(false),
             ended: Mutex::default(),
             carried: Mutex::default(),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     BUSYBOX, Dump, Invocation, PORTICO, Running, SYSTEM, Space, Tenant, alpha, beta, eventually, eventually_is, host,
-    host_kubeconfig, kubectl, read, settled, work,
+    host_kubeconfig, kubectl, read, run_id, settled, work,
 };
 
 const GROUP: &str = "/apis/metrics.k8s.io/v1beta1";
@@ -162,20 +162,23 @@ fn an_autoscaler_follows_what_pods_use() {
 /// A cluster's own metrics-server or adapter.
 #[test]
 fn an_api_service_of_the_tenants_own_is_kept() {
-    let space = beta().space("own-metrics");
-    let _dump = Dump(vec![beta()]);
-    served(beta());
+    // Its own tenant: ours is back some minutes after the last of its own.
+    let namespace = format!("e2e-own-metrics-{}", run_id());
+    let tenant: &'static Tenant = Box::leak(Box::new(Tenant::create("own", &namespace, &["--ephemeral"])));
+    let space = tenant.space("own-metrics");
+    let _dump = Dump(vec![tenant]);
+    served(tenant);
     let own = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": API_SERVICE}, "spec": {
         "group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100, "insecureSkipTLSVerify": true,
         "service": {"namespace": space.name, "name": "own", "port": 443}}});
     space.apply(&own.to_string());
     eventually_is("nothing of ours stands beside it", || {
-        beta().kubectl(&["-n", "kube-system", "get", "service", "portico-metrics"]).result().is_err()
-            || beta().kubectl(&["get", "apiservice", API_SERVICE, "-o", "jsonpath={.spec.service.name}"]).out() == "own"
+        tenant.kubectl(&["-n", "kube-system", "get", "service", "portico-metrics"]).result().is_err()
+            || tenant.kubectl(&["get", "apiservice", API_SERVICE, "-o", "jsonpath={.spec.service.name}"]).out() == "own"
     });
     std::thread::sleep(std::time::Duration::from_secs(10));
-    assert_eq!(beta().kubectl(&["get", "apiservice", API_SERVICE, "-o", "jsonpath={.spec.service.name}"]).ok(), "own");
-    beta().kubectl(&["delete", "apiservice", API_SERVICE]).ok();
+    assert_eq!(tenant.kubectl(&["get", "apiservice", API_SERVICE, "-o", "jsonpath={.spec.service.name}"]).ok(), "own");
+    host(&["delete", "namespace", &namespace, "--wait=false"]).ok();
 }
 
 #[test]
