@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
 use crate::syncer::cache::{SharedState, SourceState, Store};
 use crate::syncer::host::HostStore;
 use crate::syncer::index::HostIndex;
 use crate::syncer::kind::{ObjectKey, ResourceSyncer};
-use crate::syncer::making::Unknown;
 
 /// One kind of one tenant.
 pub struct KindState {
@@ -49,4 +49,17 @@ impl KindState {
             carried: Mutex::default(),
         }
     }
+}
+
+/// Those of one kind that count although the host has not shown them.
+#[derive(Debug, Default)]
+pub struct Unknown(pub(super) Mutex<HashMap<ObjectKey, Being>>);
+
+/// How one of them stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Being {
+    /// The call is under way.
+    Made,
+    /// It broke off, and the host may have made it all the same: it counts until then.
+    Lost(Instant),
 }

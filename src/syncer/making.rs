@@ -1,31 +1,18 @@
 //! Host objects that are being made, so that a tenant has no more of them than it may, however many are made at once.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind};
 use crate::syncer::attempt::Stop;
 use crate::syncer::kind::ObjectKey;
+use crate::syncer::kind_state::{Being, Unknown};
 use crate::syncer::tenant::{Member, TenantState};
 use crate::translate::policy;
 
 /// What the host made is known by then from its watch, or a list.
 const KNOWN_BY: Duration = Duration::from_secs(120);
-
-/// Those of one kind that count although the host has not shown them.
-#[derive(Debug, Default)]
-pub struct Unknown(Mutex<HashMap<ObjectKey, Being>>);
-
-#[derive(Debug, Clone, Copy)]
-enum Being {
-    /// The call is under way.
-    Made,
-    /// It broke off, and the host may have made it all the same: it counts until then.
-    Lost(Instant),
-}
 
 /// One that is being made: counted from before the call until it is known by its answer.
 #[derive(Debug)]
