@@ -71,6 +71,7 @@ async fn compare(target: Target, calls: usize) {
         let (direct, layered) = (median(direct), median(layered));
         println!("| {what} | {direct:.1} | {layered:.1} | {:.2} |", layered / direct);
     }
+    let resident = || support::process::resident(std::process::id()) as f64;
     let before = resident();
     let clients: Vec<ApiClient> = (0..CLIENTS).map(|_| direct.layered()).collect();
     tokio::task::yield_now().await;
@@ -104,11 +105,4 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn processor() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
     text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("nanoseconds") / 1000.0
-}
-
-/// KiB of this process.
-fn resident() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/status").expect("status");
-    let line = text.lines().find(|line| line.starts_with("VmRSS")).expect("VmRSS");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("KiB")
 }

@@ -15,8 +15,12 @@ mod load;
 #[path = "../tests/support/pki.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod pki;
+#[path = "../tests/support/process.rs"]
+mod process;
 #[path = "gateway/proxies.rs"]
 mod proxies;
+#[path = "../tests/support/tenant.rs"]
+mod tenant;
 
 use std::path::Path;
 use std::time::Duration;
@@ -84,10 +88,10 @@ async fn one(proxy: Proxy, case: Case, folder: &Path, length: Duration) -> Measu
     let running = proxies::start(proxy, case, folder, backend.port, PROXY_CORE).await;
     let load = Load::connect(folder, case, running.port).await;
     load.run(WARM_UP).await;
-    let before = proxies::cpu(running.pid);
+    let before = process::cpu(running.pid);
     let done = load.run(length).await;
-    let after = proxies::cpu(running.pid);
-    done.with_cpu(after - before, proxies::rss_mib(running.pid))
+    let after = process::cpu(running.pid);
+    done.with_cpu(after - before, process::resident_mib(running.pid))
 }
 
 /// By CPU; an even number takes the lower middle.

@@ -8,6 +8,8 @@
 
 #[path = "../tests/support/environment.rs"]
 mod environment;
+#[path = "../tests/support/process.rs"]
+mod process;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -444,7 +446,7 @@ impl Memory {
         let seen = Arc::clone(&peak);
         let task = task::spawn("memory", async move {
             loop {
-                seen.fetch_max(resident(pid), Ordering::SeqCst);
+                seen.fetch_max(process::resident(pid), Ordering::SeqCst);
                 tokio::time::sleep(SAMPLE).await;
             }
         });
@@ -452,13 +454,6 @@ impl Memory {
     }
 
     fn now(&self) -> u64 {
-        resident(self.pid)
+        process::resident(self.pid)
     }
-}
-
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
-        .unwrap_or_else(|_| panic!("Portico's process {pid} has ended: it was out of memory, or somebody stopped it"));
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident set");
-    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
 }

@@ -12,6 +12,10 @@ mod others;
 #[path = "../tests/support/pki.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod pki;
+#[path = "../tests/support/process.rs"]
+mod process;
+#[path = "../tests/support/tenant.rs"]
+mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,7 +27,6 @@ use futures::StreamExt as _;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt as _;
 use portico::config::{GatewayConfig, ScrapeConfig, Span};
-use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Parts, SharedCertificate};
 use portico::kubernetes::{ApiClient, Kubelets};
@@ -33,7 +36,7 @@ use portico::runtime::drain;
 use portico::runtime::task;
 use portico::runtime::telemetry::Metrics;
 use portico::runtime::watched::Watched;
-use portico::tenant::{Assertion, Backend, Registry, Tenant};
+use portico::tenant::{Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::{Body, Class, Credential, Pool, Reach, Target};
 use portico::usage::Usage;
@@ -158,16 +161,17 @@ async fn fetch(pools: &[Arc<Pool>]) -> usize {
 }
 
 async fn measured<T>(work: impl Future<Output = T>) -> (Took, T) {
+    let own = std::process::id();
     let (peak, seen) = tokio::sync::watch::channel(0.0_f64);
     let looks = task::spawn("memory", async move {
         loop {
-            peak.send_modify(|most| *most = most.max(resident_mib()));
+            peak.send_modify(|most| *most = most.max(process::resident_mib(own)));
             tokio::time::sleep(LOOK).await;
         }
     });
-    let (began, before) = (Instant::now(), cpu());
+    let (began, before) = (Instant::now(), process::cpu(own));
     let done = work.await;
-    let (seconds, cpu) = (began.elapsed().as_secs_f64(), (cpu() - before).as_secs_f64());
+    let (seconds, cpu) = (began.elapsed().as_secs_f64(), (process::cpu(own) - before).as_secs_f64());
     drop(looks);
     let peak_mib = *seen.borrow();
     (Took { seconds, cpu, peak_mib }, done)
@@ -192,47 +196,13 @@ fn target(folder: &Path, port: u16, side: Side) -> Target {
 fn tenant(folder: &Path, n: usize, port: u16) -> Tenant {
     let read = |name: &str| std::fs::read(folder.join(name)).expect("certificate");
     let pool = Arc::new(Pool::new(target(folder, port, Side::Backend), Clock::system()));
-    let nowhere: IpAddr = Ipv4Addr::LOCALHOST.into();
     Tenant {
-        id: TenantId::parse("bench", &format!("t{n}")).expect("id"),
         uid: n.to_string(),
-        owner: None,
-        placement: portico::translate::Placement::default(),
-        generation: 1,
-        life: portico::tenant::life::Life::default(),
-        hosts: Vec::new(),
-        // No listener of its own.
-        port: 0,
-        server_tls: ServerTls::from_pem(&read("server.crt"), &read("server.key")).expect("serving"),
-        client_trust: ClientTrust::from_pem(&read("ca.crt")).expect("trust"),
-        aggregator: None,
-        server_ca_pem: String::new(),
-        backend: Backend { pool: Arc::clone(&pool), assertion: Assertion::FrontProxy },
-        api: ApiClient::new(pool, HeaderMap::new()),
-        anonymous: false,
-        api_service_ip: nowhere,
-        dns_service_ip: nowhere,
-        cluster_domain: "cluster.local".to_owned(),
-        policy: GrantedPolicy::default(),
-        limits: portico::crd::Limits::default(),
-        store: None,
-        on_loss: portico::crd::OnLoss::default(),
-        fingerprint: String::new(),
+        ..support::tenant(
+            TenantId::parse("bench", &format!("t{n}")).expect("id"),
+            pool,
+            ServerTls::from_pem(&read("server.crt"), &read("server.key")).expect("serving"),
+            ClientTrust::from_pem(&read("ca.crt")).expect("trust"),
+        )
     }
-}
-
-/// User and system time of this process.
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("it lives");
-    // The name in parentheses may hold spaces.
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("stat").split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
-    // USER_HZ is 100 on every Linux that this runs on.
-    Duration::from_millis(ticks * 10)
-}
-
-fn resident_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("it lives");
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("VmRSS");
-    line.split_whitespace().nth(1).expect("value").parse::<f64>().expect("kB") / 1024.0
 }

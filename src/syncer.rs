@@ -47,6 +47,7 @@ pub mod metrics_api;
 pub mod queue;
 pub mod recover;
 pub mod references;
+mod retries;
 pub mod routes;
 pub mod service_address;
 pub mod source;

@@ -6,6 +6,7 @@
 //! per request against the tenant's current CA.
 
 pub mod certificates;
+mod key_proof;
 pub mod trust;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use self::key_proof::KeyProof;
 use crate::error::{Error, Kind, Result};
 
 /// The provider that everything uses.
@@ -44,7 +46,7 @@ impl ServerTls {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|e| Error::own(Kind::Tls, "no TLS version is usable").because(e))?
-            .with_client_cert_verifier(Arc::new(RequestedNotJudged { provider: provider() }))
+            .with_client_cert_verifier(Arc::new(RequestedNotJudged(KeyProof::new(provider()))))
             .with_single_cert(chain, key)
             .map_err(|e| Error::own(Kind::Tls, "certificate and key do not fit").because(e))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -179,9 +181,7 @@ fn not_after(leaf: &CertificateDer<'_>) -> Option<Timestamp> {
 /// by [`ClientTrust`], since by path routing the tenant is unknown at the handshake, and a bad certificate must be an
 /// HTTP 401 with a Status as from a real API server.
 #[derive(Debug)]
-struct RequestedNotJudged {
-    provider: Arc<CryptoProvider>,
-}
+struct RequestedNotJudged(KeyProof);
 
 impl ClientCertVerifier for RequestedNotJudged {
     fn client_auth_mandatory(&self) -> bool {
@@ -207,8 +207,7 @@ impl ClientCertVerifier for RequestedNotJudged {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+        self.0.tls12(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -217,11 +216,10 @@ impl ClientCertVerifier for RequestedNotJudged {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        self.0.tls13(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.0.schemes()
     }
 }

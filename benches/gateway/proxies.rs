@@ -1,24 +1,22 @@
 //! The proxies under test, each a process of its own, on a core of its own.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use portico::config::{GatewayConfig, LogConfig};
-use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway;
-use portico::kubernetes::{ApiClient, Kubelets};
+use portico::kubernetes::Kubelets;
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain;
 use portico::runtime::telemetry::{self, Metrics};
 use portico::runtime::watched::Watched;
-use portico::tenant::{Assertion, Backend, Registry, Tenant};
+use portico::tenant::{Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::{Credential, Pool, Reach, Target};
 use portico::usage::Usage;
@@ -203,51 +201,20 @@ fn tenant(folder: &Path, port: u16, backend: u16) -> Tenant {
         reach: Reach::default(),
     };
     let pool = Arc::new(Pool::new(target, Clock::system()));
-    let nowhere: IpAddr = Ipv4Addr::LOCALHOST.into();
     Tenant {
-        id: TenantId::parse("bench", "bench").expect("id"),
-        uid: "bench".to_owned(),
-        owner: None,
-        placement: portico::translate::Placement::default(),
-        generation: 1,
-        life: portico::tenant::life::Life::default(),
         hosts: vec![SERVER.to_owned()],
         port,
-        server_tls: ServerTls::from_pem(&read("server.crt"), &read("server.key")).expect("serving"),
-        client_trust: ClientTrust::from_pem(&ca).expect("trust"),
-        aggregator: None,
-        server_ca_pem: String::from_utf8(ca).expect("pem"),
-        backend: Backend { pool: Arc::clone(&pool), assertion: Assertion::FrontProxy },
-        api: ApiClient::new(pool, HeaderMap::new()),
-        anonymous: false,
-        api_service_ip: nowhere,
-        dns_service_ip: nowhere,
-        cluster_domain: "cluster.local".to_owned(),
-        policy: GrantedPolicy::default(),
-        limits: portico::crd::Limits::default(),
-        store: None,
-        on_loss: portico::crd::OnLoss::default(),
-        fingerprint: String::new(),
+        server_ca_pem: String::from_utf8(ca.clone()).expect("pem"),
+        ..crate::tenant::tenant(
+            TenantId::parse("bench", "bench").expect("id"),
+            pool,
+            ServerTls::from_pem(&read("server.crt"), &read("server.key")).expect("serving"),
+            ClientTrust::from_pem(&ca).expect("trust"),
+        )
     }
 }
 
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
     listener.local_addr().expect("address").port()
-}
-
-/// User and system time of a process.
-pub(crate) fn cpu(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the proxy lives");
-    // The name in parentheses may hold spaces.
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("stat").split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
-    // USER_HZ is 100 on every Linux that this runs on.
-    Duration::from_millis(ticks * 10)
-}
-
-pub(crate) fn rss_mib(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the proxy lives");
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("VmRSS");
-    line.split_whitespace().nth(1).expect("value").parse::<f64>().expect("kB") / 1024.0
 }

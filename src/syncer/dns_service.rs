@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::kubernetes::resources::{ENDPOINTS, SERVICES};
 use crate::syncer::cache::text;
+use crate::syncer::retries::Retries;
 use crate::syncer::service_address;
 use crate::syncer::tenant::{Member, TenantState};
 use crate::syncer::world::World;
@@ -21,9 +22,6 @@ use crate::translate::{View, identity, service};
 
 /// For others to put theirs: k3s its CoreDNS when it starts, a user his when he took ours away.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What the tenant's API server refuses (an admission policy, an address out of its range) is tried again.
-const REFUSED_RETRY: Duration = Duration::from_secs(300);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// `clusterIP` of a Service that has no address.
 const HEADLESS: &str = "None";
 /// How often it is looked at without a reason: two reads.
@@ -31,30 +29,18 @@ const LOOK: Duration = Duration::from_secs(300);
 
 /// Keeps it as long as the tenant is there.
 pub async fn guard(world: &World, tenant: &TenantState) {
-    let pause = async |wait| tokio::time::sleep(world.clock.jitter(wait)).await;
     if shares_address(&tenant.bound().view) {
-        pause(PATIENCE).await;
+        tokio::time::sleep(world.clock.jitter(PATIENCE)).await;
     }
-    let mut failures = 0_u32;
+    let mut retries = Retries::new(world, tenant, "its kube-dns Service");
     loop {
         tenant.store.until_believed().await;
         match step(&tenant.bound()).await {
             Ok(()) => {
-                failures = 0;
+                retries.over();
                 until_looked_at_again(world, tenant).await;
             }
-            Err(error) if matches!(error.kind(), Kind::Invalid | Kind::Forbidden | Kind::BadRequest) => {
-                if failures == 0 {
-                    tracing::warn!(tenant = %tenant.id, %error, "the tenant's API server refuses its kube-dns Service");
-                }
-                failures += 1;
-                pause(REFUSED_RETRY).await;
-            }
-            Err(_) => {
-                let wait = Duration::from_millis(200).saturating_mul(1 << failures.min(6)).min(LONGEST_BACKOFF);
-                failures += 1;
-                pause(wait).await;
-            }
+            Err(error) => retries.wait(&error).await,
         }
     }
 }

@@ -17,6 +17,7 @@ use self::objects::{API_SERVICE, OBJECTS, Object, Way};
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::PatchKind;
 use crate::syncer::cache::text;
+use crate::syncer::retries::Retries;
 use crate::syncer::tenant::{Member, TenantState};
 use crate::syncer::world::World;
 
@@ -28,9 +29,6 @@ const LONGEST_WORD: usize = 4 << 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked at without a reason: four reads, one where nobody would serve it.
 const LOOK: Duration = Duration::from_secs(300);
-/// What the tenant's API server refuses is tried again.
-const REFUSED_RETRY: Duration = Duration::from_secs(300);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
 /// What a look came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,33 +50,23 @@ struct Relay {
 
 /// Keeps it as long as the tenant is there.
 pub async fn guard(world: &World, tenant: &TenantState) {
-    let pause = async |wait| tokio::time::sleep(world.clock.jitter(wait)).await;
-    let (mut last, mut failures) = (Found::Unknown, 0_u32);
+    let mut retries = Retries::new(world, tenant, "its metrics API");
+    let mut last = Found::Unknown;
     loop {
         tenant.store.until_believed().await;
         match step(&tenant.bound(), last).await {
             Ok(Found::TakenAway) => {
                 last = Found::Unknown;
-                pause(PATIENCE).await;
+                tokio::time::sleep(world.clock.jitter(PATIENCE)).await;
             }
             Ok(found) => {
-                (last, failures) = (found, 0);
+                last = found;
+                retries.over();
                 if has_changed(world, tenant).await {
                     last = Found::Unknown;
                 }
             }
-            Err(error) if matches!(error.kind(), Kind::Invalid | Kind::Forbidden | Kind::BadRequest) => {
-                if failures == 0 {
-                    tracing::warn!(tenant = %tenant.id, %error, "the tenant's API server refuses its metrics API");
-                }
-                failures += 1;
-                pause(REFUSED_RETRY).await;
-            }
-            Err(_) => {
-                let wait = Duration::from_millis(200).saturating_mul(1 << failures.min(6)).min(LONGEST_BACKOFF);
-                failures += 1;
-                pause(wait).await;
-            }
+            Err(error) => retries.wait(&error).await,
         }
     }
 }

@@ -1,17 +1,18 @@
 mod life;
 mod sim;
+#[path = "../../tests/support/tenant.rs"]
+mod support;
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::error::Side;
-use crate::kubernetes::{ApiClient, Reaches};
+use crate::kubernetes::Reaches;
 use crate::names::TenantId;
 use crate::names::claims::{Claims, Owners};
 use crate::names::reserved::Reserved;
@@ -36,29 +37,16 @@ fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
     };
     let pool = Arc::new(Pool::new(target, Clock::system()));
     Arc::new(Tenant {
-        id: TenantId::parse("team", name).expect("id"),
-        uid: "u".to_owned(),
-        owner: None,
-        placement: crate::translate::Placement::default(),
         generation,
-        life: crate::tenant::life::Life::default(),
         hosts: vec![host.to_owned()],
         port,
-        server_tls: ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).expect("server tls"),
-        client_trust: ClientTrust::from_pem(cert.as_bytes()).expect("trust"),
-        aggregator: None,
-        server_ca_pem: cert,
-        api: ApiClient::new(Arc::clone(&pool), http::HeaderMap::new()),
-        backend: Backend { pool, assertion: Assertion::FrontProxy },
-        anonymous: false,
-        api_service_ip: IpAddr::from([10, 96, 0, 2]),
-        dns_service_ip: IpAddr::from([10, 96, 0, 3]),
-        cluster_domain: "cluster.local".to_owned(),
-        policy: crate::crd::policy::GrantedPolicy::default(),
-        limits: crate::crd::Limits::default(),
-        store: None,
-        on_loss: crate::crd::OnLoss::default(),
-        fingerprint: String::new(),
+        server_ca_pem: cert.clone(),
+        ..support::tenant(
+            TenantId::parse("team", name).expect("id"),
+            pool,
+            ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).expect("server tls"),
+            ClientTrust::from_pem(cert.as_bytes()).expect("trust"),
+        )
     })
 }
 

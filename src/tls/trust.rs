@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::key_proof::KeyProof;
 use super::{certificates_from_pem, provider};
 use crate::error::{Error, Kind, Result};
 
@@ -26,7 +26,7 @@ pub fn trusting(config: &ClientConfig, roots: &[u8]) -> Result<Arc<ClientConfig>
 
 /// Trusts whoever answers.
 pub fn trusting_anybody(config: &ClientConfig) -> Arc<ClientConfig> {
-    with(config, Arc::new(Anybody { provider: provider() }))
+    with(config, Arc::new(Anybody(KeyProof::new(provider()))))
 }
 
 /// No session that was begun under another opinion is resumed.
@@ -37,11 +37,9 @@ fn with(config: &ClientConfig, verifier: Arc<dyn ServerCertVerifier>) -> Arc<Cli
     Arc::new(config)
 }
 
-/// Proves that the peer holds the key of the certificate that it shows, and nothing else.
+/// The key of the certificate that it shows is all that is asked for.
 #[derive(Debug)]
-struct Anybody {
-    provider: Arc<CryptoProvider>,
-}
+struct Anybody(KeyProof);
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(
@@ -61,8 +59,7 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+        self.0.tls12(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -71,11 +68,10 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        self.0.tls13(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.0.schemes()
     }
 }

@@ -11,20 +11,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
-use http::HeaderMap;
 use parking_lot::Mutex;
 use portico::config::DnsConfig;
-use portico::crd::policy::GrantedPolicy;
 use portico::dns;
 use portico::error::Side;
-use portico::kubernetes::ApiClient;
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain;
 use portico::runtime::task::Task;
 use portico::runtime::telemetry::Metrics;
 use portico::runtime::watched::Watched;
-use portico::tenant::{Assertion, Backend, Registry, Tenant};
+use portico::tenant::{Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls};
 use portico::upstream::Pool;
 use serde_json::{Value, json};
@@ -93,29 +90,19 @@ fn tenant(name: &str, api: &FakeApi, generation: u64, port: u16) -> Arc<Tenant> 
     let pool = Arc::new(Pool::new(api.target(Side::Backend), Clock::system()));
     let serving = api.pki.server(&["tenant.test"]);
     Arc::new(Tenant {
-        id: TenantId::parse("team", name).expect("id"),
         uid: name.to_owned(),
-        owner: None,
-        placement: portico::translate::Placement::default(),
         generation,
-        life: portico::tenant::life::Life::default(),
-        hosts: Vec::new(),
         port,
-        server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("serving"),
-        client_trust: ClientTrust::from_pem(api.pki.ca_pem().as_bytes()).expect("trust"),
-        aggregator: None,
         server_ca_pem: api.pki.ca_pem().to_owned(),
-        backend: Backend { pool: Arc::clone(&pool), assertion: Assertion::FrontProxy },
-        api: ApiClient::new(pool, HeaderMap::new()),
-        anonymous: false,
         api_service_ip: Ipv4Addr::new(10, 96, 0, 1).into(),
         dns_service_ip: Ipv4Addr::new(10, 96, 0, 2).into(),
-        cluster_domain: "cluster.local".to_owned(),
-        policy: GrantedPolicy::default(),
-        limits: portico::crd::Limits::default(),
-        store: None,
-        on_loss: portico::crd::OnLoss::default(),
         fingerprint: format!("{name}-{generation}"),
+        ..support::tenant::tenant(
+            TenantId::parse("team", name).expect("id"),
+            pool,
+            ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("serving"),
+            ClientTrust::from_pem(api.pki.ca_pem().as_bytes()).expect("trust"),
+        )
     })
 }
 

@@ -14,7 +14,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use portico::config::GatewayConfig;
 use portico::crd::pki::AGGREGATOR_NAME;
-use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
 use portico::kubernetes::{ApiClient, Kubelets};
@@ -24,7 +23,7 @@ use portico::runtime::drain::{self, DrainTrigger};
 use portico::runtime::task::{self, Task};
 use portico::runtime::telemetry::Metrics;
 use portico::runtime::watched::Watched;
-use portico::tenant::{Aggregator, Assertion, Backend, Registry, Tenant};
+use portico::tenant::{Aggregator, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
 use portico::usage::Usage;
@@ -37,6 +36,7 @@ use crate::support::fake::{Answer, FakeApi, Seen, Setup};
 use crate::support::figures::FakeFigures;
 use crate::support::pki::{Pair, Pki};
 use crate::support::port;
+use crate::support::tenant::tenant;
 
 /// Fails a test that waits for something that does not come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -115,32 +115,20 @@ impl Cluster {
         let serving = self.server_ca.server(&[&self.host, "127.0.0.1", "kubernetes.default.svc"]);
         let pool = Arc::new(Pool::new(self.api.target(Side::Backend), clock.clone()));
         Tenant {
-            id: self.id(),
-            uid: "u".to_owned(),
-            owner: None,
-            placement: portico::translate::Placement::default(),
             generation,
-            life: portico::tenant::life::Life::default(),
             hosts: vec![self.host.clone()],
             port: self.port,
-            server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"),
-            client_trust: ClientTrust::from_pem(trust.ca_pem().as_bytes()).expect("trust"),
             aggregator: Some(Aggregator {
                 trust: ClientTrust::from_pem(self.front_proxy_ca.ca_pem().as_bytes()).expect("trust"),
                 name: AGGREGATOR_NAME,
             }),
             server_ca_pem: self.server_ca.ca_pem().to_owned(),
-            api: ApiClient::new(Arc::clone(&pool), HeaderMap::new()),
-            backend: Backend { pool, assertion: Assertion::FrontProxy },
-            anonymous: false,
-            api_service_ip: IpAddr::from([10, 96, 0, 2]),
-            dns_service_ip: IpAddr::from([10, 96, 0, 3]),
-            cluster_domain: "cluster.local".to_owned(),
-            policy: GrantedPolicy::default(),
-            limits: portico::crd::Limits::default(),
-            store: None,
-            on_loss: portico::crd::OnLoss::default(),
-            fingerprint: String::new(),
+            ..tenant(
+                self.id(),
+                pool,
+                ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"),
+                ClientTrust::from_pem(trust.ca_pem().as_bytes()).expect("trust"),
+            )
         }
     }
 

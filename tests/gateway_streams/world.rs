@@ -1,13 +1,12 @@
 //! A gateway, a host and tenants A and B whose backends know who may what.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
 use portico::config::{GatewayConfig, HostConfig};
-use portico::crd::policy::GrantedPolicy;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
 use portico::kubernetes::{ApiClient, Kubelets};
@@ -16,7 +15,7 @@ use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
 use portico::runtime::telemetry::Metrics;
 use portico::runtime::watched::Watched;
-use portico::tenant::{Assertion, Backend, Registry, Tenant};
+use portico::tenant::{Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
 use portico::upstream::Pool;
 use portico::usage::Usage;
@@ -29,6 +28,7 @@ use crate::rules::{ADMISSION, Rules};
 use crate::support::fake::{Answer, FakeApi, Objects, Seen};
 use crate::support::pki::{Pair, Pki};
 use crate::support::port;
+use crate::support::tenant::tenant;
 
 /// Fails a test that waits for something that does not come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -269,29 +269,18 @@ impl Cluster {
         let serving = self.server_ca.server(&[&self.domain()]);
         let pool = Arc::new(Pool::new(self.api.target(Side::Backend), clock.clone()));
         Tenant {
-            id: self.id(),
             uid: format!("uid-{}", self.name),
             owner: Some(portico::translate::Owner::virtual_cluster(self.name, &format!("uid-{}", self.name))),
-            placement: portico::translate::Placement::default(),
             generation,
-            life: portico::tenant::life::Life::default(),
             hosts: vec![self.domain()],
             port: self.port,
-            server_tls: ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"),
-            client_trust: ClientTrust::from_pem(self.client_ca.ca_pem().as_bytes()).expect("trust"),
-            aggregator: None,
             server_ca_pem: self.server_ca.ca_pem().to_owned(),
-            api: ApiClient::new(Arc::clone(&pool), HeaderMap::new()),
-            backend: Backend { pool, assertion: Assertion::FrontProxy },
-            anonymous: false,
-            api_service_ip: IpAddr::from([10, 96, 0, 2]),
-            dns_service_ip: IpAddr::from([10, 96, 0, 3]),
-            cluster_domain: "cluster.local".to_owned(),
-            policy: GrantedPolicy::default(),
-            limits: portico::crd::Limits::default(),
-            store: None,
-            on_loss: portico::crd::OnLoss::default(),
-            fingerprint: String::new(),
+            ..tenant(
+                self.id(),
+                pool,
+                ServerTls::from_pem(serving.certificate.as_bytes(), serving.key.as_bytes()).expect("tls"),
+                ClientTrust::from_pem(self.client_ca.ca_pem().as_bytes()).expect("trust"),
+            )
         }
     }
 }

@@ -8,3 +8,5 @@ pub mod figures;
 pub mod logged;
 pub mod pki;
 pub mod port;
+pub mod process;
+pub mod tenant;
