@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use crate::config::SyncerConfig;
-use crate::crd::pki;
 use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::rights::Access;
 use crate::runtime::clock::Clock;
@@ -44,10 +43,10 @@ pub mod making;
 pub mod mass_deletion;
 pub mod metrics;
 pub mod metrics_api;
+mod pauses;
 pub mod queue;
 pub mod recover;
 pub mod references;
-mod retries;
 pub mod routes;
 pub mod service_address;
 pub mod source;
@@ -133,6 +132,6 @@ fn member(tenant: &Tenant, api: SharedCluster, config: &SyncerConfig, adopts: bo
         adopts,
         on_loss: tenant.on_loss,
         limits: tenant.limits,
-        metrics_at_gateway: tenant.aggregator.as_ref().is_some_and(|who| who.name == pki::K3S_FRONT_PROXY_NAME),
+        metrics_at_gateway: tenant.aggregator.as_ref().is_some_and(|who| who.asks_gateway),
     }
 }

@@ -240,7 +240,10 @@ func (m *metricsRelay) forward(w http.ResponseWriter, r *http.Request) {
 	defer response.Body.Close()
 	switch code := response.StatusCode; {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden || code == http.StatusMisdirectedRequest || code/100 == 3:
-		// Of this relay, not of the user: he may, or he would not be here.
+		// Of this relay, not of the user: he may, or he would not be here. A connection shows the certificate of its handshake, which
+		// may have ended: the next question shows the one of then.
+		_ = response.Body.Close()
+		m.client.CloseIdleConnections()
 		unavailable(w, r, fmt.Errorf("Portico answers %s", response.Status))
 		return
 	}

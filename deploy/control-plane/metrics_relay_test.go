@@ -122,16 +122,8 @@ func (r *relayed) askAs(t *testing.T, client *http.Client, method, path string) 
 	request.Header.Set("X-Remote-Group", "system:masters")
 	request.Header.Set("Authorization", "Bearer secret")
 	request.Header.Set("Accept", "application/json")
-	response, err := client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(body)
+	response, body := answer(t, client, request)
+	return response.StatusCode, body
 }
 
 func TestARelayAsksPorticoAsTheAggregatorAndSaysWhoAsked(t *testing.T) {
@@ -273,6 +265,23 @@ func TestARenewedCertificateIsShownFromTheNextHandshake(t *testing.T) {
 	response.Body.Close()
 	if name := response.TLS.PeerCertificates[0].Subject.CommonName; name != "renewed" {
 		t.Error(name)
+	}
+}
+
+// A connection shows the certificate of its handshake as long as it is used.
+func TestAnEndedCertificateIsNotShownForEver(t *testing.T) {
+	r := relayTo(t, func(w http.ResponseWriter, request *http.Request) {
+		if request.TLS.PeerCertificates[0].Subject.CommonName == "front-proxy-client" {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	path := "/apis/metrics.k8s.io/v1beta1/nodes"
+	if code, body := r.ask(t, http.MethodGet, path); code != http.StatusServiceUnavailable {
+		t.Fatal(code, body)
+	}
+	r.frontProxy.issue(t, r.dir, "aggregator", "renewed", x509.ExtKeyUsageClientAuth)
+	if code, body := r.ask(t, http.MethodGet, path); code != http.StatusOK {
+		t.Error(code, body)
 	}
 }
 

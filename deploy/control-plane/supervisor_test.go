@@ -60,6 +60,11 @@ func get(t *testing.T, client *http.Client, url string, header http.Header) (*ht
 		t.Fatal(err)
 	}
 	request.Header = header
+	return answer(t, client, request)
+}
+
+func answer(t *testing.T, client *http.Client, request *http.Request) (*http.Response, string) {
+	t.Helper()
 	response, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)

@@ -28,7 +28,7 @@ use crate::operator::pki;
 use crate::operator::rollout::{self, Change};
 use crate::operator::secret::Data;
 
-pub(crate) use plan::PORT as API_PORT;
+pub(crate) use plan::{PORT as API_PORT, authority};
 
 /// Waits until nothing of a deleted namesake's control plane is left. The garbage collector takes its pod and volume last:
 /// our Service would lead to that pod, and our StatefulSet would begin on that volume, with data that belongs to other

@@ -94,8 +94,7 @@ async fn phases(
     let data = certificates(context, cluster, hosts, (&addresses.api, &service_ip), running, next).await?;
     let target = if is_ours {
         // The address, not a name: Portico does not depend on the host's cluster DNS.
-        let address =
-            if service_ip.contains(':') { format!("[{service_ip}]:443") } else { format!("{service_ip}:443") };
+        let address = control_plane::authority(&service_ip);
         next.backend = Some(BackendStatus { address, server_name: cluster.server_name() });
         let storage = storage::ensure(context, cluster, set.as_ref(), next).await?;
         let with = control_plane::Ingredients {

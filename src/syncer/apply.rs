@@ -163,15 +163,10 @@ impl<'a> Execution<'a> {
             metadata.insert("uid".to_owned(), Value::String(uid));
         }
         let answer = self.world.host.apply(resource, self.host_namespace(resource), &name, &object).await;
-        let answer = answer.inspect_err(|error| self.not_made(&mut making, error))?;
+        let answer = answer.inspect_err(|error| Making::failed(&mut making, error, self.world.clock.instant()))?;
         self.world.learn_host(self.tenant, resource, answer, false);
+        Making::done(making);
         Ok(())
-    }
-
-    fn not_made(&self, making: &mut Option<Making<'a>>, error: &Error) {
-        if let Some(making) = making {
-            making.failed(error, self.world.clock.instant());
-        }
     }
 
     /// Of kinds that this tenant's own objects are.
@@ -229,12 +224,13 @@ impl<'a> Execution<'a> {
                 return Err(Stop::Later(Duration::from_millis(20)));
             }
             Err(error) => {
-                self.not_made(&mut making, &error);
+                Making::failed(&mut making, &error, self.world.clock.instant());
                 return Err(error.into());
             }
         };
         let made = (text(&answer, "name").to_owned(), text(&answer, "uid").to_owned());
         self.world.learn_host(self.tenant, resource, answer, true);
+        Making::done(making);
         if *resource == PODS
             && let Some(minted) = self.minted.take()
         {

@@ -7,50 +7,36 @@
 //! No pod of the tenant stands behind it, so it has no selector, and its Endpoints name the DNS address itself, for whoever
 //! reads those. The controller manager makes the slices of them. Port 9153 (CoreDNS' metrics) is not there: nobody serves it.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::kubernetes::resources::{ENDPOINTS, SERVICES};
 use crate::syncer::cache::text;
-use crate::syncer::retries::Retries;
+use crate::syncer::pauses::Pauses;
 use crate::syncer::service_address;
 use crate::syncer::tenant::{Member, TenantState};
 use crate::syncer::world::World;
 use crate::translate::{View, identity, service};
 
-/// For others to put theirs: k3s its CoreDNS when it starts, a user his when he took ours away.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// `clusterIP` of a Service that has no address.
 const HEADLESS: &str = "None";
-/// How often it is looked at without a reason: two reads.
-const LOOK: Duration = Duration::from_secs(300);
 
 /// Keeps it as long as the tenant is there.
 pub async fn guard(world: &World, tenant: &TenantState) {
+    let mut pauses = Pauses::new(world, tenant, "its kube-dns Service");
     if shares_address(&tenant.bound().view) {
-        tokio::time::sleep(world.clock.jitter(PATIENCE)).await;
+        // k3s puts its CoreDNS when it starts.
+        pauses.patience().await;
     }
-    let mut retries = Retries::new(world, tenant, "its kube-dns Service");
     loop {
         tenant.store.until_believed().await;
         match step(&tenant.bound()).await {
+            // One that was made and lost between two lists was never in the cache, so nobody hears of its end.
             Ok(()) => {
-                retries.over();
-                until_looked_at_again(world, tenant).await;
+                pauses.settled(&tenant.dns_service_changed).await;
             }
-            Err(error) => retries.wait(&error).await,
+            Err(error) => pauses.failed(&error).await,
         }
-    }
-}
-
-/// Until it changed, or might have: one that was made and lost between two lists was never in the cache, so nobody hears
-/// of its end. Whoever took ours away has his minute in both cases.
-async fn until_looked_at_again(world: &World, tenant: &TenantState) {
-    let mut quiet = world.clock.jitter(LOOK);
-    while tokio::time::timeout(quiet, tenant.dns_service_changed.notified()).await.is_ok() {
-        quiet = world.clock.jitter(PATIENCE);
     }
 }
 

@@ -4,20 +4,20 @@
 //! Promises: made where there is none, and written again only while it is as Portico made it; an APIService that somebody else
 //! made or changed (a metrics-server or adapter of the tenant's own) is left alone, and nothing of ours stands beside it. Whoever
 //! takes ours away has a minute to put his own. It is there only where the control plane says that it relays, or its aggregator asks
-//! the gateway itself: an APIService that nobody serves keeps namespaces from being deleted. The Service never reaches the host ([`service::is_metrics_service`]).
+//! the gateway itself: an APIService that nobody serves keeps namespaces from being deleted. The Service never reaches the host
+//! ([`crate::translate::service::is_metrics_service`]).
 
 mod objects;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use self::objects::{API_SERVICE, OBJECTS, Object, Way};
-use crate::error::{Error, Kind, Result, Side};
+use crate::error::{Kind, Result};
 use crate::kubernetes::PatchKind;
 use crate::syncer::cache::text;
-use crate::syncer::retries::Retries;
+use crate::syncer::pauses::Pauses;
 use crate::syncer::tenant::{Member, TenantState};
 use crate::syncer::world::World;
 
@@ -25,10 +25,6 @@ use crate::syncer::world::World;
 const RELAY: &str = "/portico/metrics-relay";
 /// It says no more than that.
 const LONGEST_WORD: usize = 4 << 10;
-/// For others to put theirs.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How often it is looked at without a reason: four reads, one where nobody would serve it.
-const LOOK: Duration = Duration::from_secs(300);
 
 /// What a look came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,34 +46,22 @@ struct Relay {
 
 /// Keeps it as long as the tenant is there.
 pub async fn guard(world: &World, tenant: &TenantState) {
-    let mut retries = Retries::new(world, tenant, "its metrics API");
+    let mut pauses = Pauses::new(world, tenant, "its metrics API");
     let mut last = Found::Unknown;
     loop {
         tenant.store.until_believed().await;
         match step(&tenant.bound(), last).await {
             Ok(Found::TakenAway) => {
                 last = Found::Unknown;
-                tokio::time::sleep(world.clock.jitter(PATIENCE)).await;
+                pauses.patience().await;
             }
             Ok(found) => {
-                last = found;
-                retries.over();
-                if has_changed(world, tenant).await {
-                    last = Found::Unknown;
-                }
+                let is_changed = pauses.settled(&tenant.metrics_service_changed).await;
+                last = if is_changed { Found::Unknown } else { found };
             }
-            Err(error) => retries.wait(&error).await,
+            Err(error) => pauses.failed(&error).await,
         }
     }
-}
-
-/// Waits until it is to be looked at again: true when the Service changed, and whoever changed it had his minute.
-async fn has_changed(world: &World, tenant: &TenantState) -> bool {
-    let (mut quiet, mut changed) = (world.clock.jitter(LOOK), false);
-    while tokio::time::timeout(quiet, tenant.metrics_service_changed.notified()).await.is_ok() {
-        (quiet, changed) = (world.clock.jitter(PATIENCE), true);
-    }
-    changed
 }
 
 async fn step(member: &Member, last: Found) -> Result<Found> {
@@ -100,15 +84,12 @@ async fn way(member: &Member) -> Result<Option<Way>> {
         return Ok(Some(member.view.api_service_ip).filter(IpAddr::is_ipv4).map(Way::Gateway));
     }
     match member.api.read_path(RELAY, LONGEST_WORD).await {
-        Ok(said) => match serde_json::from_slice::<Relay>(&said) {
-            Ok(relay) => Ok(Some(Way::Relay(relay.port))),
-            Err(error) => {
-                let message = "the control plane does not say where it relays metrics";
-                Err(Error::new(Side::Backend, Kind::Protocol, message).because(error))
-            }
+        // What says something else there (a proxy that answers every path) is no relay.
+        Ok(said) => Ok(serde_json::from_slice::<Relay>(&said).ok().map(|relay| Way::Relay(relay.port))),
+        Err(error) => match error.kind() {
+            Kind::NotFound | Kind::Forbidden | Kind::MethodNotAllowed | Kind::TooLarge => Ok(None),
+            _ => Err(error),
         },
-        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Forbidden | Kind::MethodNotAllowed) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
@@ -116,7 +97,9 @@ async fn settle(member: &Member, way: Option<Way>, last: Found) -> Result<Found>
     let found = member.api.get(API_SERVICE.resource, API_SERVICE.namespace, API_SERVICE.name).await?;
     let is_anothers = found.as_ref().is_some_and(|found| !(API_SERVICE.is_ours)(found));
     let way = way.filter(|_| !is_anothers);
-    for object in &OBJECTS {
+    // The APIService is the last to come and the first to go: one without its Service keeps namespaces from being deleted.
+    let order: Vec<&Object> = if way.is_some() { OBJECTS.iter().collect() } else { OBJECTS.iter().rev().collect() };
+    for object in order {
         let found = if object.name == API_SERVICE.name {
             found.clone()
         } else {

@@ -93,10 +93,10 @@ impl World {
             }
         }
         if self.catalog.kind(item.kind).resource() == SERVICES {
-            match item.key.name.as_str() {
-                "kubernetes" if item.key.namespace == "default" => tenant.service_changed.notify_one(),
-                service::DNS_NAME => tenant.dns_service_changed.notify_one(),
-                service::METRICS_NAME => tenant.metrics_service_changed.notify_one(),
+            match (item.key.namespace.as_str(), item.key.name.as_str()) {
+                ("default", "kubernetes") => tenant.service_changed.notify_one(),
+                (service::DNS_NAMESPACE, service::DNS_NAME) => tenant.dns_service_changed.notify_one(),
+                (service::METRICS_NAMESPACE, service::METRICS_NAME) => tenant.metrics_service_changed.notify_one(),
                 _ => {}
             }
         }

@@ -94,8 +94,11 @@ impl Tenant {
 pub struct Aggregator {
     /// The front proxies' CA.
     pub trust: ClientTrust,
-    /// Its common name; every other one of that CA is somebody else's, the gateway's own among them.
+    /// Its common name; every other one of that CA is somebody else's. With k3s the gateway's own has it too, whose key nobody
+    /// else has.
     pub name: &'static str,
+    /// It asks the gateway itself; others have a relay that does.
+    pub asks_gateway: bool,
 }
 
 /// The gateway's way to a backend.

@@ -52,9 +52,12 @@ impl Snapshot {
         }
     }
 
-    /// The same of whoever has the name.
+    /// The same of whoever has the name; before anything was heard, somebody may.
     pub fn awaits_host(&self, host: &str) -> bool {
-        self.owners.as_ref().and_then(|owners| owners.host(host)).is_some_and(|id| self.awaits(id))
+        match &self.owners {
+            Some(owners) => owners.host(host).is_some_and(|id| self.awaits(id)),
+            None => self.by_id.is_empty(),
+        }
     }
 
     /// All of them, in no order.

@@ -93,6 +93,7 @@ async fn a_tenant_that_is_not_served_yet_is_not_one_that_is_not_there() {
     world.registry.remove(&world.a.id());
     world.registry.remove(&world.b.id());
     assert_eq!(status(by_path.get(&object("alpha")).await).await.0, 503);
+    assert_eq!(status(by_path.get_at(host, "/api/v1/namespaces/default/pods/web", &[]).await).await.0, 503);
 }
 
 #[tokio::test]

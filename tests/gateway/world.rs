@@ -121,6 +121,7 @@ impl Cluster {
             aggregator: Some(Aggregator {
                 trust: ClientTrust::from_pem(self.front_proxy_ca.ca_pem().as_bytes()).expect("trust"),
                 name: AGGREGATOR_NAME,
+                asks_gateway: false,
             }),
             server_ca_pem: self.server_ca.ca_pem().to_owned(),
             ..tenant(

@@ -37,10 +37,6 @@ pub(super) fn parts(plan: &Plan<'_>) -> Parts {
     }
 }
 
-fn authority(gateway_ip: &str) -> String {
-    if gateway_ip.contains(':') { format!("[{gateway_ip}]:443") } else { format!("{gateway_ip}:443") }
-}
-
 fn container(plan: &Plan<'_>) -> Value {
     let mut args = vec![
         "--data-dir=/data".to_owned(),
@@ -55,7 +51,7 @@ fn container(plan: &Plan<'_>) -> Value {
     let bound = plan::store_bound(plan);
     environment.extend(bound.map(|bytes| json!({"name": "PORTICO_MAX_STORE_BYTES", "value": bytes.to_string()})));
     // The same of who relays the tenant's metrics: an older image relays nothing, and is not asked to.
-    environment.push(json!({"name": "PORTICO_METRICS_ADDRESS", "value": authority(plan.gateway_ip)}));
+    environment.push(json!({"name": "PORTICO_METRICS_ADDRESS", "value": plan::authority(plan.gateway_ip)}));
     let mut mounts = vec![
         json!({"name": "data", "mountPath": "/data"}),
         json!({"name": "pki", "mountPath": "/pki", "readOnly": true}),

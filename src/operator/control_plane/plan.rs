@@ -117,3 +117,8 @@ pub(super) fn folder(plan: &Plan<'_>) -> Value {
         None => json!({}),
     }
 }
+
+/// An address of a Service and the port of its API, as one.
+pub(crate) fn authority(ip: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]:443") } else { format!("{ip}:443") }
+}

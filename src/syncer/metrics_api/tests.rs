@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::crd::{Limits, OnLoss};
+use crate::error::Side;
 use crate::kubernetes::testing::{Faults, Server};
 use crate::translate::{service, testing};
 

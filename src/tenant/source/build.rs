@@ -157,14 +157,14 @@ impl Inputs<'_> {
 
     /// Whoever cannot be known by it is none, and everything else of the tenant is served.
     fn aggregator(&self) -> Option<Aggregator> {
-        let name = match self.cluster.spec.distro {
-            Distro::K8s => pki::AGGREGATOR_NAME,
-            Distro::K3s => pki::K3S_FRONT_PROXY_NAME,
+        let (name, asks_gateway) = match self.cluster.spec.distro {
+            Distro::K8s => (pki::AGGREGATOR_NAME, false),
+            Distro::K3s => (pki::K3S_FRONT_PROXY_NAME, true),
             // Its aggregator's CA is its own affair.
             Distro::External => return None,
         };
         let ca = self.secret.bytes(pki::FRONT_PROXY_CA).ok()?;
-        Some(Aggregator { trust: ClientTrust::from_pem(&ca).ok()?, name })
+        Some(Aggregator { trust: ClientTrust::from_pem(&ca).ok()?, name, asks_gateway })
     }
 
     fn backend(&self, parts: &Parts, server_ca: &[u8]) -> Result<(Backend, ApiClient)> {
