@@ -105,6 +105,7 @@ async fn all() {
         usage: Arc::clone(&usage),
         figures: usage,
         host,
+        consumption: Arc::default(),
         metrics: Metrics::default(),
         clock: Clock::system(),
         watched: Watched::new(Clock::system()),

@@ -8,6 +8,7 @@
 mod host;
 mod leader;
 mod memory;
+mod metering;
 #[cfg(test)]
 mod metrics_page;
 mod planes;
@@ -30,12 +31,14 @@ use crate::config::{Config, MetricsAccess};
 use crate::gateway;
 use crate::kubernetes::Reaches;
 use crate::kubernetes::election::{self, Candidate, Lock};
+use crate::metering::{Journal, Parts};
 use crate::names::reserved::Reserved;
 use crate::runtime::drain::{self, Drain, DrainTrigger};
 use crate::runtime::task::Task;
 use crate::runtime::telemetry::Source;
 use crate::runtime::watched::IfDown;
 use crate::syncer::kinds::Switches;
+use crate::usage::Usage;
 use crate::{operator, syncer, tenant};
 
 /// A part of Portico that a process can run.
@@ -80,20 +83,27 @@ struct Common {
     reaches: Arc<Reaches>,
     config: Arc<Config>,
     identity: String,
+    /// None where nothing is metered.
+    metering: Option<Parts>,
 }
 
 async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
     let planes = Planes::new(&config.log, &config.host)?;
     let identity = process::identity(&planes.clock);
     let reaches = Arc::new(Reaches::new(&config, &planes.host.pool().target().host));
-    let common = Common { planes, reaches, config: Arc::new(config), identity };
+    let metering = metering::parts(&planes, &config, &identity);
+    let common = Common { planes, reaches, config: Arc::new(config), identity, metering };
     let (delay, grace) = (common.config.gateway.drain_delay.0, common.config.gateway.drain_timeout.0);
     let (trigger, drain) = drain::channel();
     let admin = admin::run(health_and_metrics(&common), &drain).await?;
-    let tasks = start(&common, &roles, drain).await?;
+    let journal = common.metering.clone().map(|parts| Arc::new(Journal::new(parts)));
+    let tasks = start(&common, &roles, journal.as_ref(), drain).await?;
     tracing::info!(health = %admin.probes, metrics = %admin.metrics, ?roles, "serving");
     stopped().await?;
     end(trigger, delay, grace).await?;
+    if let Some(journal) = journal {
+        journal.close().await;
+    }
     drop(tasks);
     Ok(())
 }
@@ -114,20 +124,27 @@ async fn end(trigger: DrainTrigger, delay: Duration, grace: Duration) -> anyhow:
 }
 
 /// Starts every plane that the roles name; all of them hold the drain.
-async fn start(common: &Common, roles: &[Role], drain: Drain) -> anyhow::Result<Vec<Task>> {
+async fn start(
+    common: &Common,
+    roles: &[Role],
+    journal: Option<&Arc<Journal>>,
+    drain: Drain,
+) -> anyhow::Result<Vec<Task>> {
     let mut tasks = vec![tenants(common, &drain), certificate(common, &drain)];
     let planes = &common.planes;
     let (registry, metrics, watched) = (&planes.registry, &planes.metrics, &planes.watched);
     tasks.extend(memory::follow(&common.config.memory, registry, metrics, watched, &drain));
+    let usage = common.planes.usage(&common.config.host, &common.config.syncer.node_selector)?;
+    tasks.extend(journal.map(|journal| metering::follow(&common.planes, journal, &drain)));
     if roles.contains(&Role::Gateway) {
-        tasks.extend(gateway(common, &drain).await?);
+        tasks.extend(gateway(common, &usage, &drain).await?);
     }
     if roles.contains(&Role::Dns) {
         let address = common.config.gateway.listen.ip();
         tasks.push(common.planes.dns(common.config.dns.clone(), address, &drain).await?);
     }
     if roles.contains(&Role::Syncer) {
-        tasks.push(syncer(common, &drain));
+        tasks.push(syncer(common, &usage, &drain));
     }
     if roles.contains(&Role::Operator) {
         tasks.push(operator(common, &drain));
@@ -175,20 +192,29 @@ fn certificate(common: &Common, drain: &Drain) -> Task {
     })
 }
 
-async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
+async fn gateway(common: &Common, usage: &Arc<Usage>, drain: &Drain) -> anyhow::Result<Vec<Task>> {
     let known = common.planes.shared.clone();
     common.planes.readiness.check("shared certificate", move || {
         known.load().is_none().then(|| "the operator has not made it yet".to_owned())
     });
-    let usage = common.planes.usage(&common.config.host, &common.config.syncer.node_selector)?;
-    let bound = gateway::run(common.planes.gateway(common.config.gateway.clone(), usage), drain).await?;
+    let parts = common.planes.gateway(common.config.gateway.clone(), Arc::clone(usage));
+    let bound = gateway::run(parts, drain).await?;
     tracing::info!(address = %bound.address, "gateway listens");
     Ok(bound.listeners())
 }
 
-fn syncer(common: &Common, drain: &Drain) -> Task {
+/// And what it measures of the tenants that it syncs.
+fn syncer(common: &Common, usage: &Arc<Usage>, drain: &Drain) -> Task {
     let parts = common.planes.syncer(common.config.syncer.clone(), &Switches::default());
-    elected(common, "syncer", drain, move |drain| syncer::run(parts.clone(), drain).map(Ok))
+    let sources = metering::sources(&common.planes, usage, &parts.stats);
+    let meter = common.metering.clone().map(|parts| (parts, sources));
+    elected(common, "syncer", drain, move |drain| {
+        let (synced, metered) = (syncer::run(parts.clone(), drain.clone()), metering::lead(meter.clone(), drain));
+        async move {
+            tokio::join!(synced, metered);
+            Ok(())
+        }
+    })
 }
 
 fn operator(common: &Common, drain: &Drain) -> Task {

@@ -16,6 +16,7 @@ mod progress;
 mod recover;
 mod serve;
 mod syncer;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,8 @@ enum Command {
     Delete(delete::Args),
     /// Decide what becomes of a virtual cluster that is held because its control plane lost its store.
     Recover(recover::Args),
+    /// Show what virtual clusters used: processor, memory, volumes, network, calls and streams.
+    Usage(usage::Args),
     /// Print the version.
     Version,
     /// Print a completion script.
@@ -98,6 +101,7 @@ fn run(cli: Cli) -> Outcome<u8> {
         Command::Create(args) => block_on(create::run(&host, args))?,
         Command::List(args) => block_on(list::list(&host, args))?,
         Command::Describe(args) => block_on(list::describe(&host, args))?,
+        Command::Usage(args) => block_on(usage::run(&host, args))?,
         Command::Delete(args) => block_on(delete::run(&host, args))?,
         Command::Recover(args) => block_on(recover::run(&host, args))?,
         Command::Connect(args) => return block_on(connect::run(&host, args)),

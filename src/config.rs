@@ -7,6 +7,7 @@ pub mod docs;
 mod gateway;
 mod kubelets;
 mod memory;
+mod metering;
 mod networks;
 mod operator;
 pub mod policy;
@@ -27,6 +28,7 @@ pub use dns::DnsConfig;
 pub use gateway::GatewayConfig;
 pub use kubelets::KubeletsConfig;
 pub use memory::MemoryConfig;
+pub use metering::MeteringConfig;
 pub use networks::{IpBlock, LabelSelector, NetworkEgress, NetworkPeer, NetworkPort, NetworksConfig, Protocol};
 pub use operator::{OperatorConfig, RolloutConfig};
 pub use policy::{NodeUsage, PodSecurity, Policies, PolicyBounds};
@@ -54,6 +56,8 @@ pub struct Config {
     pub log: LogConfig,
     /// What happens before the memory runs out.
     pub memory: MemoryConfig,
+    /// What virtual clusters use, measured and kept.
+    pub metering: MeteringConfig,
     /// What the objects of virtual clusters may ask of the host.
     pub policy: PolicyBounds,
     /// The same by host namespace, instead of `policy`: each entry is a whole of its own.
@@ -224,6 +228,7 @@ impl Config {
         self.dns.check()?;
         self.networks.check()?;
         self.memory.check()?;
+        self.metering.check()?;
         self.host.kubelets.check()?;
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
             return refuse("syncer.workers and syncer.workersPerTenant must be at least 1");
@@ -257,6 +262,9 @@ mod tests {
         assert!(Config::parse("gateway: {standstillTimeout: 0s}").is_err());
         assert!(Config::parse("memory: {watermarkPercent: 101}").is_err());
         assert!(Config::parse("memory: {watermarkPercent: 0}").is_ok(), "off");
+        for nonsense in ["interval: 1s", "interval: 2m", "keepDays: 0", "keepHoursForDays: 0", "keepDays: 2"] {
+            assert!(Config::parse(&format!("metering: {{{nonsense}}}")).is_err(), "{nonsense}");
+        }
         assert!(Config::parse("gateway: {drainTimeout: 0s}").is_err());
         for nonsense in
             ["maxRequests: 0", "maxRequestsPerNode: 0", "requestTimeout: 0s", "insecureSkipTLSVerify: true, ca: x"]

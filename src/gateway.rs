@@ -70,6 +70,7 @@ use self::shared::{Gateway, SharedNames};
 pub(crate) use self::shown::{example, of_the_fleet};
 use self::tenants::Tenants;
 use crate::config::GatewayConfig;
+use crate::consumption::Consumption;
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::ApiClient;
 use crate::runtime::clock::Clock;
@@ -97,6 +98,8 @@ pub struct Parts {
     pub usage: Arc<Usage>,
     /// The same figures, as `metrics.k8s.io` is answered by them.
     pub figures: Arc<dyn Figures>,
+    /// What tenants use is counted here.
+    pub consumption: Arc<Consumption>,
     /// Where the gateway's metrics are shown.
     pub metrics: Metrics,
     /// The clock of the process; tests bring their own.
@@ -131,7 +134,8 @@ pub fn run_tenant_ports(parts: Parts, drain: &Drain) -> Bound {
 }
 
 fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain: &Drain) -> Bound {
-    let (metrics, kept) = (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config, parts.registry.memory()));
+    let (metrics, kept) =
+        (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config, parts.registry.memory(), &parts.consumption));
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
     let scrapes = Scrapes::new(&parts.config.scrape, &parts.metrics, &parts.usage, &parts.clock);

@@ -4,8 +4,8 @@
 //! base (`error` `config` `runtime` `tls`)
 //! ← domain, pure (`exposition` `names` `crd` `translate`)
 //! ← connections (`upstream`, then `kubernetes`)
-//! ← state (`tenant` `usage`)
-//! ← planes (`gateway` `syncer` `operator` `sidecar` `dns` `admin`)
+//! ← state (`tenant` `usage` `consumption`)
+//! ← planes (`gateway` `syncer` `operator` `sidecar` `dns` `metering` `admin`)
 //! ← wiring (`app` `cli`).
 
 /// Tests share what stands outside of the package and names it as such.
@@ -25,12 +25,14 @@ pub mod translate;
 pub mod kubernetes;
 pub mod upstream;
 
+pub mod consumption;
 pub mod tenant;
 pub mod usage;
 
 pub mod admin;
 pub mod dns;
 pub mod gateway;
+pub mod metering;
 pub mod operator;
 pub mod sidecar;
 pub mod syncer;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::host;
 use crate::config::docs::is_committed;
+use crate::consumption::Consumption;
 use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::runtime::telemetry::{Families, Metrics, Source};
@@ -81,6 +82,10 @@ fn everything() -> String {
     for source in [gateway::example(id.clone()), dns::example(id.clone()), operator::example(&id), stats] {
         metrics.register(source);
     }
+    let consumption = Arc::new(Consumption::default());
+    let tab = consumption.tab(&id, "uid");
+    tab.missed();
+    metrics.register(Arc::clone(&consumption) as Arc<dyn Source>);
     metrics.register(Arc::new(memory));
     metrics.register(Arc::new(watched));
     metrics.register(Arc::new(Others));

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use super::host::Host;
 use crate::admin::{self, Readiness};
 use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, SyncerConfig};
+use crate::consumption::Consumption;
 use crate::kubernetes::rights::Access;
 use crate::kubernetes::{self, ApiClient, Kubelets};
 use crate::runtime::clock::Clock;
@@ -31,6 +32,7 @@ pub(super) struct Planes {
     pub(super) clock: Clock,
     pub(super) host: ApiClient,
     pub(super) registry: Arc<Registry>,
+    pub(super) consumption: Arc<Consumption>,
     pub(super) metrics: Metrics,
     pub(super) readiness: Readiness,
     pub(super) shared: SharedCertificate,
@@ -46,6 +48,7 @@ impl Planes {
         let planes = Self {
             host: ApiClient::new(pool, HeaderMap::new()),
             registry: Arc::default(),
+            consumption: Arc::default(),
             metrics: Metrics::default(),
             readiness: Readiness::default(),
             shared: SharedCertificate::default(),
@@ -53,6 +56,7 @@ impl Planes {
             clock,
         };
         planes.metrics.register(Arc::new(planes.watched.clone()));
+        planes.metrics.register(Arc::clone(&planes.consumption) as Arc<dyn Source>);
         planes.metrics.register(Arc::new(Host::new(planes.host.pool())));
         let (needed, others) = (planes.watched.clone(), planes.watched.clone());
         planes.readiness.check("tasks", move || needed.problem());
@@ -87,6 +91,7 @@ impl Planes {
             host: self.host.clone(),
             figures: Arc::clone(&usage) as Arc<_>,
             usage,
+            consumption: Arc::clone(&self.consumption),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             watched: self.watched.clone(),

@@ -16,6 +16,7 @@ use super::flag::Flag;
 use super::metrics::{TenantMetrics, VerbClass};
 use super::reading::{Hold, Reading};
 use super::shared::Gateway;
+use crate::consumption::{Amounts, Tab};
 use crate::error::Kind;
 use crate::runtime::telemetry::ACCESS;
 
@@ -23,6 +24,8 @@ use crate::runtime::telemetry::ACCESS;
 const LONGEST_PATH: usize = 512;
 /// Of a user's name and a resource.
 const LONGEST_NAME: usize = 256;
+/// Bytes of one direction that need not be counted before the end.
+const UNCOUNTED: u64 = 64 << 10;
 
 /// Shared account of one request.
 #[derive(Debug)]
@@ -50,6 +53,11 @@ struct Fields {
     flag: Option<Flag>,
     /// It had a seat of its tenant.
     is_known: bool,
+    /// Where it counts as used, as far as it is of somebody who is known.
+    tab: Option<Arc<Tab>>,
+    namespace: String,
+    /// Bytes that are counted there.
+    counted: u64,
 }
 
 impl Record {
@@ -74,12 +82,12 @@ impl Record {
 
     /// Bytes from the client.
     pub fn add_received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.count(self.received.fetch_add(bytes as u64, Ordering::Relaxed), bytes);
     }
 
     /// Bytes to the client.
     pub fn add_sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.count(self.sent.fetch_add(bytes as u64, Ordering::Relaxed), bytes);
     }
 
     /// How its answer is read.
@@ -108,6 +116,21 @@ impl Record {
         fields.tenant = Some(metrics);
     }
 
+    /// Where it counts as used, once its caller is known.
+    pub(super) fn counted_on(&self, tab: Arc<Tab>, namespace: &str) {
+        let mut fields = self.fields.lock();
+        fields.tab = Some(tab);
+        namespace.clone_into(&mut fields.namespace);
+    }
+
+    /// Long streams are counted while they last: a process that is killed loses so much of each.
+    fn count(&self, before: u64, bytes: usize) {
+        if before / UNCOUNTED != (before + bytes as u64) / UNCOUNTED {
+            let all = self.received() + self.sent.load(Ordering::Relaxed);
+            self.fields.lock().count_bytes(all);
+        }
+    }
+
     pub(super) fn user(&self, user: &str) {
         user.clone_into(&mut self.fields.lock().user);
     }
@@ -123,7 +146,9 @@ impl Record {
 
     /// Takes `hold` instead of what was held before.
     pub(super) fn hold(&self, hold: Hold) {
-        self.fields.lock().is_known |= matches!(hold, Hold::Seat(_));
+        if matches!(hold, Hold::Seat(_)) {
+            self.fields.lock().is_known();
+        }
         let before = self.reading.hold().lock().replace(hold);
         // Outside of the lock.
         drop(before);
@@ -134,6 +159,25 @@ impl Record {
     pub(super) fn leave_place(&self) {
         let place = self.reading.hold().lock().take_if(|hold| matches!(hold, Hold::Place(_)));
         drop(place);
+    }
+}
+
+impl Fields {
+    fn is_known(&mut self) {
+        let was_known = std::mem::replace(&mut self.is_known, true);
+        if let Some(tab) = self.tab.as_ref().filter(|_| !was_known) {
+            tab.add(&self.namespace, &Amounts { calls: 1, ..Amounts::default() });
+        }
+    }
+
+    fn count_bytes(&mut self, all: u64) {
+        let Some(tab) = self.tab.as_ref().filter(|_| self.is_known) else { return };
+        let new = all.saturating_sub(std::mem::replace(&mut self.counted, all));
+        let amounts = match VerbClass::of(self.verb, self.long_running) {
+            VerbClass::Stream => Amounts { stream_bytes: new, ..Amounts::default() },
+            _ => Amounts { call_bytes: new, ..Amounts::default() },
+        };
+        tab.add(&self.namespace, &amounts);
     }
 }
 
@@ -168,6 +212,7 @@ impl Drop for Record {
             let class = VerbClass::of(fields.verb, fields.long_running);
             tenant.finished(class, fields.code, took, received, sent);
         }
+        fields.count_bytes(received + sent);
         if !fields.is_known && !may_log(&self.connection.gateway) {
             return;
         }

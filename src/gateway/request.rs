@@ -93,6 +93,7 @@ async fn phases(
             aggregator::Asked { connection, tenant, state: &state, record, user: &said, path: &bound.path, info };
         return Box::pin(metrics_api::serve(asked, request, upgrade.is_some())).await;
     }
+    record.counted_on(Arc::clone(&state.tab), &info.namespace);
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;
     record.user(match &caller.who {
         Who::Certificate(identity) => &identity.user,

@@ -20,6 +20,7 @@ use super::limits::Limits;
 use super::metrics::{TenantMetrics, collect_tenant};
 use super::places::Places;
 use crate::config::GatewayConfig;
+use crate::consumption::{Consumption, Tab};
 use crate::names::TenantId;
 use crate::runtime::telemetry::{Families, Source};
 use crate::tenant::memory::{Account, Memory};
@@ -40,6 +41,8 @@ pub(super) struct TenantState {
     pub(super) kubelets: Allowance,
     pub(super) buffers: Arc<Share>,
     pub(super) stream_buffers: Arc<Share>,
+    /// What it used.
+    pub(super) tab: Arc<Tab>,
     /// What its requests take of the memory, and whether that is too much.
     pub(super) account: Arc<Account>,
 }
@@ -60,6 +63,7 @@ pub(super) struct Tenants {
     budget: Arc<Budget>,
     stream_budget: Arc<Budget>,
     memory: Memory,
+    consumption: Arc<Consumption>,
     pub(super) connections: Connections,
     /// For callers with a token that their backend has not accepted yet.
     pub(super) unknown: Places,
@@ -72,12 +76,13 @@ pub(super) struct Tenants {
 }
 
 impl Tenants {
-    pub(super) fn new(config: &GatewayConfig, memory: &Memory) -> Arc<Self> {
+    pub(super) fn new(config: &GatewayConfig, memory: &Memory, consumption: &Arc<Consumption>) -> Arc<Self> {
         let places = || Places::new(config.max_unknown, config.max_unknown_per_tenant);
         Arc::new(Self {
             budget: Arc::new(Budget::new(config.max_buffered_bytes)),
             stream_budget: Arc::new(Budget::new(STREAM_BUFFERS)),
             memory: memory.clone(),
+            consumption: Arc::clone(consumption),
             connections: Connections::new(config),
             unknown: places(),
             anonymous: places(),
@@ -108,6 +113,7 @@ impl Tenants {
             kubelets: Allowance::default(),
             buffers: Share::of(Arc::clone(&self.budget), Arc::clone(&account)),
             stream_buffers: Share::of(Arc::clone(&self.stream_budget), Arc::clone(&account)),
+            tab: self.consumption.tab(id, uid),
             account,
         });
         let kept = Kept { uid: uid.to_owned(), generation, state };
@@ -187,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_cluster_that_is_made_again_begins_with_nothing_of_its_predecessor() {
-        let tenants = Tenants::new(&GatewayConfig::default(), &Memory::default());
+        let tenants = Tenants::new(&GatewayConfig::default(), &Memory::default(), &Arc::default());
         let id = TenantId::parse("team-a", "dev").expect("valid");
         let of = |uid: &str, generation| tenants.state(&id, uid, generation);
         let first = of("1", 3);

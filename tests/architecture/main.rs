@@ -21,11 +21,11 @@ const LAYERS: &[Layer] = &[
     Layer { name: "domain", siblings: Siblings::Free, modules: &["exposition", "names", "crd", "translate"] },
     Layer { name: "upstream", siblings: Siblings::Never, modules: &["upstream"] },
     Layer { name: "kubernetes", siblings: Siblings::Never, modules: &["kubernetes"] },
-    Layer { name: "state", siblings: Siblings::Never, modules: &["tenant", "usage"] },
+    Layer { name: "state", siblings: Siblings::Never, modules: &["tenant", "usage", "consumption"] },
     Layer {
         name: "planes",
         siblings: Siblings::Never,
-        modules: &["gateway", "syncer", "operator", "sidecar", "dns", "admin"],
+        modules: &["gateway", "syncer", "operator", "sidecar", "dns", "metering", "admin"],
     },
     Layer { name: "wiring", siblings: Siblings::Free, modules: &["app", "cli"] },
 ];

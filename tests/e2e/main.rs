@@ -49,3 +49,4 @@ mod sidecar;
 mod store;
 mod streams;
 mod sync;
+mod usage;

@@ -13,6 +13,7 @@ mod load;
 mod browsers;
 mod chains;
 mod churn;
+mod consumption;
 mod differential;
 mod external;
 mod floods;

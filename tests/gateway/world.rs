@@ -13,6 +13,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 use portico::config::GatewayConfig;
+use portico::consumption::Consumption;
 use portico::crd::pki::AGGREGATOR_NAME;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
@@ -65,6 +66,7 @@ pub struct World {
     pub address: SocketAddr,
     pub registry: Arc<Registry>,
     pub metrics: Metrics,
+    pub consumption: Arc<Consumption>,
     pub shared_ca: Pki,
     pub figures: Arc<FakeFigures>,
     pub a: Cluster,
@@ -174,7 +176,7 @@ impl World {
         let metrics = Metrics::default();
         let pool = Arc::new(Pool::new(host.unwrap_or(&a.api).target(Side::Host), clock.clone()));
         let host = ApiClient::new(pool, HeaderMap::new());
-        let figures: Arc<FakeFigures> = Arc::default();
+        let (figures, consumption): (Arc<FakeFigures>, Arc<Consumption>) = Default::default();
         let parts = Parts {
             config,
             registry: Arc::clone(&registry),
@@ -182,6 +184,7 @@ impl World {
             usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), clock.clone())),
             figures: Arc::clone(&figures) as Arc<_>,
             host,
+            consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             clock: clock.clone(),
             watched: Watched::new(clock.clone()),
@@ -191,7 +194,7 @@ impl World {
         let both = ports.wait_for(|open| open.contains(&a.port) && open.contains(&b.port));
         tokio::time::timeout(PATIENCE, both).await.expect("tenant ports in time").expect("tenant ports");
         let address = bound.address;
-        Self { address, registry, metrics, shared_ca, figures, a, b, drain: Some(trigger), clock, bound }
+        Self { address, registry, metrics, consumption, shared_ca, figures, a, b, drain: Some(trigger), clock, bound }
     }
 
     /// A client of the shared listener by a tenant's name.

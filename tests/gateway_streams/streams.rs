@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use jiff::Timestamp;
+use portico::consumption::{Hour, Rows};
 use portico::runtime::clock::Clock;
 
 use crate::support::fake::{Answer, parameters};
@@ -33,6 +35,25 @@ async fn exec_reaches_the_host_pod_and_nothing_of_the_caller_does() {
         assert_eq!(seen.header(absent), None, "{absent}");
     }
     assert!(seen.has_certificate, "under our own identity");
+}
+
+/// While it lasts, since a process that is killed would lose all of it otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_of_streams_are_counted_while_they_last() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let (mut wire, head) = world.ask(&world.a, "jane", &websocket("web")).await;
+    assert_eq!(head.code, 101, "{head:?}");
+    wire.write(&[7; 200_000]).await;
+    wire.read(200_000).await;
+    let mut rows = Rows::default();
+    world.consumption.take(Hour::of(Timestamp::UNIX_EPOCH), &mut rows);
+    let all: Vec<_> = rows.iter().collect();
+    let [(tenant, _, within, amounts)] = all.as_slice() else { panic!("{all:?}") };
+    assert_eq!((tenant.name().as_str(), within.to_string().as_str()), ("alpha", "default"));
+    assert_eq!((amounts.calls, amounts.call_bytes), (1, 0));
+    assert!((200_000..=400_000).contains(&amounts.stream_bytes), "{amounts:?}");
+    drop(wire);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use portico::config::{GatewayConfig, HostConfig};
+use portico::consumption::Consumption;
 use portico::error::Side;
 use portico::gateway::{self, Bound, Parts, SharedCertificate};
 use portico::kubernetes::{ApiClient, Kubelets};
@@ -53,6 +54,7 @@ pub struct World {
     pub host_objects: Objects,
     pub registry: Arc<Registry>,
     pub metrics: Metrics,
+    pub consumption: Arc<Consumption>,
     pub usage: Arc<Usage>,
     pub drain: Option<DrainTrigger>,
     address: SocketAddr,
@@ -101,7 +103,7 @@ impl World {
         }
         let (trigger, drain) = drain::channel();
         let pool = Arc::new(Pool::new(host.target(Side::Host), clock.clone()));
-        let metrics = Metrics::default();
+        let (metrics, consumption) = (Metrics::default(), Arc::<Consumption>::default());
         let client = ApiClient::new(pool, HeaderMap::new());
         let kubelets = Kubelets::new(config, &BTreeMap::new(), &client).expect("kubelets");
         let usage = Arc::new(Usage::new(client.clone(), Arc::new(kubelets), clock.clone()));
@@ -112,13 +114,15 @@ impl World {
             host: client,
             usage: Arc::clone(&usage),
             figures: Arc::clone(&usage) as Arc<_>,
+            consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             watched: Watched::new(clock.clone()),
             clock,
         };
         let bound = gateway::run(parts, &drain).await.expect("gateway");
         let drain = Some(trigger);
-        Self { address: bound.address, a, b, host, host_objects, registry, metrics, usage, drain, _bound: bound }
+        let address = bound.address;
+        Self { address, a, b, host, host_objects, registry, metrics, consumption, usage, drain, _bound: bound }
     }
 
     /// A running pod of a tenant, on both sides.

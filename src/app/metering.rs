@@ -1,0 +1,64 @@
+//! Metering in the process: its journal, and on the replica that syncs the meter and the books.
+
+use std::sync::Arc;
+
+use super::planes::Planes;
+use crate::config::Config;
+use crate::metering::{self, Journal, Metered, Parts, Sources, Tenants};
+use crate::runtime::drain::Drain;
+use crate::runtime::task::Task;
+use crate::runtime::watched::IfDown;
+use crate::syncer::Stats;
+use crate::tenant::Registry;
+use crate::usage::Usage;
+
+/// What metering needs; none where nothing is metered.
+pub(super) fn parts(planes: &Planes, config: &Config, process: &str) -> Option<Parts> {
+    config.metering.enabled.then(|| Parts {
+        config: config.metering.clone(),
+        host: Arc::new(planes.host.layered()),
+        namespace: config.host.system_namespace.clone(),
+        process: process.to_owned(),
+        consumption: Arc::clone(&planes.consumption),
+        clock: planes.clock.clone(),
+    })
+}
+
+/// Keeps the journal of this process.
+pub(super) fn follow(planes: &Planes, journal: &Arc<Journal>, drain: &Drain) -> Task {
+    let (journal, during) = (Arc::clone(journal), drain.clone());
+    planes.watched.keep("metering journal", IfDown::Noted, drain, move || {
+        let (journal, drain) = (Arc::clone(&journal), during.clone());
+        async move {
+            journal.run(drain).await;
+            Ok(())
+        }
+    })
+}
+
+/// What the meter reads.
+pub(super) fn sources(planes: &Planes, usage: &Arc<Usage>, stats: &Arc<Stats>) -> Sources {
+    let tenants = tenants(Arc::clone(stats), Arc::clone(&planes.registry));
+    Sources { usage: Arc::clone(usage), host: planes.host.clone(), tenants }
+}
+
+/// On the leading replica.
+pub(super) async fn lead(meter: Option<(Parts, Sources)>, drain: Drain) {
+    if let Some((parts, sources)) = meter {
+        metering::lead(parts, sources, drain).await;
+    }
+}
+
+/// Those that the syncer knows, with what it knows of their pods and claims.
+fn tenants(stats: Arc<Stats>, registry: Arc<Registry>) -> Tenants {
+    Arc::new(move || {
+        let (kept, snapshot) = (stats.snapshot().kept, registry.load());
+        let metered = kept.into_iter().filter_map(|kept| {
+            let uid = snapshot.by_id(&kept.id)?.uid.clone();
+            let has = |plural: &str| kept.objects.iter().any(|(of, _, count)| *of == plural && *count > 0);
+            let (has_pods, has_claims) = (has("pods"), has("persistentvolumeclaims"));
+            Some(Metered { id: kept.id, uid, has_pods, has_claims })
+        });
+        metered.collect()
+    })
+}
