@@ -18,7 +18,6 @@ use crate::gateway::bind::{self, Host};
 use crate::gateway::connection::{Binding, Connection};
 use crate::gateway::flag::Flag;
 use crate::gateway::identity;
-use crate::gateway::reading::Hold;
 use crate::gateway::record::Record;
 use crate::gateway::respond::{self, Body};
 use crate::names::TenantId;
@@ -74,15 +73,12 @@ pub(crate) async fn serve(
     }
     let token = door::token(request.headers_mut())?;
     record.user("(token)");
-    let own = request.uri().path();
-    let paths: &[&str] = if [METRICS, TARGETS].contains(&own) { &[own] } else { &[METRICS, own] };
-    let place = door.enter(&token, paths, connection.peer.ip()).await.inspect_err(|_| record.flag(Flag::Unknown))?;
-    if let Some(place) = place {
-        record.hold(Hold::Place(place));
+    let mut paths = vec![request.uri().path().to_owned()];
+    if matches!(asked, Asked::One(_)) {
+        paths.push(METRICS.to_owned());
     }
-    door.judge(&token, paths).await?;
-    // From here on he is known.
-    record.leave_place();
+    let place = door.enter(&token, &paths, connection.peer.ip()).await.inspect_err(|_| record.flag(Flag::Unknown))?;
+    door.judge(token, paths, place).await?;
     let answer = match &asked {
         Asked::Targets => to_targets(connection, &request)?,
         Asked::Metrics | Asked::One(_) => to_metrics(connection, door, &asked, &request).await?,
