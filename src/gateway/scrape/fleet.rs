@@ -107,26 +107,29 @@ async fn to_metrics(
 ) -> Result<Response<Body>> {
     let (gateway, format) = (&connection.gateway, Format::wanted(request.headers()));
     let snapshot = gateway.registry.load();
-    let tenants: Vec<Arc<Tenant>> = match asked {
+    let one = match asked {
         Asked::One(id) => {
             let missing = || Error::client(Kind::NotFound, format!("there is no virtual cluster {id}"));
-            vec![snapshot.by_id(id).cloned().ok_or_else(missing)?]
+            Some(Arc::clone(snapshot.by_id(id).ok_or_else(missing)?))
         }
-        _ => snapshot.tenants().cloned().collect(),
+        _ => None,
     };
     if *request.method() == Method::HEAD {
         return Ok(page(format, Body::empty()));
     }
-    let scrapes = &gateway.scrapes;
-    let turn = match asked {
-        // A single one's share is small, and there may be as many scrapers of these as there are tenants.
-        Asked::One(_) => None,
-        _ => Some(door.turn().inspect_err(|_| _ = scrapes.counts.refused.fetch_add(1, Ordering::Relaxed))?),
-    };
+    let all: Vec<Arc<Tenant>> = if one.is_none() { snapshot.tenants().cloned().collect() } else { Vec::new() };
     drop(snapshot);
+    let scrapes = &gateway.scrapes;
     let until = gateway.clock.instant() + patience(request.headers(), scrapes.config.deadline.0);
-    let made = scrapes.page(tenants, until, format, turn).await?;
-    Ok(page(format, Body::page(made)))
+    let body = if let Some(tenant) = one {
+        // There may be as many scrapers of single ones as there are tenants, and some of them are the tenant's.
+        let share = Arc::clone(&gateway.tenants.of(&tenant).buffers);
+        Body::full(scrapes.one(tenant, until, format, &share).await?)
+    } else {
+        let turn = door.turn().inspect_err(|_| _ = scrapes.counts.refused.fetch_add(1, Ordering::Relaxed))?;
+        Body::page(scrapes.fleet(all, until, format, turn).await?)
+    };
+    Ok(page(format, body))
 }
 
 fn to_targets(connection: &Connection, request: &Request<Incoming>) -> Result<Response<Body>> {
