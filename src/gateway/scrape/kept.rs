@@ -93,7 +93,7 @@ impl Scrapes {
 
     /// A page about all of these tenants, made as it is read. Those that did not answer `until` then are down.
     pub(super) async fn fleet(
-        self: &Arc<Self>,
+        &self,
         tenants: Vec<Arc<Tenant>>,
         until: Instant,
         format: Format,
@@ -106,7 +106,7 @@ impl Scrapes {
     /// A page about one of them, drawn on its share as long as any of it is there: there may be as many as somebody likes,
     /// and they may be read as slowly.
     pub(super) async fn one(
-        self: &Arc<Self>,
+        &self,
         tenant: Arc<Tenant>,
         until: Instant,
         format: Format,
@@ -133,7 +133,7 @@ impl Scrapes {
     }
 
     async fn sections(
-        self: &Arc<Self>,
+        &self,
         mut tenants: Vec<Arc<Tenant>>,
         has_pods: bool,
         share: Option<&Arc<Share>>,
