@@ -116,7 +116,7 @@ impl Scrapes {
 impl Guard {
     async fn admit<B>(&self, request: &Request<B>) -> Result<(), Response<Full<Bytes>>> {
         let Some(token) = bearer(request) else { return Err(unauthorized("show a bearer token\n")) };
-        match self.reviews.judge(token, PATH).await {
+        match self.reviews.judge(token, &[PATH]).await {
             Ok(Verdict::Allowed) => Ok(()),
             Ok(Verdict::Unknown) => {
                 tokio::time::sleep(REFUSAL).await;

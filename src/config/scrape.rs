@@ -35,8 +35,8 @@ pub struct ScrapeConfig {
     pub pods_in_fleet: bool,
     /// Bytes that an API server may send at one scrape. One that sends more is shown as down.
     pub max_body: usize,
-    /// Bytes that results may take, of all virtual clusters together. Beyond it a virtual cluster is shown without its API
-    /// server's series.
+    /// Bytes that results may take, of all virtual clusters together, and as many again Portico's own series of them. Beyond
+    /// it a virtual cluster is shown without its API server's series, or without those.
     pub max_kept_bytes: usize,
     /// API servers asked at once; as many slow ones again, four times over, do not count.
     pub at_once: usize,
@@ -125,13 +125,16 @@ impl ScrapeConfig {
         if self.families.len() > MOST_FAMILIES {
             return refuse(format!("families: at most {MOST_FAMILIES}"));
         }
-        let mut samples = BTreeSet::new();
+        let (mut samples, mut heads) = (BTreeSet::new(), BTreeSet::new());
         for (name, family) in &self.families {
             if !is_name(name) || name.starts_with("portico_") {
                 return refuse(format!("families: {name:?} is no name of an API server's family"));
             }
             if let Some(twice) = family.samples(name).into_iter().find(|sample| !samples.insert(sample.clone())) {
                 return refuse(format!("families: {twice:?} would be of two families"));
+            }
+            if !heads.insert(family.in_open_metrics(name)) {
+                return refuse(format!("families: {name:?} and another one are called the same in OpenMetrics"));
             }
         }
         for (bytes, key) in [
@@ -162,6 +165,12 @@ impl Family {
             FamilyKind::Counter | FamilyKind::Gauge => vec![name.to_owned()],
             FamilyKind::Histogram => ["_bucket", "_sum", "_count"].map(|suffix| format!("{name}{suffix}")).into(),
         }
+    }
+
+    /// What a family of this name is called in OpenMetrics, where counters have their ending in their samples alone.
+    pub fn in_open_metrics<'a>(&self, name: &'a str) -> &'a str {
+        let stem = name.strip_suffix("_total").filter(|_| self.kind == FamilyKind::Counter);
+        stem.unwrap_or(name)
     }
 
     /// `TYPE [by LABEL, …] [at BOUND, …]`.
@@ -256,6 +265,7 @@ mod tests {
         let parse = |text: &str| Config::parse(&format!("gateway: {{scrape: {{{text}}}}}"));
         parse("families: {x_total: 'counter by a, b', y_seconds: 'histogram at 1, 2'}").expect("valid");
         parse("families: {}").expect("only Portico's own");
+        parse("families: {x: counter, x_total: gauge}").expect("two names in either format");
         for family in [
             "summary",
             "counter by",
@@ -278,6 +288,7 @@ mod tests {
             "families: {portico_x: gauge}",
             "families: {'a b': gauge}",
             "families: {x: histogram, x_count: counter}",
+            "families: {x: gauge, x_total: counter}",
             "maxSeriesPerTenant: 0",
             "atOnce: 0",
             "deadline: 0s",

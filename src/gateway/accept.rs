@@ -75,7 +75,7 @@ impl Listeners {
             changes.mark_unchanged();
             let snapshot = gateway.registry.load();
             gateway.tenants.retain(&snapshot);
-            gateway.scrapes.retain(|id| snapshot.by_id(id).is_some());
+            gateway.scrapes.retain(&snapshot);
             let held = |port: &u16| *port != 0 && snapshot.by_port(*port).is_some();
             let wanted: BTreeSet<u16> = snapshot.tenants().map(|tenant| tenant.port).filter(held).collect();
             drop(snapshot);

@@ -129,10 +129,12 @@ impl Pool {
                 Err(error)
             }
             Err(_) => {
+                let error = Error::new(self.target.side, Kind::Timeout, "the API server did not answer in time");
                 if is_telling {
-                    self.breaker.failed(pass, self.clock.instant());
+                    self.note_failure(&error);
+                    self.note_away(pass, &error);
                 }
-                Err(Error::new(self.target.side, Kind::Timeout, "the API server did not answer in time"))
+                Err(error)
             }
         }
     }
@@ -162,9 +164,10 @@ impl Pool {
         if self.is_reachable() { None } else { self.last_error.lock().clone() }
     }
 
-    /// Whether it did not answer lately, so that requests are refused until one gets through.
+    /// Whether it did not answer lately, so that requests are refused until one gets through. Of one that nobody has asked
+    /// for some seconds that is not known.
     pub fn is_away(&self) -> bool {
-        self.breaker.is_open()
+        self.breaker.is_open(self.clock.instant())
     }
 
     /// Answers with 429: the server wants to be asked less.

@@ -1,5 +1,7 @@
 //! Pages about virtual clusters: who may read them, what a hostile tenant makes of them, and what is shared.
 
+mod hostile;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,7 +11,7 @@ use portico::config::{GatewayConfig, ScrapeConfig, Span};
 use portico::exposition::Line;
 use portico::runtime::clock::Clock;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::support::fake::{Answer, FakeApi, Seen};
 use crate::world::{Client, Cluster, INVENTED, World, status, text};
@@ -312,13 +314,12 @@ async fn a_tenant_that_does_not_answer_is_down_and_holds_up_nobody() {
     }
 }
 
-#[tokio::test]
-async fn scrapers_share_one_flight() {
-    let (world, host) = world(GatewayConfig::default()).await;
+/// A backend whose page comes when it may; how often it was asked for.
+fn held(cluster: &Cluster) -> (Arc<AtomicUsize>, watch::Sender<bool>) {
     let asked = Arc::new(AtomicUsize::new(0));
-    let (open, opens) = tokio::sync::watch::channel(false);
+    let (open, opens) = watch::channel(false);
     let count = Arc::clone(&asked);
-    shows(&world.a, move |_| {
+    shows(cluster, move |_| {
         count.fetch_add(1, Ordering::SeqCst);
         let (answer, sender) = Answer::stream();
         let mut opens = opens.clone();
@@ -329,6 +330,13 @@ async fn scrapers_share_one_flight() {
         .ends_by_itself();
         answer
     });
+    (asked, open)
+}
+
+#[tokio::test]
+async fn scrapers_share_one_flight() {
+    let (world, host) = world(GatewayConfig::default()).await;
+    let (asked, open) = held(&world.a);
     let both = async { tokio::join!(fleet(&world), fleet(&world)) };
     let opener = async {
         world.a.api.wait_seen(1).await;

@@ -1,7 +1,7 @@
 //! Connections: how many, shared by whom, and what happens when they go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -301,6 +301,30 @@ async fn no_answer_in_time_is_the_servers_fault() {
     let api = FakeApi::start(|_| async { Answer::Hang }).await;
     let error = pool(&api).send(Class::Unary, get("/"), Duration::from_millis(50)).await.expect_err("hangs");
     assert_eq!((error.side(), error.kind()), (Side::Backend, Kind::Timeout));
+}
+
+/// Its connections are fine, and nothing comes on them.
+#[tokio::test]
+async fn a_server_that_no_longer_answers_is_not_reachable() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let is_hanging = Arc::clone(&hangs);
+    let api = FakeApi::start(move |_| {
+        let answer = if is_hanging.load(Ordering::SeqCst) { Answer::Hang } else { Answer::text(200, "fine") };
+        std::future::ready(answer)
+    })
+    .await;
+    for side in [Side::Host, Side::Backend] {
+        hangs.store(false, Ordering::SeqCst);
+        let pool = Pool::new(api.target(side), clock());
+        assert!(pool.send(Class::Unary, get("/"), DEADLINE).await.is_ok() && pool.is_reachable());
+        hangs.store(true, Ordering::SeqCst);
+        // Whoever may be anybody's says nothing of the server.
+        assert!(pool.send(Class::Unknown, get("/"), Duration::from_millis(50)).await.is_err() && pool.is_reachable());
+        assert!(pool.send(Class::Unary, get("/"), Duration::from_millis(50)).await.is_err() && !pool.is_reachable());
+        assert!(pool.last_error().is_some_and(|error| error.contains("in time")));
+        hangs.store(false, Ordering::SeqCst);
+        assert!(pool.send(Class::Unary, get("/"), DEADLINE).await.is_ok() && pool.is_reachable());
+    }
 }
 
 #[tokio::test]

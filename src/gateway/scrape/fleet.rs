@@ -18,7 +18,6 @@ use crate::gateway::bind::{self, Host};
 use crate::gateway::connection::{Binding, Connection};
 use crate::gateway::flag::Flag;
 use crate::gateway::identity;
-use crate::gateway::reading::Hold;
 use crate::gateway::record::Record;
 use crate::gateway::respond::{self, Body};
 use crate::names::TenantId;
@@ -74,15 +73,12 @@ pub(crate) async fn serve(
     }
     let token = door::token(request.headers_mut())?;
     record.user("(token)");
-    let own = request.uri().path();
-    let paths: &[&str] = if [METRICS, TARGETS].contains(&own) { &[own] } else { &[METRICS, own] };
-    let place = door.enter(&token, paths, connection.peer.ip()).await.inspect_err(|_| record.flag(Flag::Unknown))?;
-    if let Some(place) = place {
-        record.hold(Hold::Place(place));
+    let mut paths = vec![request.uri().path().to_owned()];
+    if matches!(asked, Asked::One(_)) {
+        paths.push(METRICS.to_owned());
     }
-    door.judge(&token, paths).await?;
-    // From here on he is known.
-    record.leave_place();
+    let place = door.enter(&token, &paths, connection.peer.ip()).await.inspect_err(|_| record.flag(Flag::Unknown))?;
+    door.judge(token, paths, place).await?;
     let answer = match &asked {
         Asked::Targets => to_targets(connection, &request)?,
         Asked::Metrics | Asked::One(_) => to_metrics(connection, door, &asked, &request).await?,
@@ -111,26 +107,29 @@ async fn to_metrics(
 ) -> Result<Response<Body>> {
     let (gateway, format) = (&connection.gateway, Format::wanted(request.headers()));
     let snapshot = gateway.registry.load();
-    let tenants: Vec<Arc<Tenant>> = match asked {
+    let one = match asked {
         Asked::One(id) => {
             let missing = || Error::client(Kind::NotFound, format!("there is no virtual cluster {id}"));
-            vec![snapshot.by_id(id).cloned().ok_or_else(missing)?]
+            Some(Arc::clone(snapshot.by_id(id).ok_or_else(missing)?))
         }
-        _ => snapshot.tenants().cloned().collect(),
+        _ => None,
     };
     if *request.method() == Method::HEAD {
         return Ok(page(format, Body::empty()));
     }
-    let scrapes = &gateway.scrapes;
-    let turn = match asked {
-        // A single one's share is small, and there may be as many scrapers of these as there are tenants.
-        Asked::One(_) => None,
-        _ => Some(door.turn().inspect_err(|_| _ = scrapes.counts.refused.fetch_add(1, Ordering::Relaxed))?),
-    };
+    let all: Vec<Arc<Tenant>> = if one.is_none() { snapshot.tenants().cloned().collect() } else { Vec::new() };
     drop(snapshot);
+    let scrapes = &gateway.scrapes;
     let until = gateway.clock.instant() + patience(request.headers(), scrapes.config.deadline.0);
-    let made = scrapes.page(tenants, until, format, turn).await?;
-    Ok(page(format, Body::page(made)))
+    let body = if let Some(tenant) = one {
+        // There may be as many scrapers of single ones as there are tenants, and some of them are the tenant's.
+        let share = Arc::clone(&gateway.tenants.of(&tenant).buffers);
+        Body::full(scrapes.one(tenant, until, format, &share).await?)
+    } else {
+        let turn = door.turn().inspect_err(|_| _ = scrapes.counts.refused.fetch_add(1, Ordering::Relaxed))?;
+        Body::page(scrapes.fleet(all, until, format, turn).await?)
+    };
+    Ok(page(format, body))
 }
 
 fn to_targets(connection: &Connection, request: &Request<Incoming>) -> Result<Response<Body>> {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, Part, Taken};
-use super::lines::{FamilyLines, Labelled, number};
+use super::lines::{self, FamilyLines, Labelled};
 use crate::config::FamilyKind;
 use crate::exposition::{Line, Sample, label};
 
@@ -173,16 +173,8 @@ fn write_group(out: &mut Vec<u8>, taken: &Taken, tenant: &Labelled, labels: &[u8
             return;
         }
         count += 1;
-        for part in [taken.name.as_bytes(), suffix.as_bytes(), b"{", tenant.as_bytes(), labels] {
-            out.extend_from_slice(part);
-        }
-        if let Some(bound) = bound {
-            out.push(b',');
-            label(out, "le", bound);
-        }
-        out.extend_from_slice(b"} ");
-        number(out, value);
-        out.push(b'\n');
+        let more = bound.map(|bound| ("le", bound));
+        lines::line(out, (&taken.name, suffix), tenant, labels, more.as_slice(), value);
     };
     let bounds = &taken.family.at;
     let of = |at: usize| values.get(at).copied().unwrap_or(f64::NAN);

@@ -25,10 +25,6 @@ impl Labelled {
         label(&mut text, CLUSTER, id.name().as_str());
         Self(text.into())
     }
-
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 impl FamilyLines {
@@ -39,6 +35,28 @@ impl FamilyLines {
             self.ends.push(end);
         }
     }
+}
+
+/// Writes one sample of a tenant under the two parts of its name: its labels are the tenant's, those that are written already
+/// (each behind a comma), and more.
+pub(super) fn line(
+    out: &mut Vec<u8>,
+    name: (&str, &str),
+    tenant: &Labelled,
+    written: &[u8],
+    more: &[(&str, &str)],
+    value: f64,
+) {
+    for part in [name.0.as_bytes(), name.1.as_bytes(), b"{", tenant.0.as_ref(), written] {
+        out.extend_from_slice(part);
+    }
+    for (name, value) in more {
+        out.push(b',');
+        label(out, name, value);
+    }
+    out.extend_from_slice(b"} ");
+    number(out, value);
+    out.push(b'\n');
 }
 
 /// Writes a number as Prometheus reads it; none takes more than some twenty bytes.

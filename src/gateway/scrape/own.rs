@@ -7,15 +7,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use parking_lot::Mutex;
 
 use super::catalog::{CLUSTER, Head, NAMESPACE};
+use super::counts::Counts;
+use super::flights::{Flight, Flights};
 use super::lines::FamilyLines;
 use super::shown::Shown;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::exposition::{Line, sample};
 use crate::names::TenantId;
+use crate::runtime::clock::Clock;
 use crate::runtime::telemetry::Metrics;
 use crate::runtime::yielding;
 
@@ -30,12 +32,17 @@ pub(super) struct OwnSeries {
     tenants: HashMap<TenantId, Arc<Shown>>,
 }
 
+/// Nothing when they could not be read.
+type Read = Flight<Option<Arc<OwnSeries>>>;
+
 /// Where they come from.
 #[derive(Debug)]
 pub(super) struct Own {
     metrics: Metrics,
+    counts: Arc<Counts>,
     fresh: Duration,
-    read: Mutex<Option<(Instant, Arc<OwnSeries>)>>,
+    clock: Clock,
+    read: Mutex<Option<Read>>,
 }
 
 impl OwnSeries {
@@ -45,34 +52,53 @@ impl OwnSeries {
 }
 
 impl Own {
-    pub(super) fn new(metrics: Metrics, fresh: Duration) -> Self {
-        Self { metrics, fresh, read: Mutex::default() }
+    pub(super) fn new(metrics: Metrics, counts: &Arc<Counts>, fresh: Duration, clock: &Clock) -> Self {
+        Self { metrics, counts: Arc::clone(counts), fresh, clock: clock.clone(), read: Mutex::default() }
     }
 
     /// As they are now, or were a moment ago. Whoever comes while they are read waits for that.
-    pub(super) async fn series(&self) -> Result<Arc<OwnSeries>> {
-        let mut read = self.read.lock().await;
-        if let Some((at, series)) = &*read
-            && at.elapsed() < self.fresh
-        {
-            return Ok(Arc::clone(series));
-        }
-        let series = Arc::new(by_tenant(&self.metrics.render()?).await);
-        *read = Some((Instant::now(), Arc::clone(&series)));
-        Ok(series)
+    pub(super) async fn series(&self, flights: &Flights) -> Result<Arc<OwnSeries>> {
+        let series = self.flight(flights).result().await.flatten();
+        series.ok_or_else(|| Error::own(Kind::Internal, "Portico's own series cannot be read"))
     }
 
-    /// Forgets them once they are old.
-    pub(super) async fn forget_old(&self) {
-        let mut read = self.read.lock().await;
-        if read.as_ref().is_some_and(|(at, _)| at.elapsed() >= self.fresh) {
+    /// Forgets them once they are old. Whether they are still there.
+    pub(super) fn forget_old(&self) -> bool {
+        let mut read = self.read.lock();
+        if read.as_ref().is_some_and(|read| self.is_old(read)) {
             *read = None;
         }
+        read.is_some()
+    }
+
+    /// Forgets them, old or not, and also while they are being read: whoever comes from now on has them read anew.
+    pub(super) fn forget(&self) {
+        *self.read.lock() = None;
+    }
+
+    fn flight(&self, flights: &Flights) -> Read {
+        let mut read = self.read.lock();
+        if let Some(read) = &*read
+            && !self.is_old(read)
+        {
+            return read.clone();
+        }
+        let (metrics, counts) = (self.metrics.clone(), Arc::clone(&self.counts));
+        let begun = flights.begin(async move {
+            let page = metrics.render().inspect_err(|error| tracing::warn!(%error, "cannot show own series")).ok()?;
+            Some(Arc::new(by_tenant(&page, &counts).await))
+        });
+        *read = Some(begun.clone());
+        begun
+    }
+
+    fn is_old(&self, read: &Read) -> bool {
+        read.is_old(self.fresh, self.clock.instant())
     }
 }
 
-/// Parts a page of our own by tenants. Families stand together in it, their heads before them.
-async fn by_tenant(page: &str) -> OwnSeries {
+/// Parts a page of our own by tenants, as many as there is room for. Families stand together in it, their heads before them.
+async fn by_tenant(page: &str, counts: &Arc<Counts>) -> OwnSeries {
     let (mut heads, mut help): (Vec<Head>, String) = (Vec::new(), String::new());
     let mut tenants: HashMap<TenantId, FamilyLines> = HashMap::new();
     for (number, line) in page.lines().enumerate() {
@@ -100,9 +126,10 @@ async fn by_tenant(page: &str) -> OwnSeries {
     }
     let whole = |mut lines: FamilyLines| {
         lines.begin(heads.len());
-        Arc::new(Shown::new(lines, None))
+        let room = counts.own_room(lines.text.len())?;
+        Some(Arc::new(Shown::new(lines, Some(room))))
     };
-    let tenants = tenants.into_iter().map(|(id, lines)| (id, whole(lines))).collect();
+    let tenants = tenants.into_iter().filter_map(|(id, lines)| Some((id, whole(lines)?))).collect();
     OwnSeries { heads: heads.into(), tenants }
 }
 
@@ -117,7 +144,8 @@ mod tests {
                     portico_a_total{namespace=\"n\",cluster=\"y\"} 2\n\
                     # HELP portico_b B.\n# TYPE portico_b gauge\nportico_b 3\n\
                     # HELP portico_c C.\n# TYPE portico_c gauge\nportico_c{namespace=\"n\",cluster=\"y\"} 4\n";
-        let series = by_tenant(page).await;
+        let counts = Arc::new(Counts::new(180));
+        let series = by_tenant(page, &counts).await;
         let names: Vec<&str> = series.heads.iter().map(|head| head.name.as_str()).collect();
         assert_eq!(names, ["portico_a_total", "portico_b", "portico_c"]);
         let of = |name: &str, at: usize| {
@@ -127,5 +155,10 @@ mod tests {
         assert_eq!(of("x", 0), "portico_a_total{namespace=\"n\",virtualcluster=\"x\",verb=\"read\"} 1\n");
         assert_eq!((of("x", 1), of("x", 2)), (String::new(), String::new()));
         assert_eq!(of("y", 2), "portico_c{namespace=\"n\",virtualcluster=\"y\"} 4\n");
+        // As long as these are kept there is no room for as much again.
+        let again = by_tenant(page, &counts).await;
+        assert!(again.tenants.is_empty() && !again.heads.is_empty());
+        drop(series);
+        assert_eq!(by_tenant(page, &counts).await.tenants.len(), 2);
     }
 }

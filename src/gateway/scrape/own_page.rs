@@ -34,8 +34,8 @@ pub(crate) async fn serve(context: &Context, request: &Request<Incoming>) -> Res
     }
     let scrapes = &context.connection.gateway.scrapes;
     let until = context.clock().instant() + patience(request.headers(), scrapes.config.deadline.0);
-    let made = scrapes.page(vec![Arc::clone(&context.tenant)], until, format, None).await?;
-    Ok(page(format, Body::page(made)))
+    let made = scrapes.one(Arc::clone(&context.tenant), until, format, context.entry.buffers()).await?;
+    Ok(page(format, Body::full(made)))
 }
 
 /// In Kubernetes' own words.

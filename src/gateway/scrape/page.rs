@@ -92,7 +92,6 @@ impl Format {
             comment(out, "HELP", name, if self == Self::OpenMetrics { &quoted } else { &head.help });
         }
         comment(out, "TYPE", name, kind);
-        // `comment` writes the space before a text that may be empty; a type never is.
     }
 }
 

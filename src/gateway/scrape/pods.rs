@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::catalog::Head;
-use super::lines::{FamilyLines, Labelled, number};
-use crate::exposition::label;
+use super::lines::{FamilyLines, Labelled, line};
 use crate::names::TenantId;
 use crate::usage::{Placed, PodUsage, PodsUsage};
 
@@ -36,29 +35,19 @@ pub(super) fn lines(tenant: &TenantId, used: &PodsUsage, placed: &Placed, most: 
     let (labelled, mut lines) = (Labelled::new(tenant), FamilyLines::default());
     for (at, (family, _)) in FAMILIES.iter().enumerate() {
         lines.begin(at);
-        let mut line = |pod: Option<(&str, &str)>, value: f64| {
-            for part in [family.as_bytes(), b"{", labelled.as_bytes()] {
-                lines.text.extend_from_slice(part);
-            }
-            for (name, value) in pod.iter().flat_map(|(namespace, pod)| [(NAMESPACE, *namespace), ("pod", *pod)]) {
-                lines.text.push(b',');
-                label(&mut lines.text, name, value);
-            }
-            lines.text.extend_from_slice(b"} ");
-            number(&mut lines.text, value);
-            lines.text.push(b'\n');
-        };
+        let mut line =
+            |labels: &[(&str, &str)], value| line(&mut lines.text, (family, ""), &labelled, b"", labels, value);
         if at == 2 {
-            line(None, pods.len().saturating_sub(most) as f64);
+            line(&[], pods.len().saturating_sub(most) as f64);
             continue;
         }
-        for (pod, usage) in pods.iter().take(most) {
+        for ((namespace, pod), usage) in pods.iter().take(most) {
             let containers = usage.containers.iter();
             let value = match at {
                 0 => containers.map(|container| container.cpu_nanocores as f64).sum::<f64>() / 1e9,
                 _ => containers.map(|container| container.memory_bytes as f64).sum(),
             };
-            line(Some(*pod), value);
+            line(&[(NAMESPACE, namespace), ("pod", pod)], value);
         }
     }
     lines.begin(FAMILIES.len());

@@ -7,8 +7,7 @@ use bytes::Bytes;
 
 use super::catalog::Head;
 use super::counts::Room;
-use super::lines::{FamilyLines, Labelled, number};
-use crate::exposition::label;
+use super::lines::{FamilyLines, Labelled, line};
 
 /// Lines of one tenant, and where each family ends in them.
 #[derive(Debug)]
@@ -88,16 +87,8 @@ impl Shown {
             };
             let reason = outcome.problem.filter(|_| at == 3).map(Problem::name);
             if at != 3 || reason.is_some() {
-                for part in [name.as_bytes(), b"{", tenant.as_bytes()] {
-                    text.extend_from_slice(part);
-                }
-                if let Some(reason) = reason {
-                    text.push(b',');
-                    label(&mut text, "reason", reason);
-                }
-                text.extend_from_slice(b"} ");
-                number(&mut text, value);
-                text.push(b'\n');
+                let reason = reason.map(|reason| ("reason", reason));
+                line(&mut text, (name, ""), tenant, b"", reason.as_slice(), value);
             }
             ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
         }

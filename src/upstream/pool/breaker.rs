@@ -59,9 +59,10 @@ impl Breaker {
         }
     }
 
-    /// Whether it does not answer, as far as is known.
-    pub(super) fn is_open(&self) -> bool {
-        self.stirred.load(Ordering::Acquire) && self.state.lock().opens_at.is_some()
+    /// Whether it does not answer, as far as is known: who asks finds out before the next pause would be over, and when
+    /// nobody does, nobody knows.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        self.stirred.load(Ordering::Acquire) && self.state.lock().opens_at.is_some_and(|at| now < at + LONGEST_PAUSE)
     }
 
     /// It answered, whatever it said.
@@ -101,7 +102,7 @@ mod tests {
     fn opened(now: Instant) -> Breaker {
         let breaker = Breaker::default();
         for _ in 0..FAILURES {
-            assert!(breaker.pass(now) == Some(Pass::Closed) && !breaker.is_open());
+            assert!(breaker.pass(now) == Some(Pass::Closed) && !breaker.is_open(now));
             breaker.failed(Pass::Closed, now);
         }
         breaker
@@ -111,7 +112,7 @@ mod tests {
     fn failures_in_a_row_open_it_and_one_at_a_time_finds_out() {
         let now = Instant::now();
         let breaker = opened(now);
-        assert!(breaker.pass(now).is_none() && breaker.is_open());
+        assert!(breaker.pass(now).is_none() && breaker.is_open(now));
         let mut at = now + FIRST_PAUSE;
         let mut pause = FIRST_PAUSE;
         for _ in 0..8 {
@@ -125,7 +126,7 @@ mod tests {
         }
         assert_eq!(pause, LONGEST_PAUSE);
         breaker.succeeded();
-        assert!(breaker.pass(at) == Some(Pass::Closed) && !breaker.is_open());
+        assert!(breaker.pass(at) == Some(Pass::Closed) && !breaker.is_open(at));
     }
 
     #[test]
@@ -136,7 +137,19 @@ mod tests {
             breaker.failed(Pass::Closed, now);
             breaker.succeeded();
         }
-        assert!(breaker.pass(now) == Some(Pass::Closed) && !breaker.is_open());
+        assert!(breaker.pass(now) == Some(Pass::Closed) && !breaker.is_open(now));
+    }
+
+    #[test]
+    fn whether_one_that_nobody_asks_is_away_is_not_known() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        let known = now + FIRST_PAUSE + LONGEST_PAUSE;
+        assert!(breaker.is_open(known - Duration::from_millis(1)) && !breaker.is_open(known));
+        assert_eq!(breaker.pass(known), Some(Pass::Probe), "who asks then finds out");
+        assert!(breaker.is_open(known));
+        breaker.failed(Pass::Probe, known);
+        assert!(breaker.is_open(known + LONGEST_PAUSE) && !breaker.is_open(known + 2 * LONGEST_PAUSE));
     }
 
     #[test]
