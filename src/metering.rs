@@ -11,6 +11,7 @@ mod books;
 mod claims;
 mod journal;
 mod meter;
+mod network;
 mod parts;
 mod stored;
 #[cfg(test)]

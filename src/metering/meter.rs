@@ -12,6 +12,7 @@ use futures::stream;
 use tokio::time::Instant;
 
 use super::claims;
+use super::network::Network;
 use super::parts::{Metered, Parts, Sources, goes_on};
 use crate::consumption::{Amounts, Consumption, Tab};
 use crate::names::TenantId;
@@ -30,6 +31,7 @@ const MEBIBYTE: u128 = 1 << 20;
 /// What is known of one since the last reading.
 struct Known {
     tab: Arc<Tab>,
+    placed: Arc<Placed>,
     pods: Option<Instant>,
     claims: Option<Claims>,
 }
@@ -42,7 +44,7 @@ struct Claims {
 
 pub(super) async fn run(parts: Parts, sources: Sources, mut drain: Drain) {
     let interval = parts.config.interval.0;
-    let mut known: HashMap<(TenantId, String), Known> = HashMap::new();
+    let (mut known, mut network): (HashMap<(TenantId, String), Known>, _) = (HashMap::new(), Network::default());
     while goes_on(&mut drain, parts.clock.jitter(interval)).await {
         let tenants: Vec<_> = (sources.tenants)().into_iter().filter(|t| t.has_pods || t.has_claims).collect();
         let round = tenants.into_iter().map(|tenant| {
@@ -68,19 +70,24 @@ pub(super) async fn run(parts: Parts, sources: Sources, mut drain: Drain) {
         }
         drop(readings);
         known = after;
+        let placed: Vec<_> = known.values().map(|known| (Arc::clone(&known.tab), Arc::clone(&known.placed))).collect();
+        tokio::select! {
+            () = network.read(sources.usage.kubelets(), &placed) => {}
+            _ = drain.leaving() => return,
+        }
     }
 }
 
 impl Known {
     fn new(consumption: &Consumption, tenant: &Metered) -> Self {
-        Self { tab: consumption.tab(&tenant.id, &tenant.uid), pods: None, claims: None }
+        Self { tab: consumption.tab(&tenant.id, &tenant.uid), placed: Arc::default(), pods: None, claims: None }
     }
 
     async fn read(mut self, sources: &Sources, tenant: &Metered, clock: &Clock, longest: Duration) -> Self {
         if tenant.has_pods {
             self.read_pods(sources, tenant, clock, longest).await;
         } else {
-            self.pods = Some(clock.instant());
+            (self.pods, self.placed) = (Some(clock.instant()), Arc::default());
         }
         if tenant.has_claims {
             self.read_claims(sources, tenant, clock, longest).await;
@@ -107,6 +114,7 @@ impl Known {
         let since = self.pods.replace(now).map(|since| (now - since).min(longest));
         let none = PodsUsage::new();
         let figures = figures.as_deref().unwrap_or(&none);
+        self.placed = Arc::clone(&placed);
         for (namespace, amounts) in pods(&placed, figures, since.unwrap_or_default()) {
             self.tab.add(namespace, &amounts);
         }
