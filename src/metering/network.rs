@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use futures::StreamExt as _;
 use futures::stream;
+use futures::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
 
 use crate::consumption::{Amounts, Tab};
@@ -66,11 +66,13 @@ impl Network {
             }
         }
         self.0.retain(|node, _| nodes.contains_key(node.as_str()));
-        let reads = nodes.into_iter().map(|(node, owned)| async move { (node, summary(kubelets, node).await, owned) });
+        let names: Vec<String> = nodes.keys().map(|node| (*node).to_owned()).collect();
+        let reads = names.into_iter().map(|node| async move { (summary(kubelets, &node).await, node) }.boxed());
         let mut reads = stream::iter(reads).buffer_unordered(AT_ONCE);
-        while let Some((node, read, owned)) = reads.next().await {
+        while let Some((read, node)) = reads.next().await {
+            let Some(owned) = nodes.get(node.as_str()) else { continue };
             match read {
-                Ok(now) => self.add(node, now, &owned),
+                Ok(now) => self.add(&node, now, owned),
                 Err(error) => {
                     tracing::debug!(node, %error, "what passed the network of pods could not be metered");
                     owned.values().for_each(|(tab, _)| tab.missed());
@@ -132,8 +134,10 @@ mod tests {
         let (mine, theirs) = (tab("dev"), tab("evil"));
         let owned = Owned::from([("a", (&mine, "default")), ("b", (&theirs, "default")), ("new", (&mine, "default"))]);
         let summary = |pods: &[(&str, u64, u64)]| {
-            let pod = |(uid, rx, tx): &(&str, u64, u64)| json!({"podRef": {"uid": uid, "name": "n", "namespace": "x"},
-                "network": {"name": "eth0", "rxBytes": rx, "txBytes": tx, "interfaces": []}});
+            let pod = |(uid, rx, tx): &(&str, u64, u64)| {
+                json!({"podRef": {"uid": uid, "name": "n", "namespace": "x"},
+                "network": {"name": "eth0", "rxBytes": rx, "txBytes": tx, "interfaces": []}})
+            };
             let mut pods: Vec<_> = pods.iter().map(pod).collect();
             pods.push(json!({"podRef": {"uid": "of-the-node"}, "cpu": {}}));
             read(json!({"node": {"nodeName": "n"}, "pods": pods}).to_string().as_bytes()).expect("summary")
