@@ -134,17 +134,19 @@ async fn start(
     let planes = &common.planes;
     let (registry, metrics, watched) = (&planes.registry, &planes.metrics, &planes.watched);
     tasks.extend(memory::follow(&common.config.memory, registry, metrics, watched, &drain));
-    let usage = common.planes.usage(&common.config.host, &common.config.syncer.node_selector)?;
     tasks.extend(journal.map(|journal| metering::follow(&common.planes, journal, &drain)));
-    if roles.contains(&Role::Gateway) {
-        tasks.extend(gateway(common, &usage, &drain).await?);
+    let measures = roles.contains(&Role::Gateway) || roles.contains(&Role::Syncer);
+    let usage = || common.planes.usage(&common.config.host, &common.config.syncer.node_selector);
+    let usage = measures.then(usage).transpose()?;
+    if let Some(usage) = usage.as_ref().filter(|_| roles.contains(&Role::Gateway)) {
+        tasks.extend(gateway(common, usage, &drain).await?);
     }
     if roles.contains(&Role::Dns) {
         let address = common.config.gateway.listen.ip();
         tasks.push(common.planes.dns(common.config.dns.clone(), address, &drain).await?);
     }
-    if roles.contains(&Role::Syncer) {
-        tasks.push(syncer(common, &usage, &drain));
+    if let Some(usage) = usage.as_ref().filter(|_| roles.contains(&Role::Syncer)) {
+        tasks.push(syncer(common, usage, &drain));
     }
     if roles.contains(&Role::Operator) {
         tasks.push(operator(common, &drain));

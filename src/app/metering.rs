@@ -1,16 +1,20 @@
 //! Metering in the process: its journal, and on the replica that syncs the meter and the books.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::planes::Planes;
 use crate::config::Config;
 use crate::metering::{self, Journal, Metered, Parts, Sources, Tenants};
 use crate::runtime::drain::Drain;
-use crate::runtime::task::Task;
+use crate::runtime::task::{self, Task};
 use crate::runtime::watched::IfDown;
 use crate::syncer::Stats;
 use crate::tenant::Registry;
 use crate::usage::Usage;
+
+/// Before metering is begun anew, at first.
+const BACKOFF: Duration = Duration::from_secs(1);
 
 /// What metering needs; none where nothing is metered.
 pub(super) fn parts(planes: &Planes, config: &Config, process: &str) -> Option<Parts> {
@@ -18,7 +22,8 @@ pub(super) fn parts(planes: &Planes, config: &Config, process: &str) -> Option<P
         config: config.metering.clone(),
         host: Arc::new(planes.host.layered()),
         namespace: config.host.system_namespace.clone(),
-        process: process.to_owned(),
+        // It is a part of names.
+        process: process.to_lowercase(),
         consumption: Arc::clone(&planes.consumption),
         clock: planes.clock.clone(),
     })
@@ -44,9 +49,17 @@ pub(super) fn sources(planes: &Planes, usage: &Arc<Usage>, stats: &Arc<Stats>) -
 
 /// On the leading replica.
 pub(super) async fn lead(meter: Option<(Parts, Sources)>, drain: Drain) {
-    if let Some((parts, sources)) = meter {
-        metering::lead(parts, sources, drain).await;
-    }
+    let Some((parts, sources)) = meter else { return };
+    let clock = parts.clock.clone();
+    let work = || {
+        let led = metering::lead(parts.clone(), sources.clone(), drain.clone());
+        async move {
+            led.await;
+            Ok(())
+        }
+    };
+    // A fault of it is none of the syncer's, which shares the Lease.
+    task::repeat("metering", &clock, BACKOFF, work).await;
 }
 
 /// Those that the syncer knows, with what it knows of their pods and claims.

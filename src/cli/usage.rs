@@ -17,7 +17,7 @@ use super::failure::{Failure, Outcome};
 use super::host::HostArgs;
 use super::output;
 use crate::consumption::{Amounts, Hour, Rows};
-use crate::metering::{Book, KIND, Record, kinds};
+use crate::metering::{Book, DAY, KIND, Record, kinds};
 use crate::names::TenantId;
 
 const PAGE: u32 = 20;
@@ -89,39 +89,63 @@ pub(super) async fn run(host: &HostArgs, args: Args) -> Outcome<()> {
 
 /// Records first: one that goes into a book meanwhile is named there, and not counted again.
 async fn read(client: &Client, namespace: &str, period: Period) -> Outcome<Rows> {
-    let records = list(client, namespace, kinds::RECORD).await?;
-    let books = list(client, namespace, kinds::BOOK).await?;
-    let (mut rows, mut taken, mut is_coarse) = (Rows::default(), BTreeSet::new(), false);
-    for object in &books {
-        let Some(book) = readable(object, Book::of) else { continue };
-        for (tenant, hour, within, amounts) in book.rows.iter() {
-            if period.has(hour, book.is_by_day) {
-                is_coarse |= book.is_by_day && hour.begin() < period.since;
-                rows.add(tenant, hour, within.clone(), amounts);
-            }
+    let (mut records, mut rows, mut taken) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
+    list(client, namespace, &format!("{KIND}={}", kinds::RECORD), |object| {
+        records.extend(readable(object, Record::of))
+    })
+    .await?;
+    let (mut absorbed, mut is_coarse) = (BTreeSet::new(), false);
+    list(client, namespace, &format!("{KIND}={}{}", kinds::BOOK, period.days()), |object| {
+        let Some(book) = readable(object, Book::of) else { return };
+        let of_book: &mut Rows = rows.entry(book.name.clone()).or_default();
+        for (tenant, hour, within, amounts) in book.rows.iter().filter(|row| period.has(row.1, book.is_by_day)) {
+            is_coarse |= book.is_by_day && !period.has_all_of(hour);
+            of_book.add(tenant, hour, within.clone(), amounts);
         }
         taken.extend(book.taken.into_keys());
-    }
-    for object in &records {
-        let Some(record) = readable(object, Record::of) else { continue };
-        if taken.contains(&record.name) {
-            continue;
-        }
+        absorbed.extend(book.absorbed);
+    })
+    .await?;
+    let mut all = Rows::default();
+    rows.iter().filter(|(book, _)| !absorbed.contains(*book)).for_each(|(_, rows)| all.merge(rows));
+    for record in records.iter().filter(|record| !taken.contains(&record.name)) {
         for (tenant, hour, within, amounts) in record.rows.iter().filter(|row| period.has(row.1, false)) {
-            rows.add(tenant, hour, within.clone(), amounts);
+            all.add(tenant, hour, within.clone(), amounts);
         }
     }
     if is_coarse {
-        output::note("the hours of the first day are not kept any more: all of that day is counted");
+        output::note("the hours of some days are not kept any more: of the first and the last day all is counted");
     }
-    Ok(rows)
+    Ok(all)
 }
+
+const DAY_SECONDS: i64 = 86_400;
+/// Days that are named one by one in a selector.
+const MOST_NAMED_DAYS: i64 = 40;
 
 impl Period {
     fn has(&self, hour: Hour, is_day: bool) -> bool {
         let begin = hour.begin();
-        let ends_after = if is_day { begin.as_second() + 86_400 > self.since.as_second() } else { begin >= self.since };
+        let begins_after = begin >= self.since;
+        let ends_after = begins_after || (is_day && begin.as_second() + DAY_SECONDS > self.since.as_second());
         ends_after && begin < self.until
+    }
+
+    /// Of the day that begins then.
+    fn has_all_of(&self, day: Hour) -> bool {
+        let begin = day.begin();
+        begin >= self.since && begin.as_second() + DAY_SECONDS <= self.until.as_second()
+    }
+
+    /// Selects its days, where they are few.
+    fn days(&self) -> String {
+        let (first, last) = (self.since.as_second(), self.until.as_second());
+        if (last - first) / DAY_SECONDS > MOST_NAMED_DAYS {
+            return String::new();
+        }
+        let moments = (first..last + DAY_SECONDS).step_by(86_400).filter_map(|at| Timestamp::from_second(at).ok());
+        let days: BTreeSet<String> = moments.map(|at| Hour::of(at).day().to_string()).collect();
+        format!(",{DAY} in ({})", days.into_iter().collect::<Vec<_>>().join(","))
     }
 }
 
@@ -133,18 +157,42 @@ fn readable<T>(object: &Value, read: impl Fn(&Value) -> Result<T, String>) -> Op
     read(object).map_err(said).ok()
 }
 
-async fn list(client: &Client, namespace: &str, kind: &str) -> Outcome<Vec<Value>> {
+/// Each of them, a page at a time.
+async fn list(client: &Client, namespace: &str, selector: &str, mut each: impl FnMut(&Value)) -> Outcome<()> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let (mut found, mut token) = (Vec::new(), None);
+    let mut token = None;
     loop {
-        let mut params = ListParams::default().labels(&format!("{KIND}={kind}")).limit(PAGE);
+        let mut params = ListParams::default().labels(selector).limit(PAGE);
         params.continue_token = token;
         let action = format!("read what was used from ConfigMaps in namespace {namespace}");
         let page = api.list(&params).await.map_err(|e| Failure::api(&action, &e))?;
-        found.extend(page.items.iter().filter_map(|map| serde_json::to_value(map).ok()));
+        page.items.iter().filter_map(|map| serde_json::to_value(map).ok()).for_each(|map| each(&map));
         token = page.metadata.continue_.filter(|token| !token.is_empty());
         if token.is_none() {
-            return Ok(found);
+            return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_selected_and_whole_days_counted_where_hours_are_gone() {
+        let time = |text: &str| text.parse::<Timestamp>().expect("time");
+        let period = |since: &str, until: &str| Period { since: time(since), until: time(until) };
+        let noon = period("2026-11-28T12:00:00Z", "2026-11-30T00:00:00Z");
+        assert_eq!(noon.days(), ",portico.dev/usage-day in (2026-11-28,2026-11-29,2026-11-30)");
+        let midnight = Hour::of(time("2026-11-28T00:00:00Z"));
+        assert_eq!(
+            (noon.has(midnight, false), noon.has(midnight, true), noon.has_all_of(midnight)),
+            (false, true, false)
+        );
+        let next = Hour::of(time("2026-11-29T00:00:00Z"));
+        assert!(noon.has(next, false) && noon.has_all_of(next));
+        assert!(!noon.has(Hour::of(time("2026-11-30T00:00:00Z")), true), "the end is not in it");
+        assert!(!period("2026-11-28T12:00:00Z", "2026-11-29T12:00:00Z").has_all_of(next));
+        assert_eq!(period("2026-01-01T00:00:00Z", "2026-11-30T00:00:00Z").days(), "", "too many to name");
     }
 }

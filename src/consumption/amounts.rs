@@ -21,21 +21,23 @@ pub struct Amounts {
     pub call_bytes: u64,
     /// Bytes of exec, attach, port-forward, logs and proxies, both ways.
     pub stream_bytes: u64,
+    /// Readings that failed: more was used than is counted.
+    pub missed: u64,
 }
 
 /// Numbers of one row.
-pub(super) const NUMBERS: usize = 9;
+pub(super) const NUMBERS: usize = 10;
 
 impl Amounts {
     /// All of them, in the order in which they are written.
     pub(super) fn numbers(&self) -> [u64; NUMBERS] {
-        let Self { pods, cpu, memory, volumes, received, sent, calls, call_bytes, stream_bytes } = *self;
-        [pods, cpu, memory, volumes, received, sent, calls, call_bytes, stream_bytes]
+        let Self { pods, cpu, memory, volumes, received, sent, calls, call_bytes, stream_bytes, missed } = *self;
+        [pods, cpu, memory, volumes, received, sent, calls, call_bytes, stream_bytes, missed]
     }
 
     pub(super) fn of(numbers: [u64; NUMBERS]) -> Self {
-        let [pods, cpu, memory, volumes, received, sent, calls, call_bytes, stream_bytes] = numbers;
-        Self { pods, cpu, memory, volumes, received, sent, calls, call_bytes, stream_bytes }
+        let [pods, cpu, memory, volumes, received, sent, calls, call_bytes, stream_bytes, missed] = numbers;
+        Self { pods, cpu, memory, volumes, received, sent, calls, call_bytes, stream_bytes, missed }
     }
 
     /// Adds others.
@@ -51,6 +53,12 @@ impl Amounts {
     /// Whether there is nothing.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether nothing is in them but what callers chose: calls, of any namespace that they can name.
+    pub(super) fn is_calls_alone(&self) -> bool {
+        let Self { calls, call_bytes, stream_bytes, .. } = *self;
+        *self == Self { calls, call_bytes, stream_bytes, ..Self::default() }
     }
 
     fn each(&self, others: &Self, with: impl Fn(u64, u64) -> u64) -> Self {

@@ -20,12 +20,12 @@ pub struct Hour(i64);
 /// Where something was used.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Within {
-    /// In this namespace of the tenant.
-    Namespace(VirtualNamespace),
     /// In none: calls of cluster-wide objects, discovery.
     None,
     /// In one of those that are not told apart.
     Others,
+    /// In this namespace of the tenant.
+    Namespace(VirtualNamespace),
 }
 
 /// All of them.
@@ -110,9 +110,7 @@ impl Rows {
             return;
         }
         let is_named = matches!(key.1, Within::Namespace(_));
-        let of_hour = |key: &(Hour, Within)| key.0 == hour && matches!(key.1, Within::Namespace(_));
-        let is_full = is_named && rows.keys().filter(|key| of_hour(key)).count() >= MOST_NAMESPACES;
-        let key = if is_full { (hour, Within::Others) } else { key };
+        let key = if !is_named || has_room(rows, hour, amounts) { key } else { (hour, Within::Others) };
         rows.entry(key).or_default().add(amounts);
     }
 
@@ -170,10 +168,10 @@ impl Rows {
     /// processor first.
     pub fn fit(&mut self, most: usize) -> String {
         let mut text = self.text();
-        for apart in [MOST_NAMESPACES / 2, 8, 1, 0] {
-            if text.len() <= most {
-                break;
-            }
+        // Those with the most names give way first: nobody loses his few for the many of another.
+        let mut apart = MOST_NAMESPACES;
+        while text.len() > most && apart > 0 {
+            apart = apart * 3 / 4;
             self.keep_apart(apart);
             text = self.text();
         }
@@ -214,18 +212,35 @@ impl Rows {
 
     fn keep_apart(&mut self, most: usize) {
         for rows in self.0.values_mut() {
-            let mut named: Vec<(u64, (Hour, Within))> = rows
-                .iter()
-                .filter(|(key, _)| matches!(key.1, Within::Namespace(_)))
-                .map(|(key, amounts)| (amounts.cpu, key.clone()))
-                .collect();
-            named.sort_by_key(|(cpu, _)| std::cmp::Reverse(*cpu));
-            for (_, key) in named.drain(most.min(named.len())..) {
-                let Some(amounts) = rows.remove(&key) else { continue };
-                rows.entry((key.0, Within::Others)).or_default().add(&amounts);
+            let mut named: BTreeMap<Hour, Vec<_>> = BTreeMap::new();
+            for (key, amounts) in rows.iter().filter(|(key, _)| matches!(key.1, Within::Namespace(_))) {
+                named.entry(key.0).or_default().push(((amounts.cpu, amounts.pods, amounts.calls), key.clone()));
+            }
+            for mut of_hour in named.into_values().filter(|of_hour| of_hour.len() > most) {
+                of_hour.sort_by(|(one, _), (other, _)| other.cmp(one));
+                for (_, key) in of_hour.drain(most..) {
+                    let Some(amounts) = rows.remove(&key) else { continue };
+                    rows.entry((key.0, Within::Others)).or_default().add(&amounts);
+                }
             }
         }
     }
+}
+
+/// Whether one more namespace stands apart in this hour. Where pods are comes before what callers named.
+fn has_room(rows: &mut BTreeMap<(Hour, Within), Amounts>, hour: Hour, amounts: &Amounts) -> bool {
+    let of_hour = || (hour, Within::None)..(Hour(hour.0 + 1), Within::None);
+    let is_named = |key: &(Hour, Within)| matches!(key.1, Within::Namespace(_));
+    if rows.range(of_hour()).filter(|(key, _)| is_named(key)).count() < MOST_NAMESPACES {
+        return true;
+    }
+    if amounts.is_calls_alone() {
+        return false;
+    }
+    let least = rows.range(of_hour()).find(|(key, row)| is_named(key) && row.is_calls_alone());
+    let Some(row) = least.map(|(key, _)| key.clone()).and_then(|key| rows.remove(&key)) else { return false };
+    rows.entry((hour, Within::Others)).or_default().add(&row);
+    true
 }
 
 fn row(line: &str) -> Option<(Hour, Within, Amounts)> {
@@ -270,15 +285,15 @@ mod tests {
             rows.add(&id(name), hour(at), within(place), &cpu(amount));
         }
         assert_eq!(rows.text().lines().next(), Some("@team/ci"));
-        assert!(rows.text().contains("\n2026-11-30T23 default 0 7 0 0 0 0 1 0 0\n"), "{}", rows.text());
+        assert!(rows.text().contains("\n2026-11-30T23 default 0 7 0 0 0 0 1 0 0 0\n"), "{}", rows.text());
         assert_eq!(Rows::parse(&rows.text()), Ok(rows.clone()));
         assert_eq!(rows.by_day().text().matches("T00 ").count(), 4);
         for broken in
-            ["2026-11-30T23 default 0 0 0 0 0 0 0 0 0", "@team", "@team/dev\n2026-11-30T24 a 0", "@a/b/c", "x"]
+            ["2026-11-30T23 default 0 0 0 0 0 0 0 0 0 0", "@team", "@team/dev\n2026-11-30T24 a 0", "@a/b/c", "x"]
         {
             assert!(Rows::parse(broken).is_err(), "{broken}");
         }
-        let line = "2026-11-30T23 default 0 7 0 0 0 0 1 0 0";
+        let line = "2026-11-30T23 default 0 7 0 0 0 0 1 0 0 0";
         for (from, to) in
             [("default", "Default"), ("T23", "T-1"), (" 7", " -7"), (" 7", ""), ("0 0", "0 0 0"), (" ", "  ")]
         {
@@ -318,5 +333,24 @@ mod tests {
         let text = rows.fit(400);
         assert!(text.len() <= 400 && text.contains(" n63 "), "who used most stays apart: {text}");
         assert_eq!(sum(&rows), 1000 * 999 / 2 + 1);
+        let mut few = Rows::default();
+        for n in 0..MOST_NAMESPACES {
+            few.add(&id("hostile"), at, within(&format!("{}-{n}", "x".repeat(50))), &cpu(1));
+        }
+        few.add(&id("honest"), at, within("default"), &cpu(1));
+        assert!(few.fit(3_000).contains(" default "), "the few names of another stay");
+    }
+
+    #[test]
+    fn names_that_callers_invent_give_way_to_those_with_pods() {
+        let (mut rows, at) = (Rows::default(), hour("2026-11-30T15"));
+        let called = Amounts { calls: 1, ..Amounts::default() };
+        for n in 0..MOST_NAMESPACES {
+            rows.add(&id("dev"), at, within(&format!("invented-{n}")), &called);
+        }
+        rows.add(&id("dev"), at, within("real"), &cpu(7));
+        rows.add(&id("dev"), at, within("late"), &called);
+        let seen: BTreeMap<_, _> = rows.iter().map(|(_, _, at, used)| (at.to_string(), *used)).collect();
+        assert_eq!((seen["real"].cpu, seen["*"].calls, seen.len()), (7, 2, MOST_NAMESPACES + 1));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -17,7 +18,11 @@ pub struct Tab(Mutex<Open>);
 
 /// All of this process.
 #[derive(Debug, Default)]
-pub struct Consumption(RwLock<HashMap<(TenantId, String), Arc<Tab>>>);
+pub struct Consumption {
+    tabs: RwLock<HashMap<(TenantId, String), Arc<Tab>>>,
+    /// Somebody takes what is added.
+    is_taken: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Open {
@@ -26,35 +31,35 @@ struct Open {
     others: Amounts,
     /// Since the tab was opened.
     total: Amounts,
-    /// Readings that failed, since then.
-    missed: u64,
 }
 
 impl Tab {
     /// Something could not be read: what was used is more than is counted.
     pub fn missed(&self) {
-        self.0.lock().missed += 1;
+        self.add("", &Amounts { missed: 1, ..Amounts::default() });
     }
 
     /// Adds what was used in a namespace; in none if it is empty. What is no name of a namespace stands with the others.
     pub fn add(&self, namespace: &str, amounts: &Amounts) {
         let mut open = self.0.lock();
         open.total.add(amounts);
-        let row = if namespace.is_empty() { &mut open.none } else { open.row(namespace) };
+        let row = if namespace.is_empty() { &mut open.none } else { open.row(namespace, amounts) };
         row.add(amounts);
     }
 
     fn take(&self) -> Open {
         let mut open = self.0.lock();
-        let (total, missed) = (open.total, open.missed);
-        std::mem::replace(&mut *open, Open { total, missed, ..Open::default() })
+        let total = open.total;
+        std::mem::replace(&mut *open, Open { total, ..Open::default() })
     }
 }
 
 impl Open {
-    fn row(&mut self, namespace: &str) -> &mut Amounts {
+    fn row(&mut self, namespace: &str, amounts: &Amounts) -> &mut Amounts {
+        // Half of the names are left to where pods are: callers can invent as many as they like.
+        let most = if amounts.is_calls_alone() { MOST_NAMESPACES / 2 } else { MOST_NAMESPACES };
         if !self.named.contains_key(namespace) {
-            if self.named.len() >= MOST_NAMESPACES || VirtualNamespace::parse(namespace).is_err() {
+            if self.named.len() >= most || VirtualNamespace::parse(namespace).is_err() {
                 return &mut self.others;
             }
             self.named.insert(namespace.to_owned(), Amounts::default());
@@ -67,12 +72,12 @@ impl Consumption {
     /// The tab of one tenant: there as long as somebody holds it.
     pub fn tab(&self, tenant: &TenantId, uid: &str) -> Arc<Tab> {
         let key = (tenant.clone(), uid.to_owned());
-        Arc::clone(self.0.write().entry(key).or_default())
+        Arc::clone(self.tabs.write().entry(key).or_default())
     }
 
     /// Takes what was added since the last time into rows of this hour.
     pub fn take(&self, hour: Hour, rows: &mut Rows) {
-        let tabs: Vec<_> = self.0.read().iter().map(|((id, _), tab)| (id.clone(), Arc::clone(tab))).collect();
+        let tabs: Vec<_> = self.tabs.read().iter().map(|((id, _), tab)| (id.clone(), Arc::clone(tab))).collect();
         for (id, tab) in tabs {
             let open = tab.take();
             for (name, amounts) in &open.named {
@@ -83,7 +88,19 @@ impl Consumption {
             rows.add(&id, hour, Within::Others, &open.others);
         }
         // Nobody adds to these any more, and what was added last is taken now or the next time.
-        self.0.write().retain(|_, tab| Arc::strong_count(tab) > 1 || !tab.0.lock().is_taken());
+        self.tabs.write().retain(|_, tab| Arc::strong_count(tab) > 1 || !tab.0.lock().is_taken());
+    }
+
+    /// Tabs stay until they are taken from now on.
+    pub fn begin_to_take(&self) {
+        self.is_taken.store(true, Ordering::Relaxed);
+    }
+
+    /// Forgets the tabs that nobody holds, where nobody takes them.
+    pub fn forget(&self) {
+        if !self.is_taken.load(Ordering::Relaxed) {
+            self.tabs.write().retain(|_, tab| Arc::strong_count(tab) > 1);
+        }
     }
 }
 
@@ -95,28 +112,23 @@ impl Open {
 
 impl Source for Consumption {
     fn collect(&self, families: &mut Families) {
-        let mut totals: BTreeMap<TenantId, (Amounts, u64)> = BTreeMap::new();
-        for ((id, _), tab) in self.0.read().iter() {
-            let (open, (total, missed)) = (tab.0.lock(), totals.entry(id.clone()).or_default());
-            total.add(&open.total);
-            *missed += open.missed;
+        let mut totals: BTreeMap<TenantId, Amounts> = BTreeMap::new();
+        for ((id, _), tab) in self.tabs.read().iter() {
+            totals.entry(id.clone()).or_default().add(&tab.0.lock().total);
         }
-        for (id, (total, missed)) in totals.iter().filter(|(_, (total, missed))| *missed > 0 || !total.is_nothing()) {
-            show(families, id, total, *missed);
+        for (id, total) in totals.iter().filter(|(_, total)| !total.is_nothing()) {
+            show(families, id, total);
         }
     }
 }
 
-const MEBIBYTE: u64 = 1 << 20;
-
-fn show(families: &mut Families, id: &TenantId, total: &Amounts, missed: u64) {
+fn show(families: &mut Families, id: &TenantId, total: &Amounts) {
     let tenant = [("namespace", id.namespace().as_str()), ("cluster", id.name().as_str())];
     let mut counter = |name, help, value| families.counter(name, help, &tenant, value);
     counter("portico_usage_pod_seconds_total", "Time of pods on nodes, as this replica metered it.", total.pods / 1000);
     counter("portico_usage_cpu_seconds_total", "Time of processor cores that pods used.", total.cpu / 1000);
-    let bytes = |mebibytes: u64| mebibytes.saturating_mul(MEBIBYTE);
-    counter("portico_usage_memory_byte_seconds_total", "Working sets of pods over time.", bytes(total.memory));
-    counter("portico_usage_volume_byte_seconds_total", "Capacity of bound claims over time.", bytes(total.volumes));
+    counter("portico_usage_memory_mebibyte_seconds_total", "Working sets of pods over time.", total.memory);
+    counter("portico_usage_volume_mebibyte_seconds_total", "Capacity of bound claims over time.", total.volumes);
     counter("portico_usage_network_received_bytes_total", "Bytes that pods received.", total.received);
     counter("portico_usage_network_sent_bytes_total", "Bytes that pods sent.", total.sent);
     counter("portico_usage_api_calls_total", "Calls of callers whom the virtual cluster knows.", total.calls);
@@ -126,7 +138,7 @@ fn show(families: &mut Families, id: &TenantId, total: &Amounts, missed: u64) {
         "Bytes of exec, attach, port-forward, logs and proxies, both ways.",
         total.stream_bytes,
     );
-    counter("portico_usage_missed_total", "Readings that failed: more was used than is counted.", missed);
+    counter("portico_usage_missed_total", "Readings that failed: more was used than is counted.", total.missed);
 }
 
 #[cfg(test)]
@@ -151,7 +163,7 @@ mod tests {
         let mut rows = Rows::default();
         consumption.take(hour, &mut rows);
         let seen = |rows: &Rows| rows.iter().map(|(_, _, at, used)| (at.to_string(), used.calls)).collect::<Vec<_>>();
-        assert_eq!(seen(&rows), [("default".to_owned(), 7), ("-".to_owned(), 3), ("*".to_owned(), 4)]);
+        assert_eq!(seen(&rows), [("-".to_owned(), 3), ("*".to_owned(), 4), ("default".to_owned(), 7)]);
         let mut again = Rows::default();
         consumption.take(hour, &mut again);
         assert!(again.is_empty());
@@ -172,12 +184,15 @@ mod tests {
         let mut rows = Rows::default();
         consumption.take(hour, &mut rows);
         assert_eq!(rows.iter().map(|(_, _, _, used)| used.calls).sum::<u64>(), 1);
-        assert_eq!(consumption.0.read().len(), 1);
+        assert_eq!(consumption.tabs.read().len(), 1);
         for n in 0..1000 {
             second.add(&format!("invented-{n}"), &calls(1));
         }
         let mut rows = Rows::default();
         consumption.take(hour, &mut rows);
-        assert_eq!(rows.iter().count(), MOST_NAMESPACES + 1);
+        assert_eq!(rows.iter().count(), MOST_NAMESPACES / 2 + 1);
+        drop(second);
+        consumption.forget();
+        assert_eq!(consumption.tabs.read().len(), 0, "where nobody takes them");
     }
 }

@@ -143,6 +143,7 @@ impl Entry {
             }
             // It is done: its answer passes all the same, on the place that it has.
             self.known.store(true, Ordering::Relaxed);
+            self.record.known();
         }
         Ok(())
     }

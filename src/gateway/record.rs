@@ -126,8 +126,10 @@ impl Record {
     /// Long streams are counted while they last: a process that is killed loses so much of each.
     fn count(&self, before: u64, bytes: usize) {
         if before / UNCOUNTED != (before + bytes as u64) / UNCOUNTED {
+            let mut fields = self.fields.lock();
+            // Read under the lock, or an older sum could come after a newer one.
             let all = self.received() + self.sent.load(Ordering::Relaxed);
-            self.fields.lock().count_bytes(all);
+            fields.count_bytes(all);
         }
     }
 
@@ -147,11 +149,16 @@ impl Record {
     /// Takes `hold` instead of what was held before.
     pub(super) fn hold(&self, hold: Hold) {
         if matches!(hold, Hold::Seat(_)) {
-            self.fields.lock().is_known();
+            self.known();
         }
         let before = self.reading.hold().lock().replace(hold);
         // Outside of the lock.
         drop(before);
+    }
+
+    /// Its caller is known, seat or not.
+    pub(super) fn known(&self) {
+        self.fields.lock().is_known();
     }
 
     /// Gives back a place, but no seat: all of the answer is in memory, and how slowly an unknown caller reads it is
@@ -172,7 +179,8 @@ impl Fields {
 
     fn count_bytes(&mut self, all: u64) {
         let Some(tab) = self.tab.as_ref().filter(|_| self.is_known) else { return };
-        let new = all.saturating_sub(std::mem::replace(&mut self.counted, all));
+        let new = all.saturating_sub(self.counted);
+        self.counted += new;
         let amounts = match VerbClass::of(self.verb, self.long_running) {
             VerbClass::Stream => Amounts { stream_bytes: new, ..Amounts::default() },
             _ => Amounts { call_bytes: new, ..Amounts::default() },

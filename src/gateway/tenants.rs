@@ -127,6 +127,7 @@ impl Tenants {
     /// Forgets the tenants that are gone.
     pub(super) fn retain(&self, snapshot: &Snapshot) {
         self.states.write().retain(|id, kept| snapshot.by_id(id).is_some_and(|tenant| tenant.uid == kept.uid));
+        self.consumption.forget();
     }
 
     fn collect_state(&self, families: &mut Families, id: &TenantId, state: &TenantState) {

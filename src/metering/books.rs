@@ -5,6 +5,7 @@
 //! before the next begins, and a record that was seen to stand after the parts were read is in none of them: so two who keep the
 //! books at once meet at the same write, and one of them loses.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -14,6 +15,7 @@ use serde_json::Value;
 use super::parts::{Parts, goes_on};
 use super::stored::{Book, DAY, KIND, MOST_BYTES, Record, digest, kinds};
 use crate::config::MeteringConfig;
+use crate::consumption::Rows;
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::resources::CONFIG_MAPS;
@@ -50,30 +52,29 @@ impl Books {
         while goes_on(&mut drain, pause).await {
             pause = self.clock.jitter(INTERVAL);
             let day = self.today();
-            let done = async {
-                self.take_all().await?;
-                if tidied != Some(day) {
-                    self.tidy(day).await?;
-                    tidied = Some(day);
-                }
-                Ok::<_, Error>(())
-            };
-            if let Err(error) = done.await {
+            if let Err(error) = self.take_all().await {
                 tracing::warn!(%error, "what was used could not be put into the books; it is tried again");
+            }
+            if tidied == Some(day) {
+                continue;
+            }
+            match self.tidy(day).await {
+                Ok(()) => tidied = Some(day),
+                Err(error) => tracing::warn!(%error, "old books could not be tidied; it is tried again"),
             }
         }
     }
 
-    /// Takes the records of hours that are over.
+    /// Takes the records of hours that are over. One that cannot be taken keeps no other out: its failure is told at the end.
     pub(super) async fn take_all(&self) -> Result<()> {
         let now = self.clock.now().as_second();
-        let mut token = String::new();
+        let (mut token, mut failed) = (String::new(), Ok(()));
         loop {
             let (objects, next) = self.page(kinds::RECORD, &token).await?;
             for object in &objects {
                 match Record::of(object) {
                     Ok(record) if record.is_sealed || now >= record.hour.end().as_second() + LATE => {
-                        self.take(record).await?;
+                        failed = failed.and(self.take(record).await);
                     }
                     Ok(_) => {}
                     Err(why) => tracing::warn!(record = %object["metadata"]["name"], why, "left alone"),
@@ -81,7 +82,7 @@ impl Books {
             }
             token = next;
             if token.is_empty() {
-                return Ok(());
+                return failed;
             }
         }
     }
@@ -98,6 +99,10 @@ impl Books {
             }
         }
         let mut books = self.books(record.hour.day()).await?;
+        if books.iter().any(|book| !book.absorbed.is_empty()) {
+            // Its parts are being put together.
+            return Ok(());
+        }
         if !books.iter().any(|book| book.taken.contains_key(&record.name)) {
             let found = self.host.get(&CONFIG_MAPS, Some(&self.namespace), &record.name).await?;
             let Some(Ok(found)) = found.map(|found| Record::of(&found)) else { return Ok(()) };
@@ -116,10 +121,8 @@ impl Books {
     async fn enter(&self, record: &Record, last: Option<Book>) -> Result<()> {
         let mut book = last.unwrap_or_else(|| Book::new(record.hour.day(), 0, false));
         let own = record.rows.text().len();
-        if book.is_full || (!book.version.is_empty() && book.rows.text().len() + own > MOST_BYTES) {
-            if book.part + 1 >= MOST_PARTS {
-                return Err(Error::own(Kind::TooLarge, format!("the book of {} has no room", book.day)));
-            }
+        let has_next = book.part + 1 < MOST_PARTS;
+        if has_next && (book.is_full || (!book.version.is_empty() && book.length() + own > MOST_BYTES)) {
             if !book.is_full {
                 book.is_full = true;
                 self.replace(&book.name, &book.object(&self.namespace, &book.rows.text())).await?;
@@ -151,40 +154,82 @@ impl Books {
         Ok(books)
     }
 
-    /// Rows of old days become one a day; books that are too old go.
+    /// Books that are too old go; rows of old days become one a day, and its parts one, where they fit.
     pub(super) async fn tidy(&self, today: Date) -> Result<()> {
         let before = |days: i32| today.saturating_sub(days.days());
         let (oldest, by_hour) = (before(days(self.config.keep_days)), before(days(self.config.keep_hours_for_days)));
-        let mut token = String::new();
+        let (mut token, mut found) = (String::new(), BTreeSet::new());
+        let mut failed = Ok(());
         loop {
             let (objects, next) = self.page(kinds::BOOK, &token).await?;
-            for mut book in objects.iter().filter_map(|object| Book::of(object).ok()) {
+            for book in objects.iter().filter_map(|object| Book::of(object).ok()) {
                 if book.day < oldest {
-                    self.host.delete(&CONFIG_MAPS, Some(&self.namespace), &book.name, &book.uid, None).await?;
-                    continue;
-                }
-                let is_coarser = book.day < by_hour && !book.is_by_day;
-                let has_names = book.day < before(NAMES) && !book.taken.is_empty();
-                if !is_coarser && !has_names {
-                    continue;
-                }
-                if is_coarser {
-                    (book.rows, book.is_by_day) = (book.rows.by_day(), true);
-                }
-                if has_names && self.has_no_record(book.day).await? {
-                    book.taken.clear();
-                }
-                let text = book.rows.text();
-                match self.replace(&book.name, &book.object(&self.namespace, &text)).await {
-                    Err(error) if !matches!(error.kind(), Kind::Conflict | Kind::NotFound) => return Err(error),
-                    _ => {}
+                    failed = failed.and(self.remove(&book).await);
+                } else if book.day < by_hour.min(before(NAMES)) {
+                    found.insert(book.day);
                 }
             }
             token = next;
             if token.is_empty() {
-                return Ok(());
+                break;
             }
         }
+        for day in found {
+            failed = failed.and(self.tidy_day(day).await);
+        }
+        failed
+    }
+
+    /// No process writes records of it any more.
+    async fn tidy_day(&self, day: Date) -> Result<()> {
+        let mut books = self.books(day).await?;
+        if let Some(first) = books.first_mut().filter(|first| !first.absorbed.is_empty()) {
+            return self.finish(first.clone()).await;
+        }
+        let is_tidy = |book: &Book| book.is_by_day && book.taken.is_empty() && books.len() == 1;
+        if books.iter().all(is_tidy) || !self.has_no_record(day).await? {
+            return Ok(());
+        }
+        let before = books.clone();
+        for book in &mut books {
+            (book.rows, book.is_by_day) = (book.rows.by_day(), true);
+            book.taken.clear();
+        }
+        let mut all = Rows::default();
+        books.iter().for_each(|book| all.merge(&book.rows));
+        let text = all.text();
+        if text.len() > MOST_BYTES {
+            for (book, _) in books.iter().zip(&before).filter(|(book, before)| book != before) {
+                self.replace(&book.name, &book.object(&self.namespace, &book.rows.text())).await?;
+            }
+            return Ok(());
+        }
+        let mut books = books.into_iter();
+        let Some(mut first) = books.next() else { return Ok(()) };
+        first.absorbed = books.map(|book| book.name).collect();
+        first.is_full = false;
+        let stored = self.replace(&first.name, &first.object(&self.namespace, &text)).await?;
+        let unreadable = |why| Error::host(Kind::Protocol, format!("a book cannot be read again: {why}"));
+        self.finish(Book::of(&stored).map_err(unreadable)?).await
+    }
+
+    /// Removes the parts that are in the first one.
+    async fn finish(&self, mut first: Book) -> Result<()> {
+        for name in &first.absorbed {
+            if let Some(part) = self.host.get(&CONFIG_MAPS, Some(&self.namespace), name).await? {
+                let uid = part["metadata"]["uid"].as_str().unwrap_or_default();
+                self.host.delete(&CONFIG_MAPS, Some(&self.namespace), name, uid, None).await?;
+            }
+        }
+        if !first.absorbed.is_empty() {
+            first.absorbed.clear();
+            self.replace(&first.name, &first.object(&self.namespace, &first.rows.text())).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, book: &Book) -> Result<()> {
+        self.host.delete(&CONFIG_MAPS, Some(&self.namespace), &book.name, &book.uid, None).await.map(|_| ())
     }
 
     async fn has_no_record(&self, day: Date) -> Result<bool> {

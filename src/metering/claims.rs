@@ -11,7 +11,8 @@ use crate::kubernetes::resources::CLAIMS;
 use crate::kubernetes::{ApiClient, ListOptions, PageOf};
 use crate::names::{TenantId, keys};
 
-const PAGE: usize = 200;
+/// Claims on a page: a tenant's annotations may be long, and then there are fewer.
+const PAGES: [usize; 3] = [200, 25, 1];
 const LONGEST_PAGE: usize = 8 << 20;
 /// Claims of one tenant that are metered.
 const MOST: usize = 5_000;
@@ -47,10 +48,16 @@ pub(super) async fn capacities(host: &ApiClient, tenant: &TenantId) -> Result<BT
 async fn read(host: &ApiClient, tenant: &TenantId) -> Result<BTreeMap<String, u64>> {
     let options =
         ListOptions { label_selector: format!("{}={}", keys::CLUSTER, tenant.name()), ..ListOptions::default() };
-    let (mut found, mut seen, mut token) = (BTreeMap::new(), 0, String::new());
+    let (mut found, mut seen, mut token, mut size) = (BTreeMap::new(), 0, String::new(), 0);
     while seen < MOST {
-        let of = PageOf { token: &token, limit: PAGE, most: PAGE, bytes: LONGEST_PAGE };
-        let page = host.page(&CLAIMS, Some(tenant.namespace().as_str()), &options, of).await?;
+        let of = PageOf { token: &token, limit: PAGES[size], most: PAGES[size], bytes: LONGEST_PAGE };
+        let page = match host.page(&CLAIMS, Some(tenant.namespace().as_str()), &options, of).await {
+            Err(error) if error.kind() == Kind::TooLarge && size + 1 < PAGES.len() => {
+                size += 1;
+                continue;
+            }
+            page => page?,
+        };
         seen += page.items.len();
         for item in &page.items {
             let claim: Claim = serde_json::from_slice(item)

@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::parts::{Parts, goes_on};
+use jiff::SignedDuration;
+
+use super::parts::Parts;
 use super::stored::{Book, MOST_BYTES, Record, digest};
 use crate::consumption::{Hour, Rows};
 use crate::error::{Error, Kind, Result};
@@ -18,8 +21,8 @@ use crate::runtime::drain::Drain;
 
 /// Parts of a process' tenants, so that no record is larger than an API server takes.
 const PARTS: u64 = 4;
-/// Past hours that could not be written; older ones are added to the next.
-const MOST_HOURS: usize = 48;
+/// Hours that could not be written for so long go to the one of now: their records would be asked for in vain by then.
+const OLDEST: SignedDuration = SignedDuration::from_hours(36);
 /// Calls for one record: what the answer to one says is tried with the next.
 const TRIES: usize = 4;
 /// For the last writes when the process ends.
@@ -29,12 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Journal {
     pub(super) parts: Parts,
     sheets: tokio::sync::Mutex<BTreeMap<(Hour, u64), Sheet>>,
+    /// Records that were begun: no two of a process have one name, whatever its clock does.
+    begun: AtomicU32,
 }
 
 /// One hour's record.
 #[derive(Debug)]
 struct Sheet {
-    /// Records before it of this hour.
+    /// Of its record.
     number: u32,
     /// All that it should say.
     rows: Rows,
@@ -59,14 +64,23 @@ enum Standing {
 impl Journal {
     /// Nothing written yet.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, sheets: tokio::sync::Mutex::default() }
+        parts.consumption.begin_to_take();
+        Self { parts, sheets: tokio::sync::Mutex::default(), begun: AtomicU32::new(0) }
     }
 
-    /// Writes until the drain begins.
+    /// Writes until the drain begins, also while the process leaves.
     pub async fn run(&self, mut drain: Drain) {
         let interval = self.parts.config.interval.0;
-        while goes_on(&mut drain, self.parts.clock.jitter(interval)).await {
-            self.write(false).await;
+        let writes = async {
+            loop {
+                tokio::time::sleep(self.parts.clock.jitter(interval)).await;
+                self.write(false).await;
+            }
+        };
+        // A write that is given up is settled by the next one.
+        tokio::select! {
+            () = writes => {}
+            _ = drain.signaled() => {}
         }
     }
 
@@ -84,10 +98,12 @@ impl Journal {
         let mut taken = Rows::default();
         self.parts.consumption.take(now, &mut taken);
         for (tenant, hour, within, amounts) in taken.iter() {
-            let sheet = sheets.entry((hour, part_of(tenant))).or_default();
+            let sheet = sheets.entry((hour, part_of(tenant))).or_insert_with(|| self.sheet(Rows::default()));
             sheet.rows.add(tenant, hour, within.clone(), amounts);
         }
-        for (key, sheet) in sheets.iter_mut() {
+        self.drop_oldest(&mut sheets, now);
+        // The newest first: an API server that hangs holds up what is old already.
+        for (key, sheet) in sheets.iter_mut().rev() {
             let is_over = key.0 < now || is_the_end;
             if !is_over && sheet.standing == Standing::Known && sheet.rows == sheet.written {
                 continue;
@@ -97,11 +113,34 @@ impl Journal {
                 Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(%error, hour = %key.0, "what was used could not be written; it is tried again");
+                    if error.kind() != Kind::Conflict {
+                        break;
+                    }
                 }
             }
         }
         sheets.retain(|_, sheet| !sheet.rows.is_empty());
-        drop_oldest(&mut sheets);
+    }
+
+    fn sheet(&self, rows: Rows) -> Sheet {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let [written, tried] = std::array::from_fn(|_| Rows::default());
+        Sheet { number, rows, written, tried, version: String::new(), standing: Standing::New }
+    }
+
+    /// What of the oldest hours is surely not written goes to the hour of now.
+    fn drop_oldest(&self, sheets: &mut BTreeMap<(Hour, u64), Sheet>, now: Hour) {
+        let too_old = |hour: Hour| now.begin().duration_since(hour.begin()) > OLDEST;
+        while let Some(oldest) = sheets.first_entry().filter(|oldest| too_old(oldest.key().0)) {
+            let ((hour, part), sheet) = oldest.remove_entry();
+            tracing::error!(%hour, "what was used in an hour could not be written for days: what is left of it stands in this one");
+            let known = if sheet.standing == Standing::Unsure { &sheet.tried } else { &sheet.written };
+            let left = sheet.rows.without(known);
+            let target = sheets.entry((now, part)).or_insert_with(|| self.sheet(Rows::default()));
+            for (tenant, _, within, amounts) in left.iter() {
+                target.rows.add(tenant, now, within.clone(), amounts);
+            }
+        }
     }
 
     async fn write_sheet(&self, (hour, part): (Hour, u64), sheet: &mut Sheet, is_over: bool) -> Result<()> {
@@ -152,14 +191,14 @@ impl Journal {
         let found = self.parts.host.get(&CONFIG_MAPS, namespace, &name).await?;
         let Some(found) = found.map(|found| Record::of(&found)) else {
             match self.taken(hour, &name).await? {
-                Some(said) => sheet.begin_another(&sheet.said(&said)),
+                Some(said) => *sheet = self.sheet(sheet.rows.without(&sheet.said(&said))),
                 // Never made, or somebody removed it.
-                None => sheet.forget_writes(),
+                None => *sheet = self.sheet(std::mem::take(&mut sheet.rows)),
             }
             return Ok(());
         };
         match found {
-            Ok(record) if record.is_sealed => sheet.begin_another(&record.rows),
+            Ok(record) if record.is_sealed => *sheet = self.sheet(sheet.rows.without(&record.rows)),
             Ok(record) => {
                 (sheet.version, sheet.written, sheet.standing) = (record.version, record.rows, Standing::Known);
             }
@@ -169,7 +208,7 @@ impl Journal {
                     why,
                     "a record of what was used was changed by somebody; another is begun"
                 );
-                sheet.begin_another(&sheet.written.clone());
+                *sheet = self.sheet(sheet.rows.without(&sheet.written));
             }
         }
         Ok(())
@@ -180,7 +219,10 @@ impl Journal {
         for part in 0.. {
             let name = Book::name(hour.day(), part);
             let found = self.parts.host.get(&CONFIG_MAPS, Some(&self.parts.namespace), &name).await?;
-            let Some(book) = found.and_then(|found| Book::of(&found).ok()) else { break };
+            let Some(found) = found else { break };
+            // Whether it is there cannot be known: it is neither written again nor forgotten.
+            let unreadable = |why| Error::host(Kind::Invalid, format!("ConfigMap {name} is no book of usage: {why}"));
+            let book = Book::of(&found).map_err(unreadable)?;
             if let Some(digest) = book.taken.get(record) {
                 return Ok(Some(digest.clone()));
             }
@@ -203,30 +245,10 @@ impl Journal {
     }
 }
 
-/// Too old to wait for: what of it is surely not written goes to the next hour.
-fn drop_oldest(sheets: &mut BTreeMap<(Hour, u64), Sheet>) {
-    while sheets.len() > MOST_HOURS * PARTS as usize {
-        let Some(((hour, part), sheet)) = sheets.pop_first() else { return };
-        tracing::error!(%hour, "what was used in an hour could not be written for days");
-        let left = sheet.rows.without(&sheet.written);
-        let Some((next, target)) = sheets.iter_mut().find(|(key, _)| key.1 == part) else { return };
-        for (tenant, _, within, amounts) in left.iter() {
-            target.rows.add(tenant, next.0, within.clone(), amounts);
-        }
-    }
-}
-
 fn part_of(tenant: &TenantId) -> u64 {
     let mut hasher = DefaultHasher::new();
     tenant.hash(&mut hasher);
     hasher.finish() % PARTS
-}
-
-impl Default for Sheet {
-    fn default() -> Self {
-        let [rows, written, tried] = std::array::from_fn(|_| Rows::default());
-        Self { number: 0, rows, written, tried, version: String::new(), standing: Standing::New }
-    }
 }
 
 impl Sheet {
@@ -235,13 +257,5 @@ impl Sheet {
         let known = [&self.tried, &self.written].into_iter().find(|rows| digest(rows) == taken);
         // Somebody changed it by hand, then.
         known.unwrap_or(&self.written).clone()
-    }
-
-    fn forget_writes(&mut self) {
-        *self = Self { rows: std::mem::take(&mut self.rows), number: self.number, ..Self::default() };
-    }
-
-    fn begin_another(&mut self, kept: &Rows) {
-        *self = Self { rows: self.rows.without(kept), number: self.number + 1, ..Self::default() };
     }
 }

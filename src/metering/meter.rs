@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream;
+use futures::{FutureExt as _, StreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::claims;
@@ -32,6 +32,7 @@ const MEBIBYTE: u128 = 1 << 20;
 struct Known {
     tab: Arc<Tab>,
     placed: Arc<Placed>,
+    has_figures: bool,
     pods: Option<Instant>,
     claims: Option<Claims>,
 }
@@ -42,20 +43,42 @@ struct Claims {
     held: BTreeMap<String, u64>,
 }
 
-pub(super) async fn run(parts: Parts, sources: Sources, mut drain: Drain) {
+/// The pods of all that were read, and whose they are.
+type Seen = Mutex<Vec<(Arc<Tab>, Arc<Placed>)>>;
+
+pub(super) async fn run(parts: Parts, sources: Sources, drain: Drain) {
+    let seen = Seen::default();
+    tokio::join!(follow(&parts, &sources, &seen, drain.clone()), network(&parts, &sources, &seen, drain));
+}
+
+/// What passes their network is read beside: nodes that do not answer hold up nothing else.
+async fn network(parts: &Parts, sources: &Sources, seen: &Seen, mut drain: Drain) {
+    let (interval, mut network) = (parts.config.interval.0, Network::default());
+    while sources.usage.kubelets().is_enabled() && goes_on(&mut drain, parts.clock.jitter(interval)).await {
+        let placed = seen.lock().clone();
+        tokio::select! {
+            () = network.read(sources.usage.kubelets(), &placed) => {}
+            _ = drain.leaving() => return,
+        }
+    }
+}
+
+async fn follow(parts: &Parts, sources: &Sources, seen: &Seen, mut drain: Drain) {
     let interval = parts.config.interval.0;
-    let (mut known, mut network): (HashMap<(TenantId, String), Known>, _) = (HashMap::new(), Network::default());
+    let mut known: HashMap<(TenantId, String), Known> = HashMap::new();
+    // Of the last round: those who had nothing then may have had it ever since.
+    let (mut last, mut longest) = (None, interval * MOST_INTERVALS);
     while goes_on(&mut drain, parts.clock.jitter(interval)).await {
+        let began = parts.clock.instant();
         let tenants: Vec<_> = (sources.tenants)().into_iter().filter(|t| t.has_pods || t.has_claims).collect();
         let round = tenants.into_iter().map(|tenant| {
             let key = (tenant.id.clone(), tenant.uid.clone());
-            (known.remove(&key).unwrap_or_else(|| Known::new(&parts.consumption, &tenant)), key, tenant)
+            (known.remove(&key).unwrap_or_else(|| Known::new(&parts.consumption, &tenant, last)), key, tenant)
         });
         let round: Vec<_> = round.collect();
-        let longest = interval * MOST_INTERVALS;
         let readings = round.into_iter().map(|(known, key, tenant)| {
-            let (sources, clock) = (&sources, &parts.clock);
-            async move { (key, known.read(sources, &tenant, clock, longest).await) }
+            let clock = &parts.clock;
+            async move { (key, known.read(sources, &tenant, clock, longest).await) }.boxed()
         });
         let mut readings = stream::iter(readings).buffer_unordered(AT_ONCE);
         let mut after = HashMap::new();
@@ -70,17 +93,16 @@ pub(super) async fn run(parts: Parts, sources: Sources, mut drain: Drain) {
         }
         drop(readings);
         known = after;
-        let placed: Vec<_> = known.values().map(|known| (Arc::clone(&known.tab), Arc::clone(&known.placed))).collect();
-        tokio::select! {
-            () = network.read(sources.usage.kubelets(), &placed) => {}
-            _ = drain.leaving() => return,
-        }
+        *seen.lock() = known.values().map(|known| (Arc::clone(&known.tab), Arc::clone(&known.placed))).collect();
+        // A round that takes long is followed late by the next one, and no failure of anybody.
+        (last, longest) = (Some(began), interval * MOST_INTERVALS + began.elapsed());
     }
 }
 
 impl Known {
-    fn new(consumption: &Consumption, tenant: &Metered) -> Self {
-        Self { tab: consumption.tab(&tenant.id, &tenant.uid), placed: Arc::default(), pods: None, claims: None }
+    fn new(consumption: &Consumption, tenant: &Metered, since: Option<Instant>) -> Self {
+        let tab = consumption.tab(&tenant.id, &tenant.uid);
+        Self { tab, placed: Arc::default(), has_figures: false, pods: since, claims: None }
     }
 
     async fn read(mut self, sources: &Sources, tenant: &Metered, clock: &Clock, longest: Duration) -> Self {
@@ -106,18 +128,24 @@ impl Known {
                 return;
             }
         };
-        let figures = sources.usage.pods(&tenant.id).await.inspect_err(|error| {
-            tracing::debug!(tenant = %tenant.id, %error, "what pods use could not be metered");
-            self.tab.missed();
-        });
+        let figures = sources.usage.pods(&tenant.id).await;
         let now = clock.instant();
-        let since = self.pods.replace(now).map(|since| (now - since).min(longest));
-        let none = PodsUsage::new();
-        let figures = figures.as_deref().unwrap_or(&none);
-        self.placed = Arc::clone(&placed);
-        for (namespace, amounts) in pods(&placed, figures, since.unwrap_or_default()) {
-            self.tab.add(namespace, &amounts);
+        let since = self.pods.replace(now).map(|since| (now - since).min(longest)).unwrap_or_default();
+        match figures {
+            Ok(figures) => {
+                self.has_figures = true;
+                pods(&placed, Some(&figures), since).into_iter().for_each(|(within, used)| self.tab.add(within, &used));
+            }
+            Err(error) => {
+                tracing::debug!(tenant = %tenant.id, %error, "what pods use could not be metered");
+                // Where there never are any, nothing is missed.
+                if self.has_figures {
+                    self.tab.missed();
+                }
+                pods(&placed, None, since).into_iter().for_each(|(within, used)| self.tab.add(within, &used));
+            }
         }
+        self.placed = placed;
     }
 
     async fn read_claims(&mut self, sources: &Sources, tenant: &Metered, clock: &Clock, longest: Duration) {
@@ -143,16 +171,18 @@ impl Known {
     }
 }
 
-/// By namespace, for this time.
-fn pods<'a>(placed: &'a Placed, figures: &PodsUsage, since: Duration) -> BTreeMap<&'a str, Amounts> {
+/// By namespace, for this time. Pods that have ended stand on their node without figures; where there are none of any pod, all
+/// that stand on a node count.
+fn pods<'a>(placed: &'a Placed, figures: Option<&PodsUsage>, since: Duration) -> BTreeMap<&'a str, Amounts> {
     let mut sums: BTreeMap<&str, (u128, u128, u128)> = BTreeMap::new();
     for (name, HostPod { node, namespace, .. }) in placed {
-        if node.is_empty() {
+        let used = figures.and_then(|figures| figures.get(name));
+        if node.is_empty() || (figures.is_some() && used.is_none()) {
             continue;
         }
         let (pods, cores, bytes) = sums.entry(namespace).or_default();
         *pods += 1;
-        for container in figures.get(name).into_iter().flat_map(|pod| &pod.containers) {
+        for container in used.into_iter().flat_map(|pod| &pod.containers) {
             *cores += u128::from(container.cpu_nanocores);
             *bytes += u128::from(container.memory_bytes);
         }
@@ -211,10 +241,12 @@ mod tests {
             (name("waits"), used(vec![container(1_000_000_000, 1 << 30)])),
             (name("foreign"), used(vec![container(1_000_000_000, 1 << 30)])),
         ]);
-        let found = pods(&placed, &figures, Duration::from_secs(30));
-        let expected = Amounts { pods: 60_000, cpu: 15_000, memory: 120, ..Amounts::default() };
-        assert_eq!(found["default"], expected);
-        assert_eq!((found["other"], found.len()), (Amounts { pods: 30_000, ..Amounts::default() }, 2));
-        assert!(pods(&placed, &figures, Duration::ZERO).values().all(Amounts::is_nothing));
+        let found = pods(&placed, Some(&figures), Duration::from_secs(30));
+        let expected = Amounts { pods: 30_000, cpu: 15_000, memory: 120, ..Amounts::default() };
+        assert_eq!(found, BTreeMap::from([("default", expected)]), "those without figures have ended");
+        let found = pods(&placed, None, Duration::from_secs(30));
+        let stood = |millis| Amounts { pods: millis, ..Amounts::default() };
+        assert_eq!(found, BTreeMap::from([("default", stood(60_000)), ("other", stood(30_000))]));
+        assert!(pods(&placed, Some(&figures), Duration::ZERO).values().all(Amounts::is_nothing));
     }
 }

@@ -1,6 +1,6 @@
 //! The ConfigMaps: a record of one process and hour, a book of one day.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::HEXLOWER;
 use jiff::civil::Date;
@@ -42,7 +42,8 @@ pub struct Record {
 /// One part of a day's book.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Book {
-    pub(super) name: String,
+    /// Of the ConfigMap.
+    pub name: String,
     pub(super) uid: String,
     pub(super) version: String,
     /// Its day.
@@ -54,6 +55,8 @@ pub struct Book {
     pub is_by_day: bool,
     /// Records that are in it, each with the digest of what it said.
     pub taken: BTreeMap<String, String>,
+    /// Other parts whose rows are in it: they are not to be read, and about to go.
+    pub absorbed: BTreeSet<String>,
     /// What it says.
     pub rows: Rows,
 }
@@ -91,7 +94,9 @@ impl Book {
         let taken = taken.map(|(name, digest)| (name.to_owned(), digest.to_owned())).collect();
         let is = |key| data(object, key) == "true";
         let (is_full, is_by_day) = (is("full"), is("byDay"));
-        Ok(Self { name, uid, version, day, part, is_full, is_by_day, taken, rows: Rows::parse(data(object, "rows"))? })
+        let absorbed = data(object, "absorbed").lines().map(str::to_owned).collect();
+        let rows = Rows::parse(data(object, "rows"))?;
+        Ok(Self { name, uid, version, day, part, is_full, is_by_day, taken, absorbed, rows })
     }
 
     /// An empty one.
@@ -105,8 +110,20 @@ impl Book {
             is_full: false,
             is_by_day,
             taken: BTreeMap::new(),
+            absorbed: BTreeSet::new(),
             rows: Rows::default(),
         }
+    }
+
+    /// The names of its records, as they are written.
+    fn records(&self) -> String {
+        let taken: Vec<String> = self.taken.iter().map(|(name, digest)| format!("{name} {digest}")).collect();
+        taken.join("\n")
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn length(&self) -> usize {
+        self.rows.text().len() + self.records().len()
     }
 
     pub(super) fn name(day: Date, part: usize) -> String {
@@ -116,11 +133,12 @@ impl Book {
     /// The ConfigMap.
     pub(super) fn object(&self, namespace: &str, text: &str) -> Value {
         let mut object = object(namespace, &self.name, kinds::BOOK, self.day, &self.version);
-        let taken: Vec<String> = self.taken.iter().map(|(name, digest)| format!("{name} {digest}")).collect();
+        let absorbed: Vec<&str> = self.absorbed.iter().map(String::as_str).collect();
         object["data"] = json!({
             "full": self.is_full.to_string(),
             "byDay": self.is_by_day.to_string(),
-            "records": taken.join("\n"),
+            "records": self.records(),
+            "absorbed": absorbed.join("\n"),
             "rows": text,
         });
         object

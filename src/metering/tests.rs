@@ -50,11 +50,16 @@ fn use_some(consumption: &Consumption, name: &str, calls: u64) {
 /// As `portico usage` reads it.
 fn kept(server: &Server) -> (Rows, usize, usize) {
     let (mut rows, mut taken, mut records, mut books) = (Rows::default(), Vec::new(), Vec::new(), 0);
+    let all = server.objects("configmaps").into_iter().filter_map(|object| Book::of(&object).ok());
+    let absorbed: Vec<String> = all.flat_map(|book| book.absorbed).collect();
     for object in server.objects("configmaps") {
         match object["metadata"]["labels"][super::KIND].as_str() {
             Some("record") => records.push(Record::of(&object).expect("record")),
             Some("book") => {
                 let book = Book::of(&object).expect("book");
+                if absorbed.contains(&book.name) {
+                    continue;
+                }
                 rows.merge(&book.rows);
                 taken.extend(book.taken.into_keys());
                 books += 1;

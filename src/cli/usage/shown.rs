@@ -1,5 +1,7 @@
 //! The forms of the result: for people in hours, for machines in seconds and bytes.
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -27,7 +29,7 @@ pub(super) struct Line {
     pub(super) amounts: Amounts,
 }
 
-const MEBIBYTE: u64 = 1 << 20;
+const MEBIBYTE: f64 = 1_048_576.0;
 
 /// Prints it.
 pub(super) fn show(
@@ -50,11 +52,12 @@ pub(super) fn show(
         }
         Format::Csv => {
             let names = numbers(&Amounts::default()).map(|(name, _)| name).join(",");
-            output::line(&format!("namespace,virtualCluster,virtualNamespace,{names}"));
+            let mut text = format!("namespace,virtualCluster,virtualNamespace,{names}\n");
             for Line { tenant, within, amounts } in lines {
                 let numbers = numbers(amounts).map(|(_, number)| number.to_string()).join(",");
-                output::line(&format!("{},{},{within},{numbers}", tenant.namespace(), tenant.name()));
+                let _ = writeln!(text, "{},{},{within},{numbers}", tenant.namespace(), tenant.name());
             }
+            output::text(&text);
         }
         Format::Json => {
             let items: Vec<Value> = lines.iter().map(object).collect();
@@ -77,8 +80,8 @@ fn object(line: &Line) -> Value {
 }
 
 /// Names hold no commas.
-fn numbers(amounts: &Amounts) -> [(&'static str, f64); 9] {
-    let bytes = |mebibytes: u64| mebibytes.saturating_mul(MEBIBYTE) as f64;
+fn numbers(amounts: &Amounts) -> [(&'static str, f64); 10] {
+    let bytes = |mebibytes: u64| mebibytes as f64 * MEBIBYTE;
     [
         ("podSeconds", amounts.pods as f64 / 1000.0),
         ("cpuCoreSeconds", amounts.cpu as f64 / 1000.0),
@@ -89,12 +92,13 @@ fn numbers(amounts: &Amounts) -> [(&'static str, f64); 9] {
         ("apiCalls", amounts.calls as f64),
         ("apiBytes", amounts.call_bytes as f64),
         ("streamBytes", amounts.stream_bytes as f64),
+        ("missedReadings", amounts.missed as f64),
     ]
 }
 
 type Column = (&'static str, fn(&Amounts) -> String);
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     ("POD HOURS", |a| hours(a.pods as f64 / 1000.0)),
     ("CPU CORE HOURS", |a| hours(a.cpu as f64 / 1000.0)),
     ("MEMORY GIB HOURS", |a| hours(a.memory as f64 / 1024.0)),
@@ -104,6 +108,7 @@ const COLUMNS: [Column; 9] = [
     ("API CALLS", |a| a.calls.to_string()),
     ("API BYTES", |a| bytes(a.call_bytes)),
     ("STREAM BYTES", |a| bytes(a.stream_bytes)),
+    ("MISSED", |a| a.missed.to_string()),
 ];
 
 fn row(line: &Line) -> Vec<String> {
@@ -145,10 +150,11 @@ mod tests {
             calls: 12,
             call_bytes: 1536,
             stream_bytes: 0,
+            missed: 2,
         };
         let line = Line { tenant, within: "default".to_owned(), amounts };
         let expected =
-            ["team", "dev", "default", "2.000", "0.500", "0.500", "10.000", "3.0Gi", "1023B", "12", "1.5Ki", "0B"];
+            ["team", "dev", "default", "2.000", "0.500", "0.500", "10.000", "3.0Gi", "1023B", "12", "1.5Ki", "0B", "2"];
         assert_eq!(row(&line), expected);
         let object = object(&line);
         assert_eq!((object["cpuCoreSeconds"].as_f64(), object["apiCalls"].as_f64()), (Some(1800.5), Some(12.0)));
