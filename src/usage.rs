@@ -12,21 +12,22 @@ mod placed;
 mod quantity;
 mod rates;
 mod scrapes;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 pub use self::figures::{ContainerUsage, NodeUsage, NodesUsage, PodUsage, PodsUsage};
 pub use self::placed::{HostPod, Placed};
 use self::scrapes::Scrapes;
+use self::turns::Turns;
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::{ApiClient, Kubelets};
 use crate::names::TenantId;
-use crate::runtime::answers::Answers;
+use crate::runtime::answers::{Answers, Terms};
 use crate::runtime::clock::Clock;
 
 /// Figures are at most so old beside their source's own age (metrics-server scrapes every 15 s).
@@ -37,25 +38,28 @@ const PODS_FRESH: Duration = Duration::from_secs(5);
 const MOST_TENANTS: usize = 512;
 /// And their pods, all together: some 50 MB each of figures and places.
 const MOST_PODS: usize = 100_000;
-/// Tenants whose figures are read at once: each holds a page of what the host says.
-const AT_ONCE: usize = 4;
-/// For a turn, and for all pages of one tenant's pods.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// For all pages of one tenant's pods.
 const LONGEST_READING: Duration = Duration::from_secs(15);
 /// A host that has no `metrics.k8s.io` is asked for it again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// Where figures come from.
+/// What pods and nodes use, as it was said last.
 #[derive(Debug)]
 pub struct Usage {
+    source: Arc<Source>,
+    pods: Answers<TenantId, PodsUsage>,
+    nodes: Answers<(), NodesUsage>,
+}
+
+/// Where figures come from.
+#[derive(Debug)]
+struct Source {
     host: ApiClient,
     kubelets: Arc<Kubelets>,
     clock: Clock,
-    pods: Answers<TenantId, PodsUsage>,
-    nodes: Answers<(), NodesUsage>,
     placed: Answers<TenantId, Placed>,
     scrapes: Scrapes,
-    reading: Semaphore,
+    turns: Arc<Turns>,
     /// Until then the host has no `metrics.k8s.io`.
     absent: Mutex<Option<Instant>>,
 }
@@ -63,49 +67,77 @@ pub struct Usage {
 impl Usage {
     /// Of this host, asked with Portico's own rights.
     pub fn new(host: ApiClient, kubelets: Arc<Kubelets>, clock: Clock) -> Self {
-        Self {
+        let source = Source {
             host,
             scrapes: Scrapes::new(Arc::clone(&kubelets), FRESH, clock.clone()),
             kubelets,
             clock,
-            pods: Answers::weighed(FRESH, MOST_TENANTS, PodsUsage::len, MOST_PODS),
-            nodes: Answers::new(FRESH, 1),
-            placed: Answers::weighed(PODS_FRESH, MOST_TENANTS, Placed::len, MOST_PODS),
-            reading: Semaphore::new(AT_ONCE),
+            placed: Answers::new(Terms {
+                weigh: Placed::len,
+                most_weight: MOST_PODS,
+                ..Terms::new("listing of pods", PODS_FRESH, MOST_TENANTS)
+            }),
+            turns: Arc::default(),
             absent: Mutex::new(None),
+        };
+        Self {
+            source: Arc::new(source),
+            pods: Answers::new(Terms {
+                weigh: PodsUsage::len,
+                most_weight: MOST_PODS,
+                ..Terms::new("figures of pods", FRESH, MOST_TENANTS)
+            }),
+            nodes: Answers::new(Terms::new("figures of nodes", FRESH, 1)),
         }
     }
 
     /// Of the pods of one tenant, by name of the host pod; shared for some seconds, one flight at a time. A pod that is new,
     /// or of which there is nothing yet to compare with, is not there.
     pub async fn pods(&self, tenant: &TenantId) -> Result<Arc<PodsUsage>> {
-        self.pods.get(tenant, &self.clock, || self.read_pods(tenant)).await
+        let read = || {
+            let (source, tenant) = (Arc::clone(&self.source), tenant.clone());
+            async move { source.pods(&tenant).await }
+        };
+        self.pods.get(tenant, &self.source.clock, read).await
     }
 
     /// Of the host's nodes.
     pub async fn nodes(&self) -> Result<Arc<NodesUsage>> {
-        self.nodes.get(&(), &self.clock, || self.read_nodes()).await
+        let read = || {
+            let source = Arc::clone(&self.source);
+            async move { source.nodes().await }
+        };
+        self.nodes.get(&(), &self.source.clock, read).await
     }
 
     /// The tenant's pods on the host, each proven by the label and the identity recorded on it; shared for some seconds.
     pub async fn placed(&self, tenant: &TenantId) -> Result<Arc<Placed>> {
-        let read = || async {
-            let _turn = self.turn().await?;
-            let late = |_| Error::host(Kind::Timeout, "the pods of a virtual cluster could not be listed in time");
-            tokio::time::timeout(LONGEST_READING, placed::read(&self.host, tenant)).await.map_err(late)?
-        };
-        self.placed.get(tenant, &self.clock, read).await
+        self.source.placed(tenant).await
     }
 
     /// The kubelets behind them.
     pub fn kubelets(&self) -> &Arc<Kubelets> {
-        &self.kubelets
+        &self.source.kubelets
+    }
+}
+
+impl Source {
+    async fn placed(&self, tenant: &TenantId) -> Result<Arc<Placed>> {
+        let read = || {
+            let (host, turns, tenant) = (self.host.clone(), Arc::clone(&self.turns), tenant.clone());
+            async move {
+                let _turn = turns.turn().await?;
+                let late = |_| Error::host(Kind::Timeout, "the pods of a virtual cluster could not be listed in time");
+                tokio::time::timeout(LONGEST_READING, placed::read(&host, &tenant)).await.map_err(late)?
+            }
+        };
+        self.placed.get(tenant, &self.clock, read).await
     }
 
-    async fn read_pods(&self, tenant: &TenantId) -> Result<PodsUsage> {
+    async fn pods(&self, tenant: &TenantId) -> Result<PodsUsage> {
         let placed = self.placed(tenant).await?;
         if self.may_have_metrics() {
-            let turn = self.turn().await?;
+            let turn = self.turns.turn().await?;
             let read = host_metrics::pods(&self.host, tenant, &placed).await;
             drop(turn);
             if let Some(found) = self.judged(read)? {
@@ -115,9 +147,9 @@ impl Usage {
         self.scrapes.pods(tenant, &placed).await.map_err(|e| self.without_source(e))
     }
 
-    async fn read_nodes(&self) -> Result<NodesUsage> {
+    async fn nodes(&self) -> Result<NodesUsage> {
         if self.may_have_metrics() {
-            let turn = self.turn().await?;
+            let turn = self.turns.turn().await?;
             let read = host_metrics::nodes(&self.host).await;
             drop(turn);
             if let Some(found) = self.judged(read)? {
@@ -125,13 +157,6 @@ impl Usage {
             }
         }
         self.scrapes.nodes().await.map_err(|e| self.without_source(e))
-    }
-
-    async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
-        let closed = |e| Error::own(Kind::Internal, "the seats for figures were closed").because(e);
-        let late =
-            |_| Error::client(Kind::Unavailable, "too many ask for figures at the moment, please try again later");
-        tokio::time::timeout(PATIENCE, self.reading.acquire()).await.map_err(late)?.map_err(closed)
     }
 
     fn may_have_metrics(&self) -> bool {

@@ -80,8 +80,9 @@ impl Kubelets {
             return Ok(Self::off());
         }
         let mut target = host.pool().target().clone();
+        let clock = host.pool().clock().clone();
         let token = (!kubelets.service_account.is_empty())
-            .then(|| Token::new(host.clone(), &config.system_namespace, &kubelets.service_account));
+            .then(|| Token::new(host.clone(), &config.system_namespace, &kubelets.service_account, clock.clone()));
         if token.is_some() {
             target.tls = Arc::clone(&target.tls_without_identity);
             target.credential = Credential::Certificate;
@@ -95,7 +96,6 @@ impl Kubelets {
             target.tls = trust::trusting(&target.tls, kubelets.ca.as_bytes())?;
         }
         target.path_prefix = String::new();
-        let clock = host.pool().clock().clone();
         Ok(Self(Some(Inner {
             seats: Arc::new(Semaphore::new(kubelets.max_requests.clamp(1, Semaphore::MAX_PERMITS))),
             nodes: Nodes::new(host.clone(), selector.clone(), clock.clone()),
@@ -198,15 +198,19 @@ impl Inner {
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
         let agent = concat!("portico/", env!("CARGO_PKG_VERSION"));
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(agent));
-        if let Some(token) = &self.token {
-            request.headers_mut().insert(header::AUTHORIZATION, token.current(&self.clock).await?);
+        let shown = match &self.token {
+            Some(token) => Some((token, token.current().await?)),
+            None => None,
+        };
+        if let Some((_, shown)) = &shown {
+            request.headers_mut().insert(header::AUTHORIZATION, shown.value.clone());
         }
         let response = pool.send(Class::Unary, request, self.config.request_timeout.0).await.map_err(|error| {
             tracing::debug!(%error, node, "a kubelet does not answer");
             Error::own(Kind::Unavailable, "the node's kubelet does not answer").because(error)
         })?;
-        if let (Some(token), StatusCode::UNAUTHORIZED) = (&self.token, response.status()) {
-            token.forget();
+        if let (Some((token, shown)), StatusCode::UNAUTHORIZED) = (&shown, response.status()) {
+            token.refused(shown);
         }
         Ok((response.status(), response.into_body(), (own, seat)))
     }

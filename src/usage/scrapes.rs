@@ -1,7 +1,8 @@
 //! Figures from kubelets: two readings of each, some seconds apart.
 //!
 //! Promises: a kubelet is read once for all tenants that ask within some seconds; a bounded number of nodes is kept, and none
-//! that nobody asked about for minutes. A node that does not answer leaves out its own pods only.
+//! that nobody asked about for minutes. A node that does not answer leaves out its own pods only, and is not waited for again
+//! for some time: whoever asks has what the others say within [`LONGEST_ROUND`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::figures::{ContainerUsage, NodeUsage, NodesUsage, PodUsage, PodsUsage};
 use super::placed::Placed;
@@ -18,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::exposition::Lines;
 use crate::kubernetes::Kubelets;
 use crate::names::TenantId;
-use crate::runtime::answers::Answers;
+use crate::runtime::answers::{Answers, Terms};
 use crate::runtime::clock::Clock;
 
 const PATH: &str = "/metrics/resource";
@@ -30,22 +31,33 @@ const LONGEST_LINE: usize = 16 << 10;
 const MOST_NODES: usize = 512;
 /// Nodes that are read at once for one question.
 const AT_ONCE: usize = 8;
+/// For one kubelet, and for all of one question. Whoever asks waits no longer than ten seconds, listing his pods included.
+const LONGEST_SCRAPE: Duration = Duration::from_secs(3);
+const LONGEST_ROUND: Duration = Duration::from_secs(6);
+/// A node that failed is not asked again for so long.
+const FAILED: Duration = Duration::from_secs(30);
 /// What nothing is compared with any more goes.
 const OLD: Duration = Duration::from_secs(300);
 
 /// The kubelets as they were read last.
 #[derive(Debug)]
 pub(super) struct Scrapes {
+    source: Arc<Source>,
+    newest: Answers<String, Arc<Reading>>,
+}
+
+#[derive(Debug)]
+struct Source {
     kubelets: Arc<Kubelets>,
     clock: Clock,
-    newest: Answers<String, Arc<Reading>>,
     last: Mutex<HashMap<String, (Instant, Arc<Reading>)>>,
 }
 
 impl Scrapes {
     /// What is read is good for `fresh`.
     pub(super) fn new(kubelets: Arc<Kubelets>, fresh: Duration, clock: Clock) -> Self {
-        Self { kubelets, clock, newest: Answers::new(fresh, MOST_NODES), last: Mutex::default() }
+        let terms = Terms { failed: FAILED, late: FAILED, ..Terms::new("kubelet scrape", fresh, MOST_NODES) };
+        Self { source: Arc::new(Source { kubelets, clock, last: Mutex::default() }), newest: Answers::new(terms) }
     }
 
     /// Of these pods.
@@ -68,7 +80,7 @@ impl Scrapes {
 
     /// Of all nodes.
     pub(super) async fn nodes(&self) -> Result<NodesUsage> {
-        let names = self.kubelets.places().await?;
+        let names = self.source.kubelets.places().await?;
         let readings = self.read(names.keys().cloned()).await?;
         let usage = readings.into_iter().filter_map(|(name, reading)| {
             let (Rate { nanocores, window }, memory_bytes) = reading.node.usage()?;
@@ -77,25 +89,36 @@ impl Scrapes {
         Ok(usage.collect())
     }
 
-    /// An error when none of them can be read.
+    /// Those that answer in time. An error when none of them can be read.
     async fn read(&self, nodes: impl Iterator<Item = String>) -> Result<HashMap<String, Arc<Reading>>> {
-        if !self.kubelets.is_enabled() {
-            self.kubelets.places().await?;
+        let clock = &self.source.clock;
+        if !self.source.kubelets.is_enabled() {
+            self.source.kubelets.places().await?;
         }
         let reads = nodes.take(MOST_NODES).map(|node| async move {
-            let read = self.newest.get(&node, &self.clock, || self.scrape(&node)).await;
+            let scrape = || {
+                let (source, node) = (Arc::clone(&self.source), node.clone());
+                async move { timeout(LONGEST_SCRAPE, source.scrape(&node)).await.map_err(|_| late())? }
+            };
+            let read = self.newest.get(&node, clock, scrape).await;
             (node, read)
         });
-        let all: Vec<_> = futures::stream::iter(reads).buffer_unordered(AT_ONCE).collect().await;
+        let until = clock.instant() + LONGEST_ROUND;
+        let mut reads = futures::stream::iter(reads).buffer_unordered(AT_ONCE);
         let (mut readings, mut failed) = (HashMap::new(), None);
-        for (node, read) in all {
-            match read {
-                Ok(reading) => {
+        loop {
+            match timeout_at(until, reads.next()).await {
+                Ok(Some((node, Ok(reading)))) => {
                     readings.insert(node, Arc::clone(&*reading));
                 }
-                Err(error) => {
+                Ok(Some((node, Err(error)))) => {
                     tracing::debug!(%error, node, "a kubelet's figures cannot be read");
                     failed = Some(error);
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    failed = Some(late());
+                    break;
                 }
             }
         }
@@ -104,7 +127,9 @@ impl Scrapes {
             _ => Ok(readings),
         }
     }
+}
 
+impl Source {
     async fn scrape(&self, node: &str) -> Result<Arc<Reading>> {
         let answer = self.kubelets.get(node, PATH, TEXT, LONGEST).await?;
         let gone = || Error::own(Kind::Unavailable, "the node has no kubelet that can be asked");
@@ -123,4 +148,8 @@ impl Scrapes {
         }
         Ok(reading)
     }
+}
+
+fn late() -> Error {
+    Error::own(Kind::Unavailable, "the kubelets of this cluster's nodes did not answer in time")
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use portico::config::{KubeletsConfig, Span};
 use portico::error::Kind;
 use portico::names::HostName;
 use serde_json::{Value, json};
 
-use crate::kubelets::{NODE, Stage};
-use crate::support::fake::{Answer, Seen};
+use crate::kubelets::{NODE, Stage, node_of};
+use crate::support::fake::{Answer, FakeApi, Seen};
+use crate::world::PATIENCE;
 
 fn nothing(_: Seen) -> Answer {
     Answer::text(404, "nothing")
@@ -52,25 +54,26 @@ async fn a_metrics_server_is_asked_once_for_many() {
     assert!(stage.kubelet.seen().is_empty());
 }
 
+/// The nth, 20 s after the one before.
+fn reading(n: u64) -> String {
+    let (seconds, at) = (n * 5, 1_700_000_000_000 + n * 20_000);
+    let of = |pod: &str| {
+        format!(
+            "container_cpu_usage_seconds_total{{container=\"main\",namespace=\"team\",pod=\"{pod}\"}} {seconds} {at}\n\
+             container_memory_working_set_bytes{{container=\"main\",namespace=\"team\",pod=\"{pod}\"}} 4096 {at}\n"
+        )
+    };
+    let pods = ["web-x-default-x-alpha", "web-x-default-x-beta", "forged-x-default-x-alpha"].map(of).concat();
+    format!("{pods}node_cpu_usage_seconds_total {seconds} {at}\nnode_memory_working_set_bytes 8192 {at}\n")
+}
+
 #[tokio::test]
 async fn without_one_the_kubelets_are_read_twice_and_shared_by_all() {
     let readings = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&readings);
     let kubelet = move |seen: Seen| {
         assert_eq!(seen.path, "/metrics/resource");
-        let n = count.fetch_add(1, Ordering::SeqCst);
-        let (seconds, at) = (n * 5, 1_700_000_000_000 + n * 20_000);
-        let of = |pod: &str| {
-            format!(
-                "container_cpu_usage_seconds_total{{container=\"main\",namespace=\"team\",pod=\"{pod}\"}} {seconds} {at}\n\
-                 container_memory_working_set_bytes{{container=\"main\",namespace=\"team\",pod=\"{pod}\"}} 4096 {at}\n"
-            )
-        };
-        let pods = ["web-x-default-x-alpha", "web-x-default-x-beta", "forged-x-default-x-alpha"].map(of).concat();
-        Answer::text(
-            200,
-            &format!("{pods}node_cpu_usage_seconds_total {seconds} {at}\nnode_memory_working_set_bytes 8192 {at}\n"),
-        )
+        Answer::text(200, &reading(count.fetch_add(1, Ordering::SeqCst)))
     };
     let absent = |_: &Seen| Answer::status(404, "NotFound", "the server could not find the requested resource");
     let stage = Stage::with(|config, ca| config.ca = ca, absent, kubelet).await;
@@ -117,4 +120,31 @@ async fn a_host_that_says_nonsense_is_an_error_and_not_the_tenants() {
     let stage = Stage::with(|config, _| config.enabled = false, |_| Answer::text(200, "[[["), nothing).await;
     let error = stage.world.usage.pods(&stage.world.a.id()).await.expect_err("nonsense");
     assert_eq!((error.kind(), error.to_status().code), (Kind::Protocol, 500));
+}
+
+#[tokio::test]
+async fn a_silent_kubelet_takes_its_own_pods_figures_and_is_not_waited_for_again() {
+    let silent = FakeApi::start(|_| async { Answer::Hang }).await;
+    let (ca, port) = (silent.pki.ca_pem().to_owned(), silent.address.port());
+    let host = move |seen: &Seen| match seen.path.as_str() {
+        "/api/v1/nodes/node-2" => Some(Answer::json(200, &node_of("node-2", port))),
+        path if path.starts_with("/apis/metrics.k8s.io/") => Some(Answer::status(404, "NotFound", "no such group")),
+        _ => None,
+    };
+    let readings = AtomicU64::new(0);
+    let kubelet = move |_| Answer::text(200, &reading(readings.fetch_add(1, Ordering::SeqCst)));
+    let trusting_both = |config: &mut KubeletsConfig, own: String| {
+        (config.ca, config.request_timeout) = (format!("{own}{ca}"), Span(PATIENCE));
+    };
+    let stage = Stage::beside(trusting_both, host, kubelet).await;
+    let (usage, id) = (&stage.world.usage, stage.world.a.id());
+    let first = usage.pods(&id);
+    assert!(tokio::time::timeout(Duration::from_secs(1), first).await.is_err(), "who asked first has left");
+    assert!(usage.pods(&id).await.expect("no figures yet").is_empty());
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    let pods = usage.pods(&id).await.expect("of the other node");
+    assert_eq!(pods.keys().map(HostName::as_str).collect::<Vec<_>>(), ["web-x-default-x-alpha"]);
+    assert_eq!((silent.seen().len(), stage.kubelet.seen().len()), (1, 2), "the silent one was not asked again");
 }

@@ -100,14 +100,14 @@ impl<'s> Summary<'s, '_> {
         let Some(pod) = found.filter(|pod| !self.seen.contains(&&*pod.uid)) else { return };
         if let Some(whole) = self.parse(text) {
             self.seen.push(&pod.uid);
-            self.pods.push(of_tenant(pod, &whole));
+            self.pods.push(of_tenant(pod, whole));
         }
     }
 }
 
 /// The pod under its own name.
-fn of_tenant(pod: &HostPod, whole: &Map<String, Value>) -> Value {
-    let mut out = pick(&Value::Object(whole.clone()), OF_A_POD);
+fn of_tenant(pod: &HostPod, whole: Map<String, Value>) -> Value {
+    let mut out = pick(&Value::Object(whole), OF_A_POD);
     for (field, kept) in [("containers", OF_A_CONTAINER), ("volume", OF_A_VOLUME)] {
         if let Some(list) = out.get_mut(field).and_then(Value::as_array_mut) {
             for item in list {

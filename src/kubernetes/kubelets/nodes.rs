@@ -13,12 +13,14 @@ use serde::Deserialize;
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::resources::NODES;
 use crate::kubernetes::{ApiClient, ListOptions, PageOf};
-use crate::runtime::answers::Answers;
+use crate::runtime::answers::{Answers, Terms};
 use crate::runtime::clock::Clock;
 
 /// A node whose address changed is not reached for so long.
 const FRESH: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(10);
+/// All pages together.
+const LONGEST_LISTING: Duration = Duration::from_secs(20);
 /// A Node names its images: some ten kilobytes.
 const LONGEST: usize = 2 << 20;
 const PAGE: usize = 100;
@@ -29,11 +31,16 @@ pub(super) const MOST: usize = 1000;
 /// The nodes of the host.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    host: ApiClient,
-    selector: BTreeMap<String, String>,
+    source: Arc<Source>,
     clock: Clock,
     single: Answers<String, Option<Place>>,
     all: Answers<(), BTreeMap<String, Place>>,
+}
+
+#[derive(Debug)]
+struct Source {
+    host: ApiClient,
+    selector: BTreeMap<String, String>,
 }
 
 /// Where a kubelet is.
@@ -47,17 +54,32 @@ pub struct Place {
 
 impl Nodes {
     pub(super) fn new(host: ApiClient, selector: BTreeMap<String, String>, clock: Clock) -> Self {
-        Self { host, selector, clock, single: Answers::new(FRESH, MOST), all: Answers::new(FRESH, 1) }
+        let (single, all) = (Terms::new("node", FRESH, MOST), Terms::new("nodes", FRESH, 1));
+        let source = Arc::new(Source { host, selector });
+        Self { source, clock, single: Answers::new(single), all: Answers::new(all) }
     }
 
     pub(super) async fn get(&self, name: &str) -> Result<Arc<Option<Place>>> {
-        self.single.get(&name.to_owned(), &self.clock, || self.ask(name)).await
+        let ask = || {
+            let (source, name) = (Arc::clone(&self.source), name.to_owned());
+            async move { source.ask(&name).await }
+        };
+        self.single.get(&name.to_owned(), &self.clock, ask).await
     }
 
     pub(super) async fn all(&self) -> Result<Arc<BTreeMap<String, Place>>> {
-        self.all.get(&(), &self.clock, || self.list()).await
+        let list = || {
+            let source = Arc::clone(&self.source);
+            async move {
+                let late = |_| Error::host(Kind::Timeout, "the Nodes could not be listed in time");
+                tokio::time::timeout(LONGEST_LISTING, source.list()).await.map_err(late)?
+            }
+        };
+        self.all.get(&(), &self.clock, list).await
     }
+}
 
+impl Source {
     async fn ask(&self, name: &str) -> Result<Option<Place>> {
         let path = NODES.path(None, Some(name), None);
         match self.host.get_bounded(&path, DEADLINE, LONGEST).await {
