@@ -61,13 +61,15 @@ pub(super) async fn answer(
 ) -> Result<Bytes> {
     let now = asked.connection.gateway.clock.now();
     if let Some(name) = name {
-        let object = listed::one(asked, &NODES, None, name).await?.ok_or_else(|| not_found("", "nodes", name))?;
         let mut answer = None;
-        listed::read(asked, &object, &mut |node| {
+        let is_there = listed::one(asked, &NODES, None, name, |node| {
             let metrics = metrics(node, known, now);
             answer = metrics.map(|metrics| written::object(metrics, "NodeMetrics")).transpose()?;
             Ok(())
-        })?;
+        });
+        if !is_there.await? {
+            return Err(not_found("", "nodes", name));
+        }
         return answer.ok_or_else(|| not_found(discovery::GROUP, "nodemetrics", name));
     }
     let mut list = List::new("NodeMetricsList", &asked.state.buffers)?;

@@ -24,14 +24,15 @@ pub(super) async fn answer(
 ) -> Result<Bytes> {
     let (cluster, now) = (asked.tenant.id.name(), asked.connection.gateway.clock.now());
     if let (Some(namespace), Some(name)) = (namespace, name) {
-        let object =
-            listed::one(asked, &PODS, Some(namespace), name).await?.ok_or_else(|| not_found("", "pods", name))?;
         let mut answer = None;
-        listed::read(asked, &object, &mut |pod| {
+        let is_there = listed::one(asked, &PODS, Some(namespace), name, |pod| {
             let metrics = metrics(pod, known, cluster, now);
             answer = metrics.map(|metrics| written::object(metrics, "PodMetrics")).transpose()?;
             Ok(())
-        })?;
+        });
+        if !is_there.await? {
+            return Err(not_found("", "pods", name));
+        }
         return answer.ok_or_else(|| not_found(discovery::GROUP, "podmetrics", &format!("{namespace}/{name}")));
     }
     let mut list = List::new("PodMetricsList", &asked.state.buffers)?;

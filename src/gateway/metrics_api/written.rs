@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::discovery::API_VERSION;
 use super::listed::Metadata;
 use crate::error::{Error, Kind, Result, Side};
-use crate::gateway::buffer::{Share, Written};
+use crate::gateway::buffer::{Failure, Share, Written};
 
 /// Of one answer: what ten thousand pods take.
-const LONGEST: usize = 8 << 20;
+pub(super) const LONGEST: usize = 8 << 20;
 
 /// `PodMetrics`, without containers a `NodeMetrics`.
 #[derive(Debug, Serialize)]
@@ -125,7 +125,12 @@ impl List {
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.written.add(bytes).map_err(|failure| failure.of(Side::Own))
+        self.written.add(bytes).map_err(|failure| match failure {
+            Failure::TooLong(_) => {
+                Error::client(Kind::TooLarge, "there are more figures than one answer has: name a namespace")
+            }
+            failure => failure.of(Side::Own),
+        })
     }
 }
 
@@ -154,6 +159,20 @@ fn duration(window: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::buffer::Budget;
+
+    #[test]
+    fn more_than_one_answer_has_is_413() {
+        let share = Share::of(Arc::new(Budget::new(64 << 20)), Arc::default());
+        let labels = format!("{{\"a\":\"{}\"}}", "x".repeat(3 << 20));
+        let labels = serde_json::value::RawValue::from_string(labels).expect("labels");
+        let of = Metadata { name: "web".into(), labels: Some(&labels), ..Metadata::default() };
+        let measured = Measured { at: Timestamp::UNIX_EPOCH, window: Duration::ZERO, now: Timestamp::UNIX_EPOCH };
+        let mut list = List::new("PodMetricsList", &share).expect("begun");
+        let mut add = || list.add(&Metrics::of_node(&of, measured, Amounts::new(0, 0)));
+        assert!(add().is_ok() && add().is_ok());
+        assert_eq!(add().expect_err("too long").to_status().code, 413);
+    }
 
     #[test]
     fn amounts_are_quantities() {
