@@ -163,7 +163,7 @@ mod tests {
         assert!(each.of(&b).now_or_never().is_some_and(|seat| seat.is_ok()));
         drop(first);
         assert!(second.now_or_never().is_some_and(|seat| seat.is_ok()));
-        each.of(&b).await.expect("a seat");
+        drop(each.of(&b).await.expect("a seat"));
         assert_eq!(each.0.lock().len(), 1, "who has no seat takes no memory");
     }
 }
