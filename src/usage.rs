@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use self::figures::{ContainerUsage, NodeUsage, NodesUsage, PodUsage, PodsUsage};
+use self::placed::Listing;
 pub use self::placed::{HostPod, Placed};
 use self::scrapes::Scrapes;
 use self::turns::Turns;
@@ -38,10 +39,11 @@ const PODS_FRESH: Duration = Duration::from_secs(5);
 const MOST_TENANTS: usize = 512;
 /// And their pods, all together: some 50 MB each of figures and places.
 const MOST_PODS: usize = 100_000;
-/// For all pages of one tenant's pods.
-const LONGEST_READING: Duration = Duration::from_secs(15);
-/// A host that has no `metrics.k8s.io` is asked for it again.
+/// A tenant whose pods could not be listed in time is not listed again for so long: others have its turns.
+const LATE: Duration = Duration::from_secs(60);
+/// A host that has no `metrics.k8s.io` is asked for it again, and one where nobody is behind it.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// What pods and nodes use, as it was said last.
 #[derive(Debug)]
@@ -58,16 +60,28 @@ struct Source {
     kubelets: Arc<Kubelets>,
     clock: Clock,
     placed: Answers<TenantId, Placed>,
+    listing: Arc<Listing>,
     scrapes: Scrapes,
     turns: Arc<Turns>,
-    /// Until then the host has no `metrics.k8s.io`.
-    absent: Mutex<Option<Instant>>,
+    /// Until then the host has no `metrics.k8s.io`, or nobody behind it.
+    away: Mutex<Option<(Instant, Away)>>,
+}
+
+/// Why the host tells no figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Away {
+    /// There is no such group, or Portico may not read it.
+    Absent,
+    /// Nobody answers for it at the moment.
+    Silent,
 }
 
 impl Usage {
     /// Of this host, asked with Portico's own rights.
     pub fn new(host: ApiClient, kubelets: Arc<Kubelets>, clock: Clock) -> Self {
+        let turns: Arc<Turns> = Arc::default();
         let source = Source {
+            listing: Arc::new(Listing::new(host.clone(), Arc::clone(&turns), clock.clone())),
             host,
             scrapes: Scrapes::new(Arc::clone(&kubelets), FRESH, clock.clone()),
             kubelets,
@@ -75,10 +89,11 @@ impl Usage {
             placed: Answers::new(Terms {
                 weigh: Placed::len,
                 most_weight: MOST_PODS,
+                late: LATE,
                 ..Terms::new("listing of pods", PODS_FRESH, MOST_TENANTS)
             }),
-            turns: Arc::default(),
-            absent: Mutex::new(None),
+            turns,
+            away: Mutex::new(None),
         };
         Self {
             source: Arc::new(source),
@@ -124,12 +139,8 @@ impl Usage {
 impl Source {
     async fn placed(&self, tenant: &TenantId) -> Result<Arc<Placed>> {
         let read = || {
-            let (host, turns, tenant) = (self.host.clone(), Arc::clone(&self.turns), tenant.clone());
-            async move {
-                let _turn = turns.turn().await?;
-                let late = |_| Error::host(Kind::Timeout, "the pods of a virtual cluster could not be listed in time");
-                tokio::time::timeout(LONGEST_READING, placed::read(&host, &tenant)).await.map_err(late)?
-            }
+            let (listing, tenant) = (Arc::clone(&self.listing), tenant.clone());
+            async move { listing.read(&tenant).await }
         };
         self.placed.get(tenant, &self.clock, read).await
     }
@@ -160,22 +171,25 @@ impl Source {
     }
 
     fn may_have_metrics(&self) -> bool {
-        self.absent.lock().is_none_or(|until| self.clock.instant() >= until)
+        self.away.lock().is_none_or(|(until, _)| self.clock.instant() >= until)
     }
 
     /// `None`: the host has no `metrics.k8s.io` for us, and the kubelets are asked instead.
     fn judged<T>(&self, read: Result<T>) -> Result<Option<T>> {
         let error = match read {
             Ok(found) => {
-                *self.absent.lock() = None;
+                *self.away.lock() = None;
                 return Ok(Some(found));
             }
             Err(error) => error,
         };
         match error.kind() {
-            // No such group, or nobody behind it.
             Kind::NotFound | Kind::Unavailable if error.side() == Side::Host => {
-                *self.absent.lock() = Some(self.clock.instant() + LOOK_AGAIN);
+                let (why, wait) = match error.kind() {
+                    Kind::NotFound => (Away::Absent, LOOK_AGAIN),
+                    _ => (Away::Silent, TRY_AGAIN),
+                };
+                *self.away.lock() = Some((self.clock.instant() + wait, why));
                 tracing::debug!(%error, "the host has no metrics.k8s.io");
                 Ok(None)
             }
@@ -192,11 +206,12 @@ impl Source {
         if self.kubelets.is_enabled() {
             return error;
         }
+        let why = match *self.away.lock() {
+            Some((_, Away::Silent)) => "nobody answers for the host's metrics.k8s.io at the moment (metrics-server)",
+            _ => "the host has no metrics.k8s.io that Portico may read (metrics-server)",
+        };
+        let message = format!("there are no figures: {why}, and its kubelets are not asked (host.kubelets.enabled)");
         // It is said to whoever asks, and not logged each time.
-        Error::client(
-            Kind::Unavailable,
-            "there are no figures: the host has no metrics.k8s.io that Portico may read (metrics-server), and its kubelets \
-             are not asked (host.kubelets.enabled)",
-        )
+        Error::own(Kind::Unavailable, message)
     }
 }

@@ -101,7 +101,7 @@ pub fn node_of(name: &str, port: u16) -> Value {
 }
 
 /// `web` of alpha and beta, one of alpha on another node, and one that calls itself alpha's without its label.
-fn table() -> Value {
+pub fn table() -> Value {
     let row = |name: &str, cluster: &str, own: &str, node: &str| {
         json!({"cells": [name, node], "object": {"metadata": {
             "name": name, "namespace": HOST_NAMESPACE, "uid": format!("host-{name}"),

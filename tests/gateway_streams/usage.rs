@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use portico::config::{KubeletsConfig, Span};
 use portico::error::Kind;
-use portico::names::HostName;
+use portico::names::{HostName, TenantId};
 use serde_json::{Value, json};
 
-use crate::kubelets::{NODE, Stage, node_of};
+use crate::kubelets::{NODE, Stage, node_of, table};
 use crate::support::fake::{Answer, FakeApi, Seen};
-use crate::world::PATIENCE;
+use crate::world::{HOST_NAMESPACE, PATIENCE};
 
 fn nothing(_: Seen) -> Answer {
     Answer::text(404, "nothing")
@@ -82,9 +83,7 @@ async fn without_one_the_kubelets_are_read_twice_and_shared_by_all() {
     assert!(usage.pods(&a).await.expect("no figures yet").is_empty(), "there is nothing to compare with");
     assert!(usage.pods(&b).await.expect("no figures yet").is_empty());
     assert_eq!(readings.load(Ordering::SeqCst), 1, "one reading for both");
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(11)).await;
-    tokio::time::resume();
+    pass(11).await;
     for id in [&a, &b] {
         let pods = usage.pods(id).await.expect("figures");
         let web = pods.iter().next().expect("web");
@@ -109,10 +108,77 @@ async fn with_neither_the_admin_is_told_what_is_missing() {
             stage.world.usage.nodes().await.expect_err("nowhere"),
         ] {
             assert_eq!((error.kind(), error.to_status().code), (Kind::Unavailable, 503));
-            let message = error.to_status().message;
+            let message = error.message();
             assert!(message.contains("metrics.k8s.io") && message.contains("host.kubelets.enabled"), "{message}");
+            assert_eq!(message.contains("nobody answers"), code == 503, "{message}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_for_a_moment_is_asked_again_soon_and_one_that_is_not_there_later() {
+    for (code, reason, expected) in [(404, "NotFound", 1), (503, "ServiceUnavailable", 2)] {
+        let refused = move |_: &Seen| Answer::status(code, reason, "no");
+        let stage = Stage::with(|config, _| config.enabled = false, refused, nothing).await;
+        assert!(stage.world.usage.nodes().await.is_err());
+        pass(11).await;
+        assert!(stage.world.usage.nodes().await.is_err());
+        let asked = stage.world.host.seen().into_iter().filter(|seen| seen.path.ends_with("/nodes")).count();
+        assert_eq!(asked, expected, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn tenants_whose_lists_hang_hold_nobody_up_and_are_not_listed_again_at_once() {
+    let host = |seen: &Seen| seen.query.contains("hang-").then_some(Answer::Hang);
+    let stage = Stage::beside(|config, _| config.enabled = false, host, nothing).await;
+    let usage = &stage.world.usage;
+    let hanging: Vec<TenantId> =
+        (0..4).map(|n| TenantId::parse(HOST_NAMESPACE, &format!("hang-{n}")).expect("id")).collect();
+    let lists = || stage.world.host.seen().into_iter().filter(|seen| seen.query.contains("hang-")).count();
+    let all = futures::future::join_all(hanging.iter().map(|id| usage.placed(id)));
+    assert!(tokio::time::timeout(Duration::from_millis(1), all).await.is_err());
+    let begun = async {
+        while lists() < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun).await.expect("all turns are theirs");
+    let id = stage.world.a.id();
+    let (placed, ()) = futures::future::join(usage.placed(&id), pass(6)).await;
+    assert_eq!(placed.expect("listed").len(), 2);
+    pass(30).await;
+    for id in &hanging {
+        assert_eq!(usage.placed(id).await.expect_err("late").kind(), Kind::Timeout);
+    }
+    assert_eq!(lists(), 4);
+}
+
+#[tokio::test]
+async fn the_size_of_page_that_fitted_is_asked_for_again() {
+    let limits: Arc<Mutex<Vec<String>>> = Arc::default();
+    let asked = Arc::clone(&limits);
+    let host = move |seen: &Seen| {
+        let limit = seen.query.split('&').find_map(|part| part.strip_prefix("limit="))?;
+        asked.lock().push(limit.to_owned());
+        let padding = if limit == "500" { 13 << 20 } else { 1 << 20 };
+        let mut page = table();
+        page["padding"] = json!("x".repeat(padding));
+        Some(Answer::json(200, &page))
+    };
+    let stage = Stage::beside(|config, _| config.enabled = false, host, nothing).await;
+    for _ in 0..2 {
+        assert_eq!(stage.world.usage.placed(&stage.world.a.id()).await.expect("listed").len(), 2);
+        pass(6).await;
+    }
+    assert_eq!(*limits.lock(), ["500", "25", "25"]);
+}
+
+/// So many seconds, at once.
+async fn pass(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    tokio::time::resume();
 }
 
 #[tokio::test]
@@ -141,9 +207,7 @@ async fn a_silent_kubelet_takes_its_own_pods_figures_and_is_not_waited_for_again
     let first = usage.pods(&id);
     assert!(tokio::time::timeout(Duration::from_secs(1), first).await.is_err(), "who asked first has left");
     assert!(usage.pods(&id).await.expect("no figures yet").is_empty());
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(11)).await;
-    tokio::time::resume();
+    pass(11).await;
     let pods = usage.pods(&id).await.expect("of the other node");
     assert_eq!(pods.keys().map(HostName::as_str).collect::<Vec<_>>(), ["web-x-default-x-alpha"]);
     assert_eq!((silent.seen().len(), stage.kubelet.seen().len()), (1, 2), "the silent one was not asked again");

@@ -97,7 +97,10 @@ impl Source {
             let page = PageOf { token: &token, limit: PAGE, most: MOST, bytes: LONGEST_PAGE };
             let page = self.host.page(&NODES, None, &options, page).await?;
             for item in &page.items {
-                let node = read(item)?;
+                // One that is odd has no kubelet, and its neighbours have theirs.
+                let Ok(node) = read(item).inspect_err(|error| tracing::debug!(%error, "a Node is passed over")) else {
+                    continue;
+                };
                 if let Some(place) = node.place(&self.selector) {
                     places.insert(node.metadata.name, place);
                 }
@@ -151,7 +154,7 @@ struct DaemonEndpoints {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Endpoint {
-    port: u16,
+    port: i64,
 }
 
 impl Node {
@@ -160,7 +163,8 @@ impl Node {
         let port = self.status.daemon_endpoints.kubelet_endpoint.port;
         let internal = self.status.addresses.iter().filter(|address| address.r#type == "InternalIP");
         let address = internal.filter_map(|address| address.address.parse::<IpAddr>().ok()).next()?;
-        (is_shown && port != 0).then_some(Place { address, port })
+        let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
+        is_shown.then_some(Place { address, port })
     }
 }
 
@@ -188,5 +192,10 @@ mod tests {
         assert_eq!(place(&node, selector("a")), Some(expected));
         assert_eq!(place(&node, selector("b")), None);
         assert_eq!(place(&json!({"metadata": {"name": "n"}}), BTreeMap::new()), None);
+        for port in [-1, 0, 70_000] {
+            let mut odd = node.clone();
+            odd["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] = json!(port);
+            assert_eq!(place(&odd, BTreeMap::new()), None, "{port}");
+        }
     }
 }
