@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use super::asked::What;
 use super::figures::Figures;
-use crate::error::status::Status;
-use crate::error::{Error, Kind, Result, Side};
+use crate::error::{Error, Kind, Result};
+use crate::gateway::limits::too_many;
 use crate::names::{HostName, TenantId};
 use crate::runtime::answers::{Answers, Terms};
 use crate::runtime::clock::Clock;
@@ -69,13 +69,9 @@ impl Default for Shared {
 impl Allowance {
     /// A seat for one request, or 429.
     pub(super) fn enter(&self, now: Instant) -> Result<OwnedSemaphorePermit> {
-        let refuse = |wait| {
-            let message = "this cluster asks kubelets more often than it may, please try again later";
-            Error::from_status(Side::Client, Status::failure(429, "TooManyRequests", message).retry_after(wait))
-        };
-        let seat = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| refuse(1))?;
-        let seconds = |wait: Duration| u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 60);
-        self.pace.pass(A_SECOND, BURST, now).map_err(|wait| refuse(seconds(wait)))?;
+        let refuse = |wait| too_many("this cluster asks kubelets more often than it may, please try again later", wait);
+        let seat = Arc::clone(&self.seats).try_acquire_owned().map_err(|_| refuse(Duration::ZERO))?;
+        self.pace.pass(A_SECOND, BURST, now).map_err(refuse)?;
         Ok(seat)
     }
 
