@@ -26,12 +26,14 @@ use self::token::Token;
 use crate::config::{HostConfig, KubeletsConfig};
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::ApiClient;
+use crate::kubernetes::client::user_agent;
 use crate::runtime::clock::Clock;
 use crate::tls::trust;
 use crate::upstream::{Body, Class, Credential, Pool, ResponseBody, Target};
 
-/// Kubelets that are connected to at once; of more, those that were asked longest ago lose their connections.
-const MOST_CONNECTED: usize = 256;
+/// Kubelets that are connected to at once, no fewer than figures are kept of: of more, those that were asked longest ago lose
+/// their connections, unless they are being asked.
+const MOST_CONNECTED: usize = 512;
 
 /// All kubelets of the host.
 #[derive(Debug)]
@@ -196,8 +198,7 @@ impl Inner {
         *request.method_mut() = Method::GET;
         *request.uri_mut() = http::Uri::from_static(path);
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
-        let agent = concat!("portico/", env!("CARGO_PKG_VERSION"));
-        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(agent));
+        request.headers_mut().insert(header::USER_AGENT, user_agent());
         let shown = match &self.token {
             Some(token) => Some((token, token.current().await?)),
             None => None,
@@ -233,8 +234,9 @@ impl Inner {
         let fresh = Connected { place: *place, pool: Arc::clone(&pool), seats: Arc::clone(&seats), used: now };
         let mut gone = connected.insert(node.to_owned(), fresh);
         if connected.len() > MOST_CONNECTED {
-            let oldest = connected.iter().min_by_key(|(_, known)| known.used).map(|(name, _)| name.clone());
-            gone = oldest.and_then(|oldest| connected.remove(&oldest));
+            let unused = connected.iter().filter(|(name, known)| *name != node && Arc::strong_count(&known.seats) == 1);
+            let oldest = unused.min_by_key(|(_, known)| known.used).map(|(name, _)| name.clone());
+            gone = oldest.and_then(|oldest| connected.remove(&oldest)).or(gone);
         }
         drop(connected);
         drop(gone);
@@ -249,3 +251,6 @@ fn late() -> Error {
 fn closed(error: tokio::sync::AcquireError) -> Error {
     Error::own(Kind::Internal, "the seats of a kubelet were closed").because(error)
 }
+
+#[cfg(test)]
+mod tests;
