@@ -37,7 +37,7 @@ const FRESH: Duration = Duration::from_secs(10);
 const PODS_FRESH: Duration = Duration::from_secs(5);
 /// Tenants whose figures are kept at once.
 const MOST_TENANTS: usize = 512;
-/// And their pods, all together: some 50 MB each of figures and places.
+/// And their pods, all together, of figures each container as well: some 50 MB each of figures and places.
 const MOST_PODS: usize = 100_000;
 /// A tenant whose pods could not be listed in time is not listed again for so long: others have its turns.
 const LATE: Duration = Duration::from_secs(60);
@@ -45,11 +45,14 @@ const LATE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
+/// A virtual cluster, by its uid as well: one that is made again under its name has nothing of its predecessor's.
+type Key = (TenantId, String);
+
 /// What pods and nodes use, as it was said last.
 #[derive(Debug)]
 pub struct Usage {
     source: Arc<Source>,
-    pods: Answers<TenantId, PodsUsage>,
+    pods: Answers<Key, PodsUsage>,
     nodes: Answers<(), NodesUsage>,
 }
 
@@ -59,7 +62,7 @@ struct Source {
     host: ApiClient,
     kubelets: Arc<Kubelets>,
     clock: Clock,
-    placed: Answers<TenantId, Placed>,
+    placed: Answers<Key, Placed>,
     listing: Arc<Listing>,
     scrapes: Scrapes,
     turns: Arc<Turns>,
@@ -98,7 +101,7 @@ impl Usage {
         Self {
             source: Arc::new(source),
             pods: Answers::new(Terms {
-                weigh: PodsUsage::len,
+                weigh: |pods| pods.values().map(|pod| 1 + pod.containers.len()).sum(),
                 most_weight: MOST_PODS,
                 ..Terms::new("figures of pods", FRESH, MOST_TENANTS)
             }),
@@ -108,12 +111,13 @@ impl Usage {
 
     /// Of the pods of one tenant, by name of the host pod; shared for some seconds, one flight at a time. A pod that is new,
     /// or of which there is nothing yet to compare with, is not there.
-    pub async fn pods(&self, tenant: &TenantId) -> Result<Arc<PodsUsage>> {
+    pub async fn pods(&self, tenant: &TenantId, uid: &str) -> Result<Arc<PodsUsage>> {
+        let of = (tenant.clone(), uid.to_owned());
         let read = || {
-            let (source, tenant) = (Arc::clone(&self.source), tenant.clone());
-            async move { source.pods(&tenant).await }
+            let (source, of) = (Arc::clone(&self.source), of.clone());
+            async move { source.pods(&of).await }
         };
-        self.pods.get(tenant, &self.source.clock, read).await
+        self.pods.get(&of, &self.source.clock, read).await
     }
 
     /// Of the host's nodes.
@@ -126,8 +130,8 @@ impl Usage {
     }
 
     /// The tenant's pods on the host, each proven by the label and the identity recorded on it; shared for some seconds.
-    pub async fn placed(&self, tenant: &TenantId) -> Result<Arc<Placed>> {
-        self.source.placed(tenant).await
+    pub async fn placed(&self, tenant: &TenantId, uid: &str) -> Result<Arc<Placed>> {
+        self.source.placed(&(tenant.clone(), uid.to_owned())).await
     }
 
     /// The kubelets behind them.
@@ -137,16 +141,17 @@ impl Usage {
 }
 
 impl Source {
-    async fn placed(&self, tenant: &TenantId) -> Result<Arc<Placed>> {
+    async fn placed(&self, of: &Key) -> Result<Arc<Placed>> {
         let read = || {
-            let (listing, tenant) = (Arc::clone(&self.listing), tenant.clone());
+            let (listing, (tenant, _)) = (Arc::clone(&self.listing), of.clone());
             async move { listing.read(&tenant).await }
         };
-        self.placed.get(tenant, &self.clock, read).await
+        self.placed.get(of, &self.clock, read).await
     }
 
-    async fn pods(&self, tenant: &TenantId) -> Result<PodsUsage> {
-        let placed = self.placed(tenant).await?;
+    async fn pods(&self, of: &Key) -> Result<PodsUsage> {
+        let (tenant, _) = of;
+        let placed = self.placed(of).await?;
         if self.may_have_metrics() {
             let turn = self.turns.turn().await?;
             let read = host_metrics::pods(&self.host, tenant, &placed).await;

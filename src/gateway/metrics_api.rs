@@ -81,7 +81,7 @@ async fn answer(asked: &Asked<'_>, question: &Question) -> Result<Bytes> {
     match &question.asks {
         Asks::Known(bytes) => Ok(bytes.clone()),
         Asks::Pods { namespace, name } => {
-            let known = figures.pods(&asked.tenant.id).await.map_err(unable)?;
+            let known = figures.pods(asked.tenant).await.map_err(unable)?;
             Box::pin(pods::answer(asked, &known, namespace.as_deref(), name.as_deref(), &question.options)).await
         }
         Asks::Nodes { name } => {

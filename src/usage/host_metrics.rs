@@ -13,6 +13,7 @@ use crate::config::Quantity;
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::{ApiClient, Resource, listed_path};
 use crate::names::{HostName, TenantId};
+use crate::runtime::yielding;
 
 const METRICS: Resource =
     Resource { group: "metrics.k8s.io", version: "v1beta1", plural: "pods", kind: "PodMetrics", namespaced: true };
@@ -20,6 +21,8 @@ const NODES: &str = "/apis/metrics.k8s.io/v1beta1/nodes";
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Ten thousand pods with some labels. A tenant whose own labels take more has no figures.
 const LONGEST: usize = 16 << 20;
+/// Reading so many bytes is as much work as making one record of DNS.
+const BYTES_PER_WORK: usize = 128;
 
 #[derive(Deserialize)]
 struct List<T> {
@@ -82,7 +85,7 @@ pub(super) async fn nodes(host: &ApiClient) -> Result<NodesUsage> {
     Ok(usage.collect())
 }
 
-async fn list<T: DeserializeOwned>(host: &ApiClient, path: &str) -> Result<List<T>> {
+async fn list<T: DeserializeOwned + Send>(host: &ApiClient, path: &str) -> Result<List<T>> {
     let bytes = host.get_bounded(path, DEADLINE, LONGEST).await.map_err(|error| match error.kind() {
         Kind::TooLarge => {
             Error::client(Kind::Unavailable, "the host has more figures of this cluster than are read here")
@@ -90,8 +93,10 @@ async fn list<T: DeserializeOwned>(host: &ApiClient, path: &str) -> Result<List<
         }
         _ => error,
     })?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| Error::host(Kind::Protocol, "a list of metrics.k8s.io cannot be read").because(e))
+    let list = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::host(Kind::Protocol, "a list of metrics.k8s.io cannot be read").because(e));
+    yielding::charge(bytes.len() / BYTES_PER_WORK).await;
+    list
 }
 
 impl Amounts {

@@ -21,12 +21,15 @@ use crate::kubernetes::Kubelets;
 use crate::names::TenantId;
 use crate::runtime::answers::{Answers, Terms};
 use crate::runtime::clock::Clock;
+use crate::runtime::yielding;
 
 const PATH: &str = "/metrics/resource";
 const TEXT: &str = "text/plain;version=0.0.4";
 /// Of one kubelet: a thousand containers take 500 KB.
 const LONGEST: usize = 8 << 20;
 const LONGEST_LINE: usize = 16 << 10;
+/// Looking at so many bytes is as much work as making one record of DNS.
+const BYTES_PER_WORK: usize = 256;
 /// Nodes that are kept.
 const MOST_NODES: usize = 512;
 /// Nodes that are read at once for one question.
@@ -64,8 +67,13 @@ impl Scrapes {
     pub(super) async fn pods(&self, tenant: &TenantId, placed: &Placed) -> Result<PodsUsage> {
         let nodes: BTreeSet<&str> = placed.values().map(|pod| pod.node.as_str()).filter(|n| !n.is_empty()).collect();
         let readings = self.read(nodes.into_iter().map(str::to_owned)).await?;
-        let usage = placed.iter().filter_map(|(name, pod)| {
-            let containers = readings.get(&pod.node)?.pod(tenant.namespace().as_str(), name.as_str())?;
+        let mut usage = PodsUsage::new();
+        for (name, pod) in placed {
+            let of = readings.get(&pod.node);
+            let Some(containers) = of.and_then(|of| of.pod(tenant.namespace().as_str(), name.as_str())) else {
+                continue;
+            };
+            yielding::charge(1 + containers.len()).await;
             let known = containers.iter().filter_map(|(name, point)| Some((name, point, point.usage()?)));
             let (mut at, mut window, mut list) = (None, Duration::ZERO, Vec::new());
             for (name, point, (rate, memory_bytes)) in known {
@@ -73,9 +81,10 @@ impl Scrapes {
                 window = window.max(rate.window);
                 list.push(ContainerUsage { name: name.clone(), cpu_nanocores: rate.nanocores, memory_bytes });
             }
-            Some((name.clone(), PodUsage { node: pod.node.clone(), at: at?, window, containers: list }))
-        });
-        Ok(usage.collect())
+            let Some(at) = at else { continue };
+            usage.insert(name.clone(), PodUsage { node: pod.node.clone(), at, window, containers: list });
+        }
+        Ok(usage)
     }
 
     /// Of all nodes.
@@ -137,6 +146,7 @@ impl Source {
         let (mut lines, mut reading, now) = (Lines::new(LONGEST_LINE), Reading::default(), self.clock.now());
         while let Some(piece) = answer.chunk().await? {
             lines.push(&piece, |line| reading.line(line, now));
+            yielding::charge(piece.len() / BYTES_PER_WORK).await;
         }
         lines.finish(|line| reading.line(line, now));
         let (now, mut last) = (self.clock.instant(), self.last.lock());

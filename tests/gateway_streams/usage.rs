@@ -14,6 +14,9 @@ use crate::kubelets::{NODE, Stage, node_of, table};
 use crate::support::fake::{Answer, FakeApi, Seen};
 use crate::world::{HOST_NAMESPACE, PATIENCE};
 
+/// Of every tenant, where nothing is about it.
+const UID: &str = "uid";
+
 fn nothing(_: Seen) -> Answer {
     Answer::text(404, "nothing")
 }
@@ -31,7 +34,10 @@ fn server(seen: &Seen) -> Answer {
         return Answer::json(200, &json!({"items": [node]}));
     }
     // More than was asked for: what is no pod of the tenant is not believed.
-    let items = ["web-x-default-x-alpha", "web-x-default-x-beta", "forged-x-default-x-alpha", "etcd"].map(pod_metrics);
+    let mut items: Vec<Value> =
+        ["web-x-default-x-alpha", "web-x-default-x-beta", "forged-x-default-x-alpha", "etcd"].map(pod_metrics).into();
+    items.push(pod_metrics("away-x-default-x-alpha"));
+    items[4]["containers"] = json!(null);
     Answer::json(200, &json!({"items": items}))
 }
 
@@ -39,11 +45,11 @@ fn server(seen: &Seen) -> Answer {
 async fn a_metrics_server_is_asked_once_for_many() {
     let stage = Stage::with(|config, ca| config.ca = ca, server, nothing).await;
     let (usage, id) = (&stage.world.usage, stage.world.a.id());
-    let all = futures::future::join_all((0..20).map(|_| usage.pods(&id))).await;
+    let all = futures::future::join_all((0..20).map(|_| usage.pods(&id, UID))).await;
     let pods = all.into_iter().last().expect("asked").expect("figures");
     let names: Vec<&str> = pods.keys().map(HostName::as_str).collect();
-    assert_eq!(names, ["web-x-default-x-alpha"]);
-    let web = pods.values().next().expect("web");
+    assert_eq!(names, ["away-x-default-x-alpha", "web-x-default-x-alpha"]);
+    let web = pods.values().last().expect("web");
     assert_eq!((web.node.as_str(), web.window), (NODE, Duration::from_secs(15)));
     assert_eq!((web.containers[0].cpu_nanocores, web.containers[0].memory_bytes), (1_234_567, 2048));
     let node = usage.nodes().await.expect("figures")[NODE].clone();
@@ -80,12 +86,12 @@ async fn without_one_the_kubelets_are_read_twice_and_shared_by_all() {
     let stage = Stage::with(|config, ca| config.ca = ca, absent, kubelet).await;
     let usage = &stage.world.usage;
     let (a, b) = (stage.world.a.id(), stage.world.b.id());
-    assert!(usage.pods(&a).await.expect("no figures yet").is_empty(), "there is nothing to compare with");
-    assert!(usage.pods(&b).await.expect("no figures yet").is_empty());
+    assert!(usage.pods(&a, UID).await.expect("no figures yet").is_empty(), "there is nothing to compare with");
+    assert!(usage.pods(&b, UID).await.expect("no figures yet").is_empty());
     assert_eq!(readings.load(Ordering::SeqCst), 1, "one reading for both");
     pass(11).await;
     for id in [&a, &b] {
-        let pods = usage.pods(id).await.expect("figures");
+        let pods = usage.pods(id, UID).await.expect("figures");
         let web = pods.iter().next().expect("web");
         assert_eq!((pods.len(), web.0.as_str().ends_with(id.name().as_str())), (1, true));
         assert_eq!((web.1.window, web.1.containers[0].cpu_nanocores), (Duration::from_secs(20), 250_000_000));
@@ -104,7 +110,7 @@ async fn with_neither_the_admin_is_told_what_is_missing() {
         let refused = move |_: &Seen| Answer::status(code, reason, "no");
         let stage = Stage::with(|config, _| config.enabled = false, refused, nothing).await;
         for error in [
-            stage.world.usage.pods(&stage.world.a.id()).await.expect_err("nowhere"),
+            stage.world.usage.pods(&stage.world.a.id(), UID).await.expect_err("nowhere"),
             stage.world.usage.nodes().await.expect_err("nowhere"),
         ] {
             assert_eq!((error.kind(), error.to_status().code), (Kind::Unavailable, 503));
@@ -136,7 +142,7 @@ async fn tenants_whose_lists_hang_hold_nobody_up_and_are_not_listed_again_at_onc
     let hanging: Vec<TenantId> =
         (0..4).map(|n| TenantId::parse(HOST_NAMESPACE, &format!("hang-{n}")).expect("id")).collect();
     let lists = || stage.world.host.seen().into_iter().filter(|seen| seen.query.contains("hang-")).count();
-    let all = futures::future::join_all(hanging.iter().map(|id| usage.placed(id)));
+    let all = futures::future::join_all(hanging.iter().map(|id| usage.placed(id, UID)));
     assert!(tokio::time::timeout(Duration::from_millis(1), all).await.is_err());
     let begun = async {
         while lists() < 4 {
@@ -145,11 +151,11 @@ async fn tenants_whose_lists_hang_hold_nobody_up_and_are_not_listed_again_at_onc
     };
     tokio::time::timeout(PATIENCE, begun).await.expect("all turns are theirs");
     let id = stage.world.a.id();
-    let (placed, ()) = futures::future::join(usage.placed(&id), pass(6)).await;
+    let (placed, ()) = futures::future::join(usage.placed(&id, UID), pass(6)).await;
     assert_eq!(placed.expect("listed").len(), 2);
     pass(30).await;
     for id in &hanging {
-        assert_eq!(usage.placed(id).await.expect_err("late").kind(), Kind::Timeout);
+        assert_eq!(usage.placed(id, UID).await.expect_err("late").kind(), Kind::Timeout);
     }
     assert_eq!(lists(), 4);
 }
@@ -168,10 +174,24 @@ async fn the_size_of_page_that_fitted_is_asked_for_again() {
     };
     let stage = Stage::beside(|config, _| config.enabled = false, host, nothing).await;
     for _ in 0..2 {
-        assert_eq!(stage.world.usage.placed(&stage.world.a.id()).await.expect("listed").len(), 2);
+        assert_eq!(stage.world.usage.placed(&stage.world.a.id(), UID).await.expect("listed").len(), 2);
         pass(6).await;
     }
     assert_eq!(*limits.lock(), ["500", "25", "25"]);
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_made_again_has_nothing_of_its_predecessors() {
+    let lists = AtomicU64::new(0);
+    let host = move |seen: &Seen| {
+        let is_list = seen.path.ends_with("/namespaces/team/pods");
+        let is_first = is_list && lists.fetch_add(1, Ordering::SeqCst) == 0;
+        is_list.then(|| Answer::json(200, &if is_first { table() } else { json!({"rows": []}) }))
+    };
+    let stage = Stage::beside(|config, _| config.enabled = false, host, nothing).await;
+    let (usage, id) = (&stage.world.usage, stage.world.a.id());
+    assert_eq!(usage.placed(&id, "first").await.expect("listed").len(), 2);
+    assert_eq!(usage.placed(&id, "second").await.expect("listed").len(), 0);
 }
 
 /// So many seconds, at once.
@@ -184,7 +204,7 @@ async fn pass(seconds: u64) {
 #[tokio::test]
 async fn a_host_that_says_nonsense_is_an_error_and_not_the_tenants() {
     let stage = Stage::with(|config, _| config.enabled = false, |_| Answer::text(200, "[[["), nothing).await;
-    let error = stage.world.usage.pods(&stage.world.a.id()).await.expect_err("nonsense");
+    let error = stage.world.usage.pods(&stage.world.a.id(), UID).await.expect_err("nonsense");
     assert_eq!((error.kind(), error.to_status().code), (Kind::Protocol, 500));
 }
 
@@ -204,11 +224,11 @@ async fn a_silent_kubelet_takes_its_own_pods_figures_and_is_not_waited_for_again
     };
     let stage = Stage::beside(trusting_both, host, kubelet).await;
     let (usage, id) = (&stage.world.usage, stage.world.a.id());
-    let first = usage.pods(&id);
+    let first = usage.pods(&id, UID);
     assert!(tokio::time::timeout(Duration::from_secs(1), first).await.is_err(), "who asked first has left");
-    assert!(usage.pods(&id).await.expect("no figures yet").is_empty());
+    assert!(usage.pods(&id, UID).await.expect("no figures yet").is_empty());
     pass(11).await;
-    let pods = usage.pods(&id).await.expect("of the other node");
+    let pods = usage.pods(&id, UID).await.expect("of the other node");
     assert_eq!(pods.keys().map(HostName::as_str).collect::<Vec<_>>(), ["web-x-default-x-alpha"]);
     assert_eq!((silent.seen().len(), stage.kubelet.seen().len()), (1, 2), "the silent one was not asked again");
 }

@@ -82,7 +82,7 @@ impl Reading {
         // First: what is new on the node is not shown for a moment, what went is not found under a name that is new.
         let placed = match what {
             What::Healthz => None,
-            _ => Some(self.usage.placed(&self.tenant.id).await?),
+            _ => Some(self.usage.placed(&self.tenant.id, &self.tenant.uid).await?),
         };
         let answer = self.usage.kubelets().get(node.as_str(), what.path(), accept, longest).await?;
         let answer = answer.ok_or_else(|| Error::own(Kind::Unavailable, "the node is gone"))?;

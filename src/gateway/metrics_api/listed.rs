@@ -10,7 +10,6 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::written::LONGEST;
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::aggregator::{Asked, DEADLINE};
 use crate::gateway::buffer::{Drawn, Share};
@@ -22,8 +21,9 @@ const AT_HAND: PageOf<'_> = PageOf { token: "", limit: 0, most: MOST, bytes: PAG
 /// Objects of a page, where there is more; and of those that are too large.
 const PAGES: [usize; 3] = [200, 10, 1];
 const PAGE_BYTES: usize = 2 << 20;
-/// Objects of a list.
+/// Objects of a list, and what is said of all of them.
 const MOST: usize = 10_000;
+pub(super) const LONGEST_ANSWER: usize = 8 << 20;
 /// As a table, without the objects.
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 /// What a part of an object takes, at most: names of one letter in a list.
@@ -197,7 +197,7 @@ fn drawn(buffers: &Arc<Share>, item: &[u8]) -> Result<Option<Drawn>> {
     match buffers.draw(bytes) {
         Ok(drawn) => Ok(Some(drawn)),
         Err(error) if never(&error) => Ok(None),
-        Err(error) => match buffers.draw(bytes.saturating_add(PAGE_BYTES + LONGEST)) {
+        Err(error) => match buffers.draw(bytes.saturating_add(PAGE_BYTES + LONGEST_ANSWER)) {
             Err(beside) if never(&beside) => Ok(None),
             _ => Err(error),
         },

@@ -34,7 +34,7 @@ pub(super) async fn figures(tenant: &Tenant, figures: &dyn Figures) -> Result<Of
         return Ok(OfNodes { by_name, others_are_idle: false });
     }
     let mut by_name: BTreeMap<String, NodeUsage> = BTreeMap::new();
-    for pod in figures.pods(&tenant.id).await?.values().filter(|pod| !pod.node.is_empty()) {
+    for pod in figures.pods(tenant).await?.values().filter(|pod| !pod.node.is_empty()) {
         let node = by_name.entry(pod.node.clone()).or_insert(NodeUsage {
             at: pod.at,
             window: pod.window,

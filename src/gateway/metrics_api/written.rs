@@ -8,12 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::discovery::API_VERSION;
-use super::listed::Metadata;
+use super::listed::{LONGEST_ANSWER, Metadata};
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::buffer::{Failure, Share, Written};
-
-/// Of one answer: what ten thousand pods take.
-pub(super) const LONGEST: usize = 8 << 20;
 
 /// `PodMetrics`, without containers a `NodeMetrics`.
 #[derive(Debug, Serialize)]
@@ -106,7 +103,7 @@ pub(super) struct List {
 
 impl List {
     pub(super) fn new(kind: &str, buffers: &Arc<Share>) -> Result<Self> {
-        let mut list = Self { written: Written::new(LONGEST, buffers), is_empty: true };
+        let mut list = Self { written: Written::new(LONGEST_ANSWER, buffers), is_empty: true };
         let head = format!(r#"{{"kind":"{kind}","apiVersion":"{API_VERSION}","metadata":{{}},"items":["#);
         list.push(head.as_bytes())?;
         Ok(list)

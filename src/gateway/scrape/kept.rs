@@ -144,7 +144,7 @@ impl Scrapes {
 
     /// What the pods of those use of whom that is known.
     async fn uses(self: &Arc<Self>, tenants: &[Arc<Tenant>], until: Instant) -> Vec<Arc<Shown>> {
-        let uses: Vec<_> = tenants.iter().map(|tenant| Arc::clone(self).use_of(tenant.id.clone())).collect();
+        let uses: Vec<_> = tenants.iter().map(|tenant| Arc::clone(self).use_of(Arc::clone(tenant))).collect();
         let mut uses = futures::stream::iter(uses).buffered(USES);
         let mut shown = Vec::new();
         while let Ok(Some(one)) = tokio::time::timeout_at(until, uses.next()).await {
@@ -153,11 +153,12 @@ impl Scrapes {
         shown
     }
 
-    async fn use_of(self: Arc<Self>, id: TenantId) -> Option<Shown> {
-        let read = async { Ok((self.usage.pods(&id).await?, self.usage.placed(&id).await?)) };
+    async fn use_of(self: Arc<Self>, tenant: Arc<Tenant>) -> Option<Shown> {
+        let (id, uid) = (&tenant.id, &tenant.uid);
+        let read = async { Ok((self.usage.pods(id, uid).await?, self.usage.placed(id, uid).await?)) };
         let read: Result<_> = read.await;
         let (used, placed) = read.inspect_err(|error| tracing::debug!(tenant = %id, %error, "no use of pods")).ok()?;
-        let lines = pods::lines(&id, &used, &placed, self.config.max_pods_per_tenant);
+        let lines = pods::lines(id, &used, &placed, self.config.max_pods_per_tenant);
         let room = self.counts.room(lines.text.len())?;
         Some(Shown::new(lines, Some(room)))
     }
