@@ -164,12 +164,13 @@ where
         let (now, mut known) = (clock.instant(), place.known.lock());
         let terms = &self.0.terms;
         let pause = match &*known {
-            Known::Making { waiting, .. } => return Err(waiting.clone()),
+            // Unless it was given up, as when its runtime ended.
+            Known::Making { waiting, .. } if waiting.has_changed().is_ok() => return Err(waiting.clone()),
             Known::Made(at, outcome) if now.saturating_duration_since(*at) < terms.life(outcome) => {
                 return Ok(outcome.clone());
             }
             Known::Passed(at) => Some(*at + terms.fresh).filter(|until| *until > now),
-            Known::Made(..) | Known::Nothing => None,
+            Known::Made(..) | Known::Making { .. } | Known::Nothing => None,
         };
         let (sender, waiting) = watch::channel(None);
         let (all, place, clock, work) = (Arc::downgrade(&self.0), Arc::downgrade(place), clock.clone(), make());

@@ -2,7 +2,7 @@
 //!
 //! Promises: a kubelet is read once for all tenants that ask within some seconds; a bounded number of nodes is kept, and none
 //! that nobody asked about for minutes. A node that does not answer leaves out its own pods only, and is not waited for again
-//! for some time: whoever asks has what the others say within [`LONGEST_ROUND`].
+//! for some time: whoever asks has what the others say within [`LONGEST_ROUND`]. Those that were asked longest ago come first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -38,7 +38,9 @@ const AT_ONCE: usize = 8;
 const LONGEST_SCRAPE: Duration = Duration::from_secs(3);
 const LONGEST_ROUND: Duration = Duration::from_secs(6);
 /// A node that failed is not asked again for so long.
-const FAILED: Duration = Duration::from_secs(30);
+const FAILED: Duration = Duration::from_secs(15);
+/// What was read last stands for a node whose turn does not come in time, as long as it is no older.
+const STANDS: Duration = Duration::from_secs(60);
 /// What nothing is compared with any more goes.
 const OLD: Duration = Duration::from_secs(300);
 
@@ -53,6 +55,8 @@ pub(super) struct Scrapes {
 struct Source {
     kubelets: Arc<Kubelets>,
     clock: Clock,
+    /// When each was asked, whether it answered or not.
+    asked: Mutex<HashMap<String, Instant>>,
     last: Mutex<HashMap<String, (Instant, Arc<Reading>)>>,
 }
 
@@ -60,7 +64,8 @@ impl Scrapes {
     /// What is read is good for `fresh`.
     pub(super) fn new(kubelets: Arc<Kubelets>, fresh: Duration, clock: Clock) -> Self {
         let terms = Terms { failed: FAILED, late: FAILED, ..Terms::new("kubelet scrape", fresh, MOST_NODES) };
-        Self { source: Arc::new(Source { kubelets, clock, last: Mutex::default() }), newest: Answers::new(terms) }
+        let source = Source { kubelets, clock, asked: Mutex::default(), last: Mutex::default() };
+        Self { source: Arc::new(source), newest: Answers::new(terms) }
     }
 
     /// Of these pods.
@@ -104,7 +109,8 @@ impl Scrapes {
         if !self.source.kubelets.is_enabled() {
             self.source.kubelets.places().await?;
         }
-        let reads = nodes.take(MOST_NODES).map(|node| async move {
+        let nodes = self.source.longest_ago_first(nodes.take(MOST_NODES).collect());
+        let reads = nodes.clone().into_iter().map(|node| async move {
             let scrape = || {
                 let (source, node) = (Arc::clone(&self.source), node.clone());
                 async move { timeout(LONGEST_SCRAPE, source.scrape(&node)).await.map_err(|_| late())? }
@@ -127,6 +133,7 @@ impl Scrapes {
                 Ok(None) => break,
                 Err(_) => {
                     failed = Some(late());
+                    self.source.stand_in(&nodes, &mut readings);
                     break;
                 }
             }
@@ -139,7 +146,33 @@ impl Scrapes {
 }
 
 impl Source {
+    fn longest_ago_first(&self, mut nodes: Vec<String>) -> Vec<String> {
+        let asked = self.asked.lock();
+        nodes.sort_by_cached_key(|node| asked.get(node).copied());
+        nodes
+    }
+
+    fn stand_in(&self, nodes: &[String], readings: &mut HashMap<String, Arc<Reading>>) {
+        let (now, last) = (self.clock.instant(), self.last.lock());
+        for node in nodes.iter().filter(|node| !readings.contains_key(*node)).collect::<Vec<_>>() {
+            if let Some((since, reading)) = last.get(node)
+                && now.saturating_duration_since(*since) <= STANDS
+            {
+                readings.insert(node.clone(), Arc::clone(reading));
+            }
+        }
+    }
+
+    fn begins(&self, node: &str) {
+        let (now, mut asked) = (self.clock.instant(), self.asked.lock());
+        asked.retain(|_, at| now.saturating_duration_since(*at) < OLD);
+        if asked.len() < MOST_NODES || asked.contains_key(node) {
+            asked.insert(node.to_owned(), now);
+        }
+    }
+
     async fn scrape(&self, node: &str) -> Result<Arc<Reading>> {
+        self.begins(node);
         let answer = self.kubelets.get(node, PATH, TEXT, LONGEST).await?;
         let gone = || Error::own(Kind::Unavailable, "the node has no kubelet that can be asked");
         let mut answer = answer.ok_or_else(gone)?.success()?;

@@ -1,7 +1,7 @@
 //! Where figures come from: the host's `metrics.k8s.io`, its kubelets, or nowhere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -178,6 +178,38 @@ async fn the_size_of_page_that_fitted_is_asked_for_again() {
         pass(6).await;
     }
     assert_eq!(*limits.lock(), ["500", "25", "25"]);
+}
+
+#[tokio::test]
+async fn many_silent_kubelets_do_not_keep_the_others_from_their_turn() {
+    let silent = FakeApi::start(|_| async { Answer::Hang }).await;
+    let (ca, port) = (silent.pki.ca_pem().to_owned(), silent.address.port());
+    let names: Vec<String> = (10..26).map(|n| format!("a-silent-{n}")).collect();
+    let own_port = Arc::new(AtomicU16::new(0));
+    let of_node = Arc::clone(&own_port);
+    let host = move |seen: &Seen| match seen.path.as_str() {
+        "/api/v1/nodes" => {
+            let own = node_of(NODE, of_node.load(Ordering::SeqCst));
+            let nodes: Vec<Value> = names.iter().map(|name| node_of(name, port)).chain([own]).collect();
+            Some(Answer::json(200, &json!({"metadata": {}, "items": nodes})))
+        }
+        path if path.starts_with("/apis/metrics.k8s.io/") => Some(Answer::status(404, "NotFound", "no such group")),
+        path => path.strip_prefix("/api/v1/nodes/a-").map(|name| Answer::json(200, &node_of(name, port))),
+    };
+    let trusting_both = |config: &mut KubeletsConfig, own: String| {
+        (config.ca, config.request_timeout) = (format!("{own}{ca}"), Span(PATIENCE));
+    };
+    let stage = Stage::beside(trusting_both, host, |_| Answer::text(200, &reading(0))).await;
+    own_port.store(stage.kubelet.address.port(), Ordering::SeqCst);
+    assert_eq!(stage.world.usage.nodes().await.expect_err("nobody answers in time").kind(), Kind::Unavailable);
+    assert!(stage.kubelet.seen().is_empty(), "its turn did not come");
+    pass(16).await;
+    let asked = async { stage.world.usage.nodes().await };
+    let seen = stage.kubelet.wait_seen(1);
+    tokio::select! {
+        _ = seen => {}
+        nodes = asked => panic!("{nodes:?}"),
+    }
 }
 
 #[tokio::test]
