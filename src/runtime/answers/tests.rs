@@ -111,6 +111,7 @@ async fn no_more_keys_than_there_may_be_and_none_that_nobody_asks_for() {
     let held = answers.get(&usize::MAX, &clock, || counted(&made));
     let others = async {
         for key in 0..100 {
+            tokio::time::advance(Duration::from_millis(1)).await;
             answers.get(&key, &clock, || async move { Ok(key) }).await.expect("made");
         }
         answers.get(&usize::MAX, &clock, || counted(&made)).await
