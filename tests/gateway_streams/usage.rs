@@ -151,8 +151,10 @@ async fn tenants_whose_lists_hang_hold_nobody_up_and_are_not_listed_again_at_onc
     };
     tokio::time::timeout(PATIENCE, begun).await.expect("all turns are theirs");
     let id = stage.world.a.id();
-    let (placed, ()) = futures::future::join(usage.placed(&id, UID), pass(6)).await;
-    assert_eq!(placed.expect("listed").len(), 2);
+    let begun = tokio::time::timeout(Duration::from_millis(1), usage.placed(&id, UID)).await;
+    assert!(begun.is_err(), "it waits for a turn");
+    pass(6).await;
+    assert_eq!(usage.placed(&id, UID).await.expect("listed").len(), 2);
     pass(30).await;
     for id in &hanging {
         assert_eq!(usage.placed(id, UID).await.expect_err("late").kind(), Kind::Timeout);
