@@ -96,8 +96,7 @@ async fn place(context: &Context, asked: &Asked) -> Result<Place> {
 }
 
 fn not_found(name: &str) -> Error {
-    let status = Status::failure(404, "NotFound", format!("nodes \"{name}\" not found")).about("", "nodes", name);
-    Error::from_status(Side::Client, status)
+    Error::from_status(Side::Client, Status::not_found("", "nodes", name))
 }
 
 fn answer(figures: &Figures) -> Response<Body> {

@@ -73,7 +73,5 @@ fn of_host<'a>(pod: &Shown<'_>, known: &'a PodFigures, cluster: &ClusterName) ->
 
 /// In metrics-server's words.
 pub(super) fn not_found(group: &str, resource: &str, name: &str) -> Error {
-    let of = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
-    let status = Status::failure(404, "NotFound", format!("{of} \"{name}\" not found")).about(group, resource, name);
-    Error::from_status(Side::Client, status)
+    Error::from_status(Side::Client, Status::not_found(group, resource, name))
 }
