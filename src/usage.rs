@@ -199,6 +199,7 @@ impl Source {
                 Ok(None)
             }
             Kind::Forbidden => {
+                *self.away.lock() = None;
                 tracing::debug!(%error, "Portico may not read the host's metrics.k8s.io");
                 Ok(None)
             }

@@ -135,6 +135,21 @@ async fn a_server_that_is_away_for_a_moment_is_asked_again_soon_and_one_that_is_
 }
 
 #[tokio::test]
+async fn what_is_missing_is_said_as_it_is_now() {
+    let asked = AtomicU64::new(0);
+    let refused = move |_: &Seen| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => Answer::status(503, "ServiceUnavailable", "no"),
+        _ => Answer::status(403, "Forbidden", "no"),
+    };
+    let stage = Stage::with(|config, _| config.enabled = false, refused, nothing).await;
+    for words in ["nobody answers", "that Portico may read"] {
+        let error = stage.world.usage.nodes().await.expect_err("nowhere");
+        assert!(error.message().contains(words), "{error}");
+        pass(11).await;
+    }
+}
+
+#[tokio::test]
 async fn tenants_whose_lists_hang_hold_nobody_up_and_are_not_listed_again_at_once() {
     let host = |seen: &Seen| seen.query.contains("hang-").then_some(Answer::Hang);
     let stage = Stage::beside(|config, _| config.enabled = false, host, nothing).await;
