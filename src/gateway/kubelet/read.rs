@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::json;
 
 use super::allowance::OneEach;
 use super::asked::{Asked, What};
@@ -130,21 +131,18 @@ async fn summarized(
     drop(answer);
     let body = body.into_bytes();
     yielding::charge(body.len() / BYTES_PER_WORK).await;
-    let (mut drawn, mut refusal): (Vec<Drawn>, Option<Error>) = (Vec::new(), None);
-    let mut draw = |text: &[u8]| {
-        // Taken apart, and what of it is shown.
-        match buffers.draw(2 * buffer::weight(text)) {
-            Ok(part) => drawn.push(part),
-            Err(error) => refusal = Some(error),
-        }
-        refusal.is_none()
-    };
-    let summary = summary::shown(&body, node, shown, whole_node, &mut draw);
-    if let Some(refusal) = refusal {
-        return Err(refusal);
-    }
     let unreadable = || Error::own(Kind::Unavailable, "the node's kubelet says something that is no summary");
-    let text = serde_json::to_vec(&summary.ok_or_else(unreadable)?)
+    let parts = summary::parts(&body, shown, whole_node).ok_or_else(unreadable)?;
+    // Taken apart, and what of it is shown.
+    let draw = |text: &str| buffers.draw(2 * buffer::weight(text.as_bytes()));
+    let mut drawn: Vec<Drawn> = parts.node.map(draw).transpose()?.into_iter().collect();
+    let (of_node, mut pods) = (summary::of_node(node, parts.node), Vec::new());
+    for (pod, text) in parts.pods {
+        drawn.push(draw(text)?);
+        pods.extend(summary::of_pod(pod, text));
+        yielding::charge(text.len() / BYTES_PER_WORK).await;
+    }
+    let text = serde_json::to_vec(&json!({"node": of_node, "pods": pods}))
         .map_err(|e| Error::own(Kind::Internal, "a summary cannot be written").because(e))?;
     let mut written = Written::new(LONGEST_SHOWN, buffers);
     written.add(&text).map_err(failed)?;
