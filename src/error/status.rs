@@ -73,6 +73,13 @@ impl Status {
         }
     }
 
+    /// There is no object of this name.
+    pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
+        let dot = if group.is_empty() { "" } else { "." };
+        let message = format!("{resource}{dot}{group} \"{name}\" not found");
+        Self::failure(404, "NotFound", message).about(group, resource, name)
+    }
+
     /// What an API server's answer that is no success says: its Status when the body is one, else the body's text.
     pub fn of_answer(code: u16, body: &[u8]) -> Self {
         let given = serde_json::from_slice::<Self>(body).ok().filter(|s| s.kind == "Status" && s.status == "Failure");

@@ -64,7 +64,7 @@ pub(super) struct Certificates {
     verdict: Mutex<Option<Verdict>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Verdict {
     tenant: TenantId,
     generation: u64,
@@ -87,12 +87,12 @@ impl Certificates {
 
     /// Whether they still stand for an identity in this generation of the tenant.
     pub(super) fn still_hold(&self, tenant: &Tenant, clock: &Clock) -> bool {
-        matches!(self.judge(tenant, clock), Outcome::Known(_))
+        self.judge(tenant, clock, |outcome| matches!(outcome, Outcome::Known(_)))
     }
 
     /// Whether they are those of the tenant's own API server, as the aggregator that asks for what is answered here.
     pub(super) fn are_the_aggregators(&self, tenant: &Tenant, clock: &Clock) -> bool {
-        matches!(self.judge(tenant, clock), Outcome::Aggregator)
+        self.judge(tenant, clock, |outcome| matches!(outcome, Outcome::Aggregator))
     }
 
     /// How long until one of them that is valid now is no longer; `None` when that never happens.
@@ -103,9 +103,10 @@ impl Certificates {
         Duration::try_from(next.duration_since(now)).ok()
     }
 
-    fn judge(&self, tenant: &Tenant, clock: &Clock) -> Outcome {
+    /// Shows the verdict of now to `look`: each request is looked at more than once.
+    fn judge<T>(&self, tenant: &Tenant, clock: &Clock, look: impl FnOnce(&Outcome) -> T) -> T {
         if self.chain.is_empty() {
-            return Outcome::None;
+            return look(&Outcome::None);
         }
         let now = clock.instant();
         if let Some(verdict) = &*self.verdict.lock()
@@ -113,13 +114,14 @@ impl Certificates {
             && verdict.generation == tenant.generation
             && now < verdict.until
         {
-            return verdict.outcome.clone();
+            return look(&verdict.outcome);
         }
         let outcome = self.verify(tenant, clock);
         let (tenant, generation) = (tenant.id.clone(), tenant.generation);
         let until = now + self.until_next_end(clock).unwrap_or(VERDICT_LIFE).min(VERDICT_LIFE);
-        *self.verdict.lock() = Some(Verdict { tenant, generation, until, outcome: outcome.clone() });
-        outcome
+        let told = look(&outcome);
+        *self.verdict.lock() = Some(Verdict { tenant, generation, until, outcome });
+        told
     }
 
     fn verify(&self, tenant: &Tenant, clock: &Clock) -> Outcome {
@@ -153,7 +155,7 @@ pub(super) fn authenticate(
     clock: &Clock,
 ) -> Result<Caller> {
     let credentials = identity::credentials(headers, cleaned.upgrade.is_some())?;
-    let who = match (certificates.judge(tenant, clock), credentials) {
+    let who = match (certificates.judge(tenant, clock, Outcome::clone), credentials) {
         (Outcome::Known(identity), _) => Who::Certificate(identity),
         (_, Credentials::Bearer(value)) => Who::Token(value),
         (Outcome::None, Credentials::None) if tenant.anonymous => Who::Anonymous,

@@ -1,7 +1,7 @@
 //! The kubelet of a node as a tenant may see it: below `nodes/{name}/proxy`, figures of its own pods and whether the kubelet
 //! is well.
 //!
-//! A request's way: asked → the caller's rights and the tenant's admission → the node is one of the tenant's → its allowance
+//! A request's way: asked → the caller's rights and the tenant's admission → its allowance → the node is one of the tenant's
 //! → read and filtered → answered. Promises: nothing is sent to a kubelet that a tenant wrote, but which of seven things it
 //! wants; what runs on the node and is not the tenant's is not shown, however the kubelet names it; the kubelet is let go
 //! before the tenant reads, so that nobody's reading takes a kubelet's time; a tenant asks as often as it may, and what many
@@ -17,6 +17,7 @@ mod shown;
 mod summary;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -24,6 +25,7 @@ use hyper::body::Incoming;
 
 use self::asked::{Asked, What};
 use self::figures::Figures;
+use self::read::Reading;
 use super::context::Context;
 use super::respond::{self, Body};
 use crate::error::status::Status;
@@ -34,6 +36,8 @@ use crate::upstream::{self, Class};
 
 pub(super) use self::allowance::{Allowance, Shared};
 
+/// For an answer: two questions to the tenant's API server, the node, and what the kubelet says.
+const DEADLINE: Duration = Duration::from_secs(45);
 /// Longest answer about a Node's metadata.
 const LONGEST_NODE: usize = 1 << 20;
 const METADATA: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
@@ -49,19 +53,25 @@ pub(super) async fn serve(context: &Arc<Context>, request: &Request<Incoming>) -
         return Err(Error::client(Kind::Forbidden, message));
     };
     context.record.upstream("kubelet");
-    Box::pin(access::check(context)).await?;
-    let place = Box::pin(place(context, &asked)).await?;
+    let late = |_| Error::own(Kind::Timeout, "the node's kubelet could not be read in time");
+    tokio::time::timeout(DEADLINE, Box::pin(answered(context, &asked, request.method()))).await.map_err(late)?
+}
+
+async fn answered(context: &Arc<Context>, asked: &Asked, method: &Method) -> Result<Response<Body>> {
+    access::check(context).await?;
+    // First: a node that the tenant made up is asked for at the host.
+    let seat = context.entry.kubelets().enter(context.clock().instant())?;
+    let place = place(context, asked).await?;
     if asked.port.is_some_and(|port| port != place.port) {
         return Err(Error::client(Kind::Forbidden, "of a node only the kubelet's port is served"));
     }
-    let seat = context.entry.kubelets().enter(context.clock().instant())?;
     if asked.what == What::Pods {
-        return Box::pin(pods(context, &asked, request.method())).await;
+        return pods(context, asked, method).await;
     }
-    let (tenant, whole_node) = (&context.tenant, read::shows_whole_node(context));
+    let (tenant, whole_node) = (&context.tenant, read::shows_whole_node(&context.tenant));
     let key = (tenant.id.clone(), tenant.uid.clone(), asked.node.to_string(), asked.what, whole_node);
     let shared = &context.connection.gateway.tenants.kubelets;
-    let figures = Box::pin(shared.get(&key, context.clock(), || read::figures(context, &asked))).await?;
+    let figures = shared.get(&key, context.clock(), || Reading::new(context, asked).figures()).await?;
     drop(seat);
     Ok(answer(&figures))
 }
@@ -86,8 +96,7 @@ async fn place(context: &Context, asked: &Asked) -> Result<Place> {
 }
 
 fn not_found(name: &str) -> Error {
-    let status = Status::failure(404, "NotFound", format!("nodes \"{name}\" not found")).about("", "nodes", name);
-    Error::from_status(Side::Client, status)
+    Error::from_status(Side::Client, Status::not_found("", "nodes", name))
 }
 
 fn answer(figures: &Figures) -> Response<Body> {

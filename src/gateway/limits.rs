@@ -19,6 +19,8 @@ use crate::runtime::pace::Pace;
 /// A user may hold so many times what is free: alone three quarters of all seats, as one of two three sevenths. The
 /// dynamic threshold of shared packet buffers (Choudhury and Hahne, 1998).
 const OF_THE_FREE: usize = 3;
+/// Whoever found no seat may come again then.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What one tenant does now, kept over its generations.
 #[derive(Debug, Default)]
@@ -102,7 +104,7 @@ impl Refusal {
         let what = |long_running| if long_running { "watches and streams" } else { "requests" };
         let (message, wait) = match self {
             Self::Tenant { long_running } => {
-                (format!("this cluster has too many {} in flight, please try again later", what(long_running)), 1)
+                (format!("this cluster has too many {} in flight, please try again later", what(long_running)), SOON)
             }
             Self::User { long_running } => {
                 let what = what(long_running);
@@ -110,16 +112,21 @@ impl Refusal {
                     format!(
                         "you have too many {what} in flight beside the other users of this cluster, please try again later"
                     ),
-                    1,
+                    SOON,
                 )
             }
-            Self::Pace(wait) => (
-                "this cluster is asked more often than it may be, please try again later".to_owned(),
-                u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 60),
-            ),
+            Self::Pace(wait) => {
+                ("this cluster is asked more often than it may be, please try again later".to_owned(), wait)
+            }
         };
-        Error::from_status(Side::Client, Status::failure(429, "TooManyRequests", message).retry_after(wait))
+        too_many(message, wait)
     }
+}
+
+/// 429, and when to come again: in whole seconds, of which there is at least one and a minute at most.
+pub(super) fn too_many(message: impl Into<String>, wait: Duration) -> Error {
+    let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX).clamp(1, 60);
+    Error::from_status(Side::Client, Status::failure(429, "TooManyRequests", message).retry_after(seconds))
 }
 
 impl Seats {

@@ -51,38 +51,48 @@ pub(super) fn said_user(headers: &HeaderMap) -> String {
 pub(super) async fn serve(asked: Asked<'_>, request: Request<Incoming>, wants_upgrade: bool) -> Result<Response<Body>> {
     asked.record.user(asked.user);
     asked.record.upstream("metrics");
+    let question = question(&asked, &request, wants_upgrade);
+    enter(&asked)?;
+    if let Ok(Question { asks: Asks::Known(bytes), .. }) = &question {
+        // An aggregator asks for it again and again, and takes no seat of those who ask for figures.
+        return Ok(respond::json(StatusCode::OK, bytes.clone()));
+    }
+    take_seat(&asked)?;
+    let question = question?;
+    scarce::check(asked.state, &asked.info, request.method())?;
+    let answer = tokio::time::timeout(DEADLINE, answer(&asked, &question)).await;
+    let late =
+        |_| unable(question.asks.resource(), &Error::own(Kind::Unavailable, "the figures were not there in time"));
+    let bytes = answer.map_err(late)??;
+    Ok(respond::json(StatusCode::OK, bytes))
+}
+
+fn question(asked: &Asked<'_>, request: &Request<Incoming>, wants_upgrade: bool) -> Result<Question> {
     let question = Question::read(&asked.info, request.method(), asked.path, request.uri().query())?;
     if wants_upgrade {
         return Err(question::not_here());
     }
-    if !takes_json(request.headers()) {
-        return Err(not_acceptable());
-    }
-    take_seat(&asked)?;
-    scarce::check(asked.state, &asked.info, request.method())?;
-    let answer = tokio::time::timeout(DEADLINE, answer(&asked, &question)).await;
-    let bytes = answer.unwrap_or_else(|_| Err(Error::own(Kind::Timeout, "the figures were not there in time")))?;
-    Ok(respond::json(StatusCode::OK, bytes))
+    if takes_json(request.headers()) { Ok(question) } else { Err(not_acceptable()) }
 }
 
 async fn answer(asked: &Asked<'_>, question: &Question) -> Result<Bytes> {
     let figures = &asked.connection.gateway.figures;
+    let unable = |error: Error| unable(question.asks.resource(), &error);
     match &question.asks {
-        Asks::Group => Ok(discovery::group()),
-        Asks::Resources => Ok(discovery::resources()),
+        Asks::Known(bytes) => Ok(bytes.clone()),
         Asks::Pods { namespace, name } => {
-            let known = figures.pods(&asked.tenant.id).await.map_err(|error| unable("pods", &error))?;
+            let known = figures.pods(asked.tenant).await.map_err(unable)?;
             Box::pin(pods::answer(asked, &known, namespace.as_deref(), name.as_deref(), &question.options)).await
         }
         Asks::Nodes { name } => {
-            let known = nodes::figures(asked.tenant, &**figures).await.map_err(|error| unable("nodes", &error))?;
+            let known = nodes::figures(asked.tenant, &**figures).await.map_err(unable)?;
             Box::pin(nodes::answer(asked, &known, name.as_deref(), &question.options)).await
         }
     }
 }
 
-/// On its connections, of which it may have some beyond all that the tenant's users have, and in flight.
-fn take_seat(asked: &Asked<'_>) -> Result<()> {
+/// On its connections, of which it may have some beyond all that the tenant's users have.
+fn enter(asked: &Asked<'_>) -> Result<()> {
     let (tenant, state, gateway) = (asked.tenant, asked.state, &asked.connection.gateway);
     let granted = tenant.limits.at_gateway(&gateway.config);
     if !asked.connection.pass.known(&tenant.id, granted.connections.saturating_add(LIMITS.connections)) {
@@ -92,13 +102,19 @@ fn take_seat(asked: &Asked<'_>) -> Result<()> {
             "this cluster has too many connections, please try again later",
         ));
     }
+    asked.record.reading().is_of(&state.account);
+    Ok(())
+}
+
+/// In flight.
+fn take_seat(asked: &Asked<'_>) -> Result<()> {
+    let (state, gateway) = (asked.state, &asked.connection.gateway);
     let seat = state.aggregator.admit(&LIMITS, asked.user.as_bytes(), false, gateway.clock.instant());
     let seat = seat.map_err(|why| {
         state.metrics.refused(why);
         why.error()
     })?;
     asked.record.hold(Hold::Seat(seat));
-    asked.record.reading().is_of(&state.account);
     Ok(())
 }
 

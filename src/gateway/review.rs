@@ -103,6 +103,34 @@ async fn allowed(context: &Context, spec: Value) -> Result<Decision> {
     }
 }
 
+/// What an API server refuses, in its own words.
+pub(super) struct Refused<'a> {
+    pub(super) verb: &'a str,
+    /// `pods`, `nodes`.
+    pub(super) resource: &'static str,
+    pub(super) subresource: &'a str,
+    /// `None`: at the cluster scope.
+    pub(super) namespace: Option<&'a str>,
+    pub(super) name: &'a str,
+}
+
+impl Refused<'_> {
+    /// To the caller, with the authorizer's reason.
+    pub(super) async fn error(&self, context: &Context, reason: &str) -> Error {
+        let Self { verb, resource, subresource, namespace, name } = self;
+        let user = user_name(context).await;
+        let scope = namespace.map_or("at the cluster scope".to_owned(), |name| format!("in the namespace \"{name}\""));
+        let mut message = format!(
+            "{resource} \"{name}\" is forbidden: User \"{user}\" cannot {verb} resource \"{resource}/{subresource}\" in API \
+             group \"\" {scope}"
+        );
+        if !reason.is_empty() {
+            message = format!("{message}: {reason}");
+        }
+        Error::from_status(Side::Client, Status::failure(403, "Forbidden", message).about("", resource, name))
+    }
+}
+
 /// The caller's name, for a message; `""` when the backend does not tell.
 pub(super) async fn user_name(context: &Context) -> String {
     if let Some(user) = context.caller.impersonate.get("impersonate-user").and_then(|v| v.to_str().ok()) {

@@ -54,8 +54,7 @@ pub struct ApiClient {
 impl ApiClient {
     /// A client that adds `headers` (identity assertion) to every request.
     pub fn new(pool: Arc<Pool>, mut headers: HeaderMap) -> Self {
-        let agent = concat!("portico/", env!("CARGO_PKG_VERSION"));
-        headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static(agent));
+        headers.entry(header::USER_AGENT).or_insert_with(user_agent);
         let clock = pool.clock().clone();
         Self { pool, layers: None, headers: Arc::new(headers), clock }
     }
@@ -301,6 +300,11 @@ impl PatchKind {
             Self::Json => "application/json-patch+json",
         }
     }
+}
+
+/// As Portico calls itself.
+pub(super) fn user_agent() -> HeaderValue {
+    HeaderValue::from_static(concat!("portico/", env!("CARGO_PKG_VERSION")))
 }
 
 fn managed(path: &str, more: &str) -> String {

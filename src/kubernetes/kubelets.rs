@@ -26,12 +26,14 @@ use self::token::Token;
 use crate::config::{HostConfig, KubeletsConfig};
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::ApiClient;
+use crate::kubernetes::client::user_agent;
 use crate::runtime::clock::Clock;
 use crate::tls::trust;
 use crate::upstream::{Body, Class, Credential, Pool, ResponseBody, Target};
 
-/// Kubelets that are connected to at once; of more, those that were asked longest ago lose their connections.
-const MOST_CONNECTED: usize = 256;
+/// Kubelets that are connected to at once, no fewer than figures are kept of: of more, those that were asked longest ago lose
+/// their connections, unless they are being asked.
+const MOST_CONNECTED: usize = 512;
 
 /// All kubelets of the host.
 #[derive(Debug)]
@@ -80,8 +82,9 @@ impl Kubelets {
             return Ok(Self::off());
         }
         let mut target = host.pool().target().clone();
+        let clock = host.pool().clock().clone();
         let token = (!kubelets.service_account.is_empty())
-            .then(|| Token::new(host.clone(), &config.system_namespace, &kubelets.service_account));
+            .then(|| Token::new(host.clone(), &config.system_namespace, &kubelets.service_account, clock.clone()));
         if token.is_some() {
             target.tls = Arc::clone(&target.tls_without_identity);
             target.credential = Credential::Certificate;
@@ -95,7 +98,6 @@ impl Kubelets {
             target.tls = trust::trusting(&target.tls, kubelets.ca.as_bytes())?;
         }
         target.path_prefix = String::new();
-        let clock = host.pool().clock().clone();
         Ok(Self(Some(Inner {
             seats: Arc::new(Semaphore::new(kubelets.max_requests.clamp(1, Semaphore::MAX_PERMITS))),
             nodes: Nodes::new(host.clone(), selector.clone(), clock.clone()),
@@ -196,17 +198,20 @@ impl Inner {
         *request.method_mut() = Method::GET;
         *request.uri_mut() = http::Uri::from_static(path);
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
-        let agent = concat!("portico/", env!("CARGO_PKG_VERSION"));
-        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(agent));
-        if let Some(token) = &self.token {
-            request.headers_mut().insert(header::AUTHORIZATION, token.current(&self.clock).await?);
+        request.headers_mut().insert(header::USER_AGENT, user_agent());
+        let shown = match &self.token {
+            Some(token) => Some((token, token.current().await?)),
+            None => None,
+        };
+        if let Some((_, shown)) = &shown {
+            request.headers_mut().insert(header::AUTHORIZATION, shown.value.clone());
         }
         let response = pool.send(Class::Unary, request, self.config.request_timeout.0).await.map_err(|error| {
             tracing::debug!(%error, node, "a kubelet does not answer");
             Error::own(Kind::Unavailable, "the node's kubelet does not answer").because(error)
         })?;
-        if let (Some(token), StatusCode::UNAUTHORIZED) = (&self.token, response.status()) {
-            token.forget();
+        if let (Some((token, shown)), StatusCode::UNAUTHORIZED) = (&shown, response.status()) {
+            token.refused(shown);
         }
         Ok((response.status(), response.into_body(), (own, seat)))
     }
@@ -229,8 +234,9 @@ impl Inner {
         let fresh = Connected { place: *place, pool: Arc::clone(&pool), seats: Arc::clone(&seats), used: now };
         let mut gone = connected.insert(node.to_owned(), fresh);
         if connected.len() > MOST_CONNECTED {
-            let oldest = connected.iter().min_by_key(|(_, known)| known.used).map(|(name, _)| name.clone());
-            gone = oldest.and_then(|oldest| connected.remove(&oldest));
+            let unused = connected.iter().filter(|(name, known)| *name != node && Arc::strong_count(&known.seats) == 1);
+            let oldest = unused.min_by_key(|(_, known)| known.used).map(|(name, _)| name.clone());
+            gone = oldest.and_then(|oldest| connected.remove(&oldest)).or(gone);
         }
         drop(connected);
         drop(gone);
@@ -245,3 +251,6 @@ fn late() -> Error {
 fn closed(error: tokio::sync::AcquireError) -> Error {
     Error::own(Kind::Internal, "the seats of a kubelet were closed").because(error)
 }
+
+#[cfg(test)]
+mod tests;

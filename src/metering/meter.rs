@@ -120,7 +120,7 @@ impl Known {
     }
 
     async fn read_pods(&mut self, sources: &Sources, tenant: &Metered, clock: &Clock, longest: Duration) {
-        let placed = match sources.usage.placed(&tenant.id).await {
+        let placed = match sources.usage.placed(&tenant.id, &tenant.uid).await {
             Ok(placed) => placed,
             Err(error) => {
                 tracing::debug!(tenant = %tenant.id, %error, "pods could not be metered");
@@ -128,7 +128,7 @@ impl Known {
                 return;
             }
         };
-        let figures = sources.usage.pods(&tenant.id).await;
+        let figures = sources.usage.pods(&tenant.id, &tenant.uid).await;
         let now = clock.instant();
         let since = self.pods.replace(now).map(|since| (now - since).min(longest)).unwrap_or_default();
         match figures {

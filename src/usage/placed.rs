@@ -2,29 +2,42 @@
 //!
 //! Promises: a pod is a tenant's that carries its label and says whose copy it is; other pods of the host namespace, another
 //! tenant's among them, are not there, whatever their names. Read as a table, a page at a time: of each pod its metadata and
-//! its node.
+//! its node. Each page takes a turn and is let go before the next; a tenant whose pods take longer than [`LONGEST_READING`] is late.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
+use super::turns::Turns;
 use crate::error::{Error, Kind, Result};
-use crate::kubernetes::ApiClient;
 use crate::kubernetes::resources::PODS;
+use crate::kubernetes::{ApiClient, ListOptions, listed_path};
 use crate::names::{HostName, TenantId, keys};
+use crate::runtime::clock::Clock;
+use crate::runtime::yielding;
 
 /// Pods of one tenant, by name.
 pub type Placed = BTreeMap<HostName, HostPod>;
 
-const DEADLINE: Duration = Duration::from_secs(10);
+/// For a page: shorter than anybody waits for a turn.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// For all pages of one tenant, beside waiting for turns.
+const LONGEST_READING: Duration = Duration::from_secs(15);
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 /// Pods on a page: a tenant's annotations may be long, and then there are fewer.
 const PAGES: [usize; 2] = [500, 25];
 const LONGEST_PAGE: usize = 12 << 20;
 /// Pods that are known of one tenant; `policy.objects` lets it have half as many by default.
 const MOST: usize = 10_000;
+/// Tenants of whom it is known that their pages are the small ones.
+const MOST_SMALL: usize = 512;
+/// Reading so many bytes is as much work as making one record of DNS.
+const BYTES_PER_WORK: usize = 128;
 
 /// One pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,36 +54,77 @@ pub struct HostPod {
     pub virtual_uid: String,
 }
 
-/// All of them.
-pub(super) async fn read(host: &ApiClient, tenant: &TenantId) -> Result<Placed> {
-    let (mut placed, mut token, mut size) = (Placed::new(), String::new(), 0);
-    loop {
-        let path = path(tenant, PAGES[size], &token);
-        let bytes = match host.get_as(&path, TABLE, DEADLINE, LONGEST_PAGE).await {
-            Err(error) if error.kind() == Kind::TooLarge && size + 1 < PAGES.len() => {
-                size += 1;
-                continue;
+/// Lists them.
+#[derive(Debug)]
+pub(super) struct Listing {
+    host: ApiClient,
+    turns: Arc<Turns>,
+    clock: Clock,
+    /// Whose pages were too large the last time.
+    small: Mutex<BTreeSet<TenantId>>,
+}
+
+impl Listing {
+    pub(super) fn new(host: ApiClient, turns: Arc<Turns>, clock: Clock) -> Self {
+        Self { host, turns, clock, small: Mutex::default() }
+    }
+
+    /// All of a tenant's.
+    pub(super) async fn read(&self, tenant: &TenantId) -> Result<Placed> {
+        let (mut placed, mut token, mut left, mut largest) = (Placed::new(), String::new(), LONGEST_READING, 0);
+        let mut size = usize::from(self.small.lock().contains(tenant));
+        loop {
+            let turn = self.turns.turn().await?;
+            let began = self.clock.instant();
+            let late = |_| Error::host(Kind::Timeout, "the pods of a virtual cluster could not be listed in time");
+            let path = path(tenant, PAGES[size], &token);
+            let asked = timeout(left, self.host.get_as(&path, TABLE, DEADLINE, LONGEST_PAGE)).await.map_err(late)?;
+            let bytes = match asked {
+                Err(error) if error.kind() == Kind::TooLarge && size + 1 < PAGES.len() => {
+                    size += 1;
+                    self.remember(tenant);
+                    continue;
+                }
+                Err(error) if error.kind() == Kind::TooLarge => {
+                    let message = "the pods of this cluster carry more annotations than are read of them here";
+                    return Err(Error::client(Kind::Unavailable, message).because(error));
+                }
+                answer => answer?,
+            };
+            largest = largest.max(bytes.len());
+            token = take(&bytes, tenant, &mut placed)
+                .map_err(|e| Error::host(Kind::Protocol, "a table of pods cannot be read").because(e))?;
+            let work = bytes.len() / BYTES_PER_WORK;
+            drop((bytes, turn));
+            left = left.saturating_sub(self.clock.instant().saturating_duration_since(began));
+            yielding::charge(work).await;
+            if token.is_empty() || placed.len() >= MOST {
+                if largest.saturating_mul(PAGES[0] / PAGES[size]) <= LONGEST_PAGE {
+                    self.small.lock().remove(tenant);
+                }
+                return Ok(placed);
             }
-            Err(error) if error.kind() == Kind::TooLarge => {
-                let message = "the pods of this cluster carry more annotations than are read of them here";
-                return Err(Error::client(Kind::Unavailable, message).because(error));
-            }
-            answer => answer?,
-        };
-        token = take(&bytes, tenant, &mut placed)
-            .map_err(|e| Error::host(Kind::Protocol, "a table of pods cannot be read").because(e))?;
-        if token.is_empty() || placed.len() >= MOST {
-            return Ok(placed);
         }
+    }
+
+    fn remember(&self, tenant: &TenantId) {
+        let mut small = self.small.lock();
+        if small.len() >= MOST_SMALL {
+            small.pop_first();
+        }
+        small.insert(tenant.clone());
     }
 }
 
+/// What of a list of the host is a tenant's.
+pub(super) fn selected(tenant: &TenantId) -> ListOptions {
+    ListOptions { label_selector: format!("{}={}", keys::CLUSTER, tenant.name()), ..ListOptions::default() }
+}
+
 fn path(tenant: &TenantId, limit: usize, token: &str) -> String {
-    let pods = PODS.path(Some(tenant.namespace().as_str()), None, None);
-    // Names of clusters are DNS labels, and tokens of lists base64 for URLs.
-    let selector = format!("{}%3D{}", keys::CLUSTER.replace('/', "%2F"), tenant.name());
+    let pods = listed_path(&PODS, Some(tenant.namespace().as_str()), &selected(tenant));
     let token = percent_encoding::utf8_percent_encode(token, percent_encoding::NON_ALPHANUMERIC);
-    format!("{pods}?includeObject=Metadata&labelSelector={selector}&limit={limit}&continue={token}")
+    format!("{pods}&includeObject=Metadata&limit={limit}&continue={token}")
 }
 
 /// Takes a page; returns the token of the next one.
@@ -215,7 +269,7 @@ mod tests {
         let own = &placed[&HostName::parse("own").expect("name")];
         assert_eq!((own.uid.as_str(), own.virtual_uid.as_str()), ("host-own", "virtual"));
         assert!(path(&tenant, 5, "a+b").ends_with(
-            "/namespaces/team/pods?includeObject=Metadata&labelSelector=portico.dev%2Fcluster%3Dalpha&limit=5&continue=a%2Bb"
+            "/namespaces/team/pods?labelSelector=portico.dev%2Fcluster%3Dalpha&includeObject=Metadata&limit=5&continue=a%2Bb"
         ));
     }
 

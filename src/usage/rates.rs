@@ -1,7 +1,8 @@
 //! Counters of one kubelet (`/metrics/resource`) and what lies between two readings of them.
 //!
 //! Promises: a container that began anew, or whose counter went back, has no rate until there are two readings of it again;
-//! of what a kubelet says no more is kept than a bound of containers. Pure.
+//! of what a kubelet says no more is kept than a bound of bytes, and of one pod and one namespace so little that others have
+//! theirs. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,8 +11,13 @@ use jiff::Timestamp;
 
 use crate::exposition::{Line, Sample};
 
-/// Containers of one node: the kubelet's own default is 110 pods.
-const MOST_CONTAINERS: usize = 1000;
+/// Containers of one pod.
+const MOST_OF_A_POD: usize = 64;
+/// Bytes of one node, and of one namespace there: some thousand containers. The kubelet's own default is 110 pods.
+const MOST_BYTES: usize = 1 << 20;
+const MOST_BYTES_OF_A_NAMESPACE: usize = 256 << 10;
+/// Of one container, beside its names.
+const ENTRY: usize = 160;
 /// Longer names are none of Kubernetes'.
 const LONGEST_NAME: usize = 253;
 /// A window is not longer: before it, nobody asked.
@@ -23,8 +29,14 @@ pub(super) struct Reading {
     /// The node as a whole.
     pub(super) node: Point,
     /// By namespace and name of the pod on the host, then by container.
-    pods: BTreeMap<String, BTreeMap<String, BTreeMap<String, Point>>>,
-    containers: usize,
+    namespaces: BTreeMap<String, Namespace>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Namespace {
+    pods: BTreeMap<String, BTreeMap<String, Point>>,
+    bytes: usize,
 }
 
 /// Counters of one container or node.
@@ -66,10 +78,10 @@ impl Reading {
     pub(super) fn since(&mut self, before: Option<&Self>) {
         let Some(before) = before else { return };
         self.node.since(&before.node);
-        for (namespace, pods) in &mut self.pods {
-            for (pod, containers) in pods {
+        for (name, namespace) in &mut self.namespaces {
+            for (pod, containers) in &mut namespace.pods {
                 for (container, point) in containers {
-                    if let Some(old) = before.pod(namespace, pod).and_then(|containers| containers.get(container)) {
+                    if let Some(old) = before.pod(name, pod).and_then(|containers| containers.get(container)) {
                         point.since(old);
                     }
                 }
@@ -79,20 +91,26 @@ impl Reading {
 
     /// The containers of a pod on the host.
     pub(super) fn pod(&self, namespace: &str, pod: &str) -> Option<&BTreeMap<String, Point>> {
-        self.pods.get(namespace)?.get(pod)
+        self.namespaces.get(namespace)?.pods.get(pod)
     }
 
     fn container(&mut self, sample: &Sample<'_>) -> Option<&mut Point> {
         let name = |label| sample.labels.get(label).filter(|name| !name.is_empty() && name.len() <= LONGEST_NAME);
         let (namespace, pod, container) = (name("namespace")?, name("pod")?, name("container")?);
-        let is_known = self.pod(&namespace, &pod).is_some_and(|containers| containers.contains_key(&*container));
-        if !is_known {
-            if self.containers >= MOST_CONTAINERS {
+        let of_the_pod = self.pod(&namespace, &pod);
+        if !of_the_pod.is_some_and(|containers| containers.contains_key(&*container)) {
+            let bytes = namespace.len() + pod.len() + container.len() + ENTRY;
+            let of_the_namespace = self.namespaces.get(&*namespace).map_or(0, |namespace| namespace.bytes);
+            if of_the_pod.map_or(0, BTreeMap::len) >= MOST_OF_A_POD
+                || of_the_namespace + bytes > MOST_BYTES_OF_A_NAMESPACE
+                || self.bytes + bytes > MOST_BYTES
+            {
                 return None;
             }
-            self.containers += 1;
+            self.bytes += bytes;
+            self.namespaces.entry(namespace.clone().into_owned()).or_default().bytes += bytes;
         }
-        let pods = self.pods.entry(namespace.into_owned()).or_default();
+        let pods = &mut self.namespaces.get_mut(&*namespace)?.pods;
         Some(pods.entry(pod.into_owned()).or_default().entry(container.into_owned()).or_default())
     }
 }
@@ -183,15 +201,38 @@ mod tests {
         }
     }
 
+    fn memory(namespace: &str, pod: &str, container: &str) -> String {
+        format!(
+            "container_memory_working_set_bytes{{container=\"{container}\",namespace=\"{namespace}\",pod=\"{pod}\"}} 1"
+        )
+    }
+
     #[test]
-    fn what_is_no_container_is_not_kept_and_no_more_than_there_may_be() {
-        let line = |n: usize, pod: &str| {
-            format!("container_memory_working_set_bytes{{container=\"c{n}\",namespace=\"n\",pod=\"{pod}\"}} 1")
-        };
-        let mut lines: Vec<String> = (0..2 * MOST_CONTAINERS).map(|n| line(n, "p")).collect();
-        lines.push(line(1, ""));
-        lines.push(line(1, &"p".repeat(254)));
-        let reading = reading(&lines);
-        assert_eq!((reading.containers, reading.pods["n"].len()), (MOST_CONTAINERS, 1));
+    fn what_is_no_container_is_not_kept() {
+        let reading = reading(&[memory("n", "", "c"), memory("n", &"p".repeat(254), "c"), memory("n", "p", "c")]);
+        assert_eq!((reading.namespaces.len(), reading.namespaces["n"].pods.len()), (1, 1));
+    }
+
+    #[test]
+    fn no_tenants_pods_take_the_room_of_anothers() {
+        let long = |n: usize| format!("{n:0>63}");
+        let mut lines = Vec::new();
+        for pod in 0..4 {
+            lines.extend((0..1000).map(|n| memory("team", &format!("hostile-{pod}"), &long(n))));
+        }
+        lines.push(memory("team", "web", "main"));
+        lines.extend((0..1000).map(|n| memory("hostile", &long(n), "c")));
+        lines.push(memory("other", "web", "main"));
+        let kept = reading(&lines);
+        let team = |pod: &str| kept.pod("team", pod).map(BTreeMap::len);
+        assert_eq!(
+            (team("hostile-0"), team("hostile-3"), team("web")),
+            (Some(MOST_OF_A_POD), Some(MOST_OF_A_POD), Some(1))
+        );
+        assert!(kept.pod("other", "web").is_some());
+        let all = (0..5).flat_map(|space| (0..1000).map(move |n| memory(&format!("n{space}"), &long(n), "c")));
+        let kept = reading(&all.collect::<Vec<_>>());
+        assert!((MOST_BYTES - 1024..=MOST_BYTES).contains(&kept.bytes), "{}", kept.bytes);
+        assert_eq!(kept.namespaces.values().map(|namespace| namespace.bytes).sum::<usize>(), kept.bytes);
     }
 }

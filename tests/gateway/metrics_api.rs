@@ -303,3 +303,86 @@ async fn a_long_list_comes_in_pages_and_a_large_pod_hides_no_other() {
     }
     assert_eq!(asked(&world, a, true, PODS).await.0, 413, "a list without an end has one");
 }
+
+#[tokio::test]
+async fn an_object_that_is_too_large_by_itself_is_left_out_and_its_neighbours_are_there() {
+    let world = World::start().await;
+    let (a, id) = (&world.a, world.a.id());
+    for name in ["web", "db"] {
+        world.figures.pod(&id, &format!("{name}-x-default-x-alpha"), "n1", &[("main", 1, 1024)]);
+    }
+    let large = || Answer::text(200, &"y".repeat(3 << 20));
+    for answer in [large(), large(), large(), list("PodList", &[pod("default", "web", &["main"])], "second")] {
+        a.answer(answer);
+    }
+    for answer in [large(), large()] {
+        a.answer(answer);
+    }
+    a.answer(Answer::json(200, &json!({"kind": "Table", "metadata": {"continue": "third"}, "rows": []})));
+    a.answer(list("PodList", &[pod("default", "db", &["main"])], ""));
+    let (code, metrics) = asked(&world, a, true, &format!("{PODS}?labelSelector=a")).await;
+    assert_eq!((code, names(&metrics)), (200, vec!["default/web".to_owned(), "default/db".to_owned()]));
+    let of = |query: &str, key: &str| {
+        let found = parameters(query).into_iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value).unwrap_or_default()
+    };
+    let seen = a.api.seen();
+    let pages: Vec<(String, String)> =
+        seen.iter().map(|seen| (of(&seen.query, "limit"), of(&seen.query, "continue"))).collect();
+    let page = |limit: &str, token: &str| (limit.to_owned(), token.to_owned());
+    let expected = [
+        page("", ""),
+        page("200", ""),
+        page("10", ""),
+        page("1", ""),
+        page("10", "second"),
+        page("1", "second"),
+        page("1", "second"),
+        page("1", "third"),
+    ];
+    assert_eq!(pages, expected);
+    assert_eq!((of(&seen[6].query, "includeObject"), of(&seen[6].query, "labelSelector")), ("None".into(), "a".into()));
+}
+
+#[tokio::test]
+async fn nothing_is_asked_for_that_cannot_be_kept() {
+    let config = GatewayConfig { max_buffered_bytes: 4 << 20, ..Default::default() };
+    let world = World::with(config, Clock::system()).await;
+    for path in [&format!("{OF_DEFAULT}/web"), PODS, &format!("{NODES}/n1")] {
+        assert_eq!(asked(&world, &world.a, true, path).await.0, 413, "{path}");
+    }
+    assert!(world.a.api.seen().is_empty());
+}
+
+#[tokio::test]
+async fn figures_that_do_not_come_are_503_as_those_that_nobody_has() {
+    let world = World::start().await;
+    world.figures.silent.store(true, Ordering::SeqCst);
+    let passed = async {
+        while world.figures.waiting.load(Ordering::SeqCst) < 1 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(11)).await;
+        tokio::time::resume();
+    };
+    let ((code, said), ()) = tokio::join!(asked(&world, &world.a, true, PODS), passed);
+    let message = said["message"].as_str().unwrap_or_default();
+    assert!(code == 503 && message.contains("(get pods.metrics.k8s.io)"), "{code} {message}");
+}
+
+#[tokio::test]
+async fn a_flood_of_what_is_refused_is_refused_sooner_and_what_there_is_can_be_asked_all_the_same() {
+    let world = World::start().await;
+    let a = &world.a;
+    let mut client = world.by_port(a).user(a.aggregator()).http(true).await;
+    let mut codes = std::collections::BTreeSet::new();
+    for _ in 0..300 {
+        codes.insert(client.get("/api").await.status().as_u16());
+    }
+    assert_eq!(codes.into_iter().collect::<Vec<_>>(), [403, 429]);
+    for _ in 0..50 {
+        assert_eq!(client.get("/apis/metrics.k8s.io/v1beta1").await.status(), 200);
+    }
+    assert!(a.api.seen().is_empty());
+}

@@ -36,6 +36,16 @@ impl Stage {
         metrics: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
         kubelet: impl Fn(Seen) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        let metrics = move |seen: &Seen| seen.path.starts_with("/apis/metrics.k8s.io/").then(|| metrics(seen));
+        Self::beside(config, metrics, kubelet).await
+    }
+
+    /// `other` is what the host says otherwise than usual.
+    pub async fn beside(
+        config: impl FnOnce(&mut KubeletsConfig, String),
+        other: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static,
+        kubelet: impl Fn(Seen) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let kubelet = FakeApi::start(move |seen| {
             let answer = kubelet(seen);
             async move { answer }
@@ -49,9 +59,7 @@ impl Stage {
         config(&mut kubelets, kubelet.pki.ca_pem().to_owned());
         let config = HostConfig { system_namespace: "portico-system".to_owned(), kubelets, ..HostConfig::default() };
         let port = kubelet.address.port();
-        let host = move |seen: Seen| {
-            if seen.path.starts_with("/apis/metrics.k8s.io/") { metrics(&seen) } else { host(&seen, port) }
-        };
+        let host = move |seen: Seen| other(&seen).unwrap_or_else(|| host(&seen, port));
         let world = World::configured(&config, Clock::system(), host).await;
         for cluster in [&world.a, &world.b] {
             cluster.objects.put(&format!("/api/v1/nodes/{NODE}"), json!({"metadata": {"name": NODE}}));
@@ -81,14 +89,19 @@ fn host(seen: &Seen, port: u16) -> Answer {
 }
 
 fn node(port: u16) -> Value {
-    json!({"metadata": {"name": NODE}, "status": {
+    node_of(NODE, port)
+}
+
+/// As the host shows it.
+pub fn node_of(name: &str, port: u16) -> Value {
+    json!({"metadata": {"name": name}, "status": {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
     }})
 }
 
 /// `web` of alpha and beta, one of alpha on another node, and one that calls itself alpha's without its label.
-fn table() -> Value {
+pub fn table() -> Value {
     let row = |name: &str, cluster: &str, own: &str, node: &str| {
         json!({"cells": [name, node], "object": {"metadata": {
             "name": name, "namespace": HOST_NAMESPACE, "uid": format!("host-{name}"),
@@ -406,4 +419,76 @@ async fn one_who_asks_for_more_than_he_may_at_once_is_refused_and_nobody_else() 
     drop(held.lock().take());
     let rest: Vec<_> = asked.collect().await;
     assert!(rest.len() == 16 && rest.iter().all(|(code, _)| *code == 200), "{rest:?}");
+}
+
+#[tokio::test]
+async fn nodes_that_a_tenant_made_up_are_not_asked_for_beyond_its_allowance() {
+    let held: Arc<Mutex<Vec<_>>> = Arc::default();
+    let holding = Arc::clone(&held);
+    let host = move |seen: &Seen| {
+        let name = seen.path.strip_prefix("/api/v1/nodes/made-up-")?;
+        let (answer, sender) = Answer::stream();
+        holding.lock().push((sender, json!({"metadata": {"name": name}}).to_string()));
+        Some(answer)
+    };
+    let stage = Stage::beside(|config, ca| config.ca = ca, host, well).await;
+    let (a, b) = (&stage.world.a, &stage.world.b);
+    for n in 0..20 {
+        a.objects.put(&format!("/api/v1/nodes/made-up-{n}"), json!({"metadata": {"name": n}}));
+    }
+    let paths: Vec<String> = (0..20).map(|n| format!("/api/v1/nodes/made-up-{n}/proxy/metrics")).collect();
+    let mut asked: FuturesUnordered<_> = paths.iter().map(|path| stage.get(a, "jane", path)).collect();
+    for _ in 0..4 {
+        let (code, text) = asked.next().await.expect("an answer");
+        assert!(code == 429 && text.contains("more often than it may"), "{code} {text}");
+    }
+    assert_eq!(stage.get(b, "jane", CADVISOR).await.0, 200);
+    let release = async {
+        for _ in 0..16 {
+            while held.lock().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let (sender, node) = held.lock().remove(0);
+            sender.send(Bytes::from(node)).await.expect("sent");
+        }
+    };
+    let (rest, ()) = futures::future::join(asked.collect::<Vec<_>>(), release).await;
+    assert!(rest.len() == 16 && rest.iter().all(|(code, _)| *code == 404), "{rest:?}");
+    let asked = stage.world.host.seen().into_iter().filter(|seen| seen.path.contains("/made-up-")).count();
+    assert_eq!(asked, 16);
+}
+
+#[tokio::test]
+async fn a_kubelet_that_knows_no_token_takes_nobody_elses() {
+    let unknown = |_: Seen| Answer::status(401, "Unauthorized", "no");
+    let stage = Stage::new(unknown).await;
+    let tokens = || stage.world.host.seen().into_iter().filter(|seen| seen.path.ends_with("/token")).count();
+    let (a, b) = (&stage.world.a, &stage.world.b);
+    let ask = async |cluster, kind| {
+        let path = format!("/api/v1/nodes/{NODE}/proxy/{kind}");
+        assert_eq!(stage.get(cluster, "jane", &path).await.0, 503, "{kind}");
+        tokens()
+    };
+    assert_eq!((ask(a, "metrics").await, ask(b, "metrics").await, ask(a, "healthz").await), (1, 1, 1));
+    // One that was made a minute ago may be unknown by now, and then once.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    assert_eq!((ask(a, "metrics").await, ask(b, "metrics").await, ask(a, "healthz").await), (1, 2, 2));
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_had_is_not_asked_for_by_everybody() {
+    let host = |seen: &Seen| seen.path.ends_with("/token").then(|| Answer::status(403, "Forbidden", "no"));
+    let stage = Stage::beside(|config, ca| config.ca = ca, host, well).await;
+    for cluster in [&stage.world.a, &stage.world.b] {
+        for kind in ["metrics", "metrics/cadvisor"] {
+            let path = format!("GET /api/v1/nodes/{NODE}/proxy/{kind}\nconnection: close");
+            let (code, message) = stage.world.refusal(cluster, "jane", &path).await;
+            assert!(code == 503 && message.contains("kubelets.enabled"), "{code} {message}");
+        }
+    }
+    let asked = stage.world.host.seen().into_iter().filter(|seen| seen.path.ends_with("/token")).count();
+    assert_eq!(asked, 1);
+    assert!(stage.kubelet.seen().is_empty());
 }

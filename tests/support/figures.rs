@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use portico::error::{Error, Kind, Result};
 use portico::gateway::metrics_api::{Figures, NodeFigures, PodFigures};
 use portico::names::{HostName, TenantId};
+use portico::tenant::Tenant;
 use portico::usage::{ContainerUsage, NodeUsage, PodUsage};
 
 /// None, until a test puts some in.
@@ -60,10 +61,10 @@ impl FakeFigures {
 }
 
 impl Figures for FakeFigures {
-    fn pods<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<PodFigures>> {
+    fn pods<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<PodFigures>> {
         Box::pin(async move {
             self.ask().await?;
-            Ok(Arc::new(self.pods.lock().get(&tenant.to_string()).cloned().unwrap_or_default()))
+            Ok(Arc::new(self.pods.lock().get(&tenant.id.to_string()).cloned().unwrap_or_default()))
         })
     }
 

@@ -93,8 +93,7 @@ fn container(pod: &Value, name: &str, wanted: Option<String>) -> Result<String> 
 }
 
 fn not_found(name: &str) -> Error {
-    let status = Status::failure(404, "NotFound", format!("pods \"{name}\" not found")).about("", "pods", name);
-    Error::from_status(Side::Client, status)
+    Error::from_status(Side::Client, Status::not_found("", "pods", name))
 }
 
 fn no_node(name: &str) -> Error {

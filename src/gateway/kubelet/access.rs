@@ -9,7 +9,7 @@ use crate::error::status::Status;
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::admission;
 use crate::gateway::context::Context;
-use crate::gateway::review;
+use crate::gateway::review::{self, Refused};
 
 /// Of one question to the tenant's API server.
 pub(super) const DEADLINE: Duration = review::DEADLINE;
@@ -24,15 +24,8 @@ pub(super) async fn check(context: &Context) -> Result<()> {
         tokio::time::timeout(DEADLINE, Box::pin(review::access(context, &attributes))).await.map_err(late)??;
     if !answer.allowed {
         let name = &context.info.name;
-        let user = review::user_name(context).await;
-        let mut message = format!(
-            "nodes \"{name}\" is forbidden: User \"{user}\" cannot get resource \"nodes/proxy\" in API group \"\" at the \
-             cluster scope"
-        );
-        if !answer.reason.is_empty() {
-            message = format!("{message}: {}", answer.reason);
-        }
-        return Err(forbidden(name, message));
+        let refused = Refused { verb: "get", resource: "nodes", subresource: "proxy", namespace: None, name };
+        return Err(refused.error(context, &answer.reason).await);
     }
     let asked = admission::Asked {
         tenant: &context.tenant,
@@ -48,9 +41,5 @@ pub(super) async fn check(context: &Context) -> Result<()> {
         "nodes \"{name}\" is forbidden: {judge} of this cluster judges CONNECT on nodes/proxy, and the gateway cannot ask \
          it; kubelets are refused rather than shown past it"
     );
-    Err(forbidden(name, message))
-}
-
-fn forbidden(name: &str, message: String) -> Error {
-    Error::from_status(Side::Client, Status::failure(403, "Forbidden", message).about("", "nodes", name))
+    Err(Error::from_status(Side::Client, Status::failure(403, "Forbidden", message).about("", "nodes", name)))
 }

@@ -6,7 +6,7 @@
 use crate::names::HostName;
 
 const NODES: &str = "/api/v1/nodes/";
-const PROXY: &str = "/proxy/";
+const PROXY: &str = "proxy";
 
 /// What of a node's kubelet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +51,8 @@ impl Asked {
     /// `None`: nothing that a tenant may see.
     pub(super) fn parse(raw_path: &str) -> Option<Self> {
         let (node, rest) = raw_path.strip_prefix(NODES)?.split_once('/')?;
-        let rest = format!("/{rest}");
         let path = rest.strip_prefix(PROXY)?;
-        let what = What::ALL.into_iter().find(|what| what.path().strip_prefix('/') == Some(path))?;
+        let what = What::ALL.into_iter().find(|what| what.path() == path)?;
         let (node, port) = match node.split(':').collect::<Vec<_>>().as_slice() {
             [name] => (*name, None),
             [name, port] | ["https", name, port] => (*name, Some(number(port)?)),

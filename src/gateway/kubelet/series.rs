@@ -2,7 +2,7 @@
 //!
 //! Promises: what names a pod is shown when that pod is one of the tenant's, under its own names and uid; every label is
 //! known here, or the series is not shown; a series without a pod is shown when the node's figures are, and then only such as
-//! name nothing that runs on it; what is not well formed is nothing; a family that shows nothing is not mentioned. Pure.
+//! name nothing that runs on it, in no label; what is not well formed is nothing; a family that shows nothing is not mentioned. Pure.
 
 use std::borrow::Cow;
 
@@ -40,25 +40,51 @@ const OF_A_POD: &[&str] = &[
 ];
 /// Labels that are replaced, or looked at.
 const REPLACED: &[&str] = &["namespace", "pod", "uid", "pod_uid", "id", "name", "image"];
-/// Labels that name something that runs on the node: who has one and no pod of the tenant is somebody else's.
-const OF_SOMEBODY: &[&str] = &[
-    "namespace",
-    "pod",
-    "uid",
-    "pod_uid",
-    "name",
-    "image",
-    "container",
-    "persistentvolumeclaim",
-    "pod_name",
-    "container_name",
-    "pod_namespace",
-    "exported_namespace",
-    "exported_pod",
-    "container_id",
-    "volume_name",
-    "claim_name",
+/// Labels of the node's series, beside those of a pod's: none names what runs on it.
+const OF_A_NODE: &[&str] = &[
+    "boundary",
+    "build_date",
+    "code",
+    "compiler",
+    "config",
+    "container_state",
+    "container_type",
+    "core_id",
+    "eviction_signal",
+    "git_commit",
+    "git_tree_state",
+    "git_version",
+    "go_version",
+    "handler",
+    "id",
+    "image_size_in_bytes",
+    "level",
+    "lifecycle",
+    "long_running",
+    "method",
+    "metric_source",
+    "mode",
+    "node_id",
+    "operation_name",
+    "operation_type",
+    "page_size",
+    "path",
+    "phase",
+    "platform",
+    "plugin_name",
+    "preemption_signal",
+    "resource_name",
+    "runtime_handler",
+    "server_api_version",
+    "server_type",
+    "static",
+    "target_node_id",
+    "thread_id",
+    "version",
+    "volume_plugin",
 ];
+/// What a container is called is known by its pod only.
+const NAMES_A_CONTAINER: &str = "container";
 /// Beginnings of families of the node itself and of its kubelet.
 const OF_THE_NODE: &[&str] = &[
     "container_",
@@ -109,19 +135,16 @@ impl<'a> Series<'a> {
     }
 
     fn sample(&mut self, sample: &Sample<'_>, out: &mut Vec<u8>) {
-        if has_twice(sample.labels) {
-            return;
-        }
         let label = |name| sample.labels.get(name).unwrap_or_default();
         if let Some(pod) = self.shown.pod(&label("namespace"), &label("pod")) {
             let Some(given) = given(pod, sample.labels) else { return };
-            if !is_clean(pod, &label("pod"), sample.labels) {
+            if !is_clean(pod, &label("pod"), sample.labels) || has_twice(sample.labels) {
                 return;
             }
             self.begun.begin(sample.name, out);
             let given: Vec<(&str, &str)> = given.iter().map(|(name, value)| (*name, value.as_ref())).collect();
             exposition::sample(out, sample.name, sample, &given, |name| OF_A_POD.contains(&name));
-        } else if self.whole_node && is_of_the_node(sample) {
+        } else if self.whole_node && is_of_the_node(sample) && !has_twice(sample.labels) {
             self.begun.begin(sample.name, out);
             exposition::sample(out, sample.name, sample, &[], |name| !OF_THE_MACHINE.contains(&name));
         }
@@ -168,16 +191,28 @@ fn is_clean(pod: &HostPod, host_name: &str, labels: Labels<'_>) -> bool {
 }
 
 fn is_of_the_node(sample: &Sample<'_>) -> bool {
+    let is_known = |name| OF_A_NODE.contains(&name) || (OF_A_POD.contains(&name) && name != NAMES_A_CONTAINER);
     OF_THE_NODE.iter().any(|beginning| sample.name.starts_with(beginning))
-        && sample.labels.iter().all(|(name, value)| match name {
-            "id" => is_of_no_pod(value),
-            name => value.is_empty() || !OF_SOMEBODY.iter().any(|other| other.eq_ignore_ascii_case(name)),
+        && sample.labels.iter().all(|(name, value)| {
+            value.is_empty() || OF_THE_MACHINE.contains(&name) || (is_known(name) && is_of_no_pod(value))
         })
 }
 
-/// A control group of the node: `/`, `/system.slice`, `/kubepods/burstable`.
-fn is_of_no_pod(group: &str) -> bool {
-    !group.contains("/pod") && !group.contains("-pod") && !group.split(['/', '-', '.', ':']).any(is_container_id)
+/// A control group of the node (`/`, `/system.slice`, `/kubepods/burstable`), a device, or a word: neither below a directory of
+/// pods or volumes nor with an id in it.
+fn is_of_no_pod(text: &str) -> bool {
+    !["/pod", "-pod", "/kubelet/", "kubernetes.io"].iter().any(|part| text.contains(part))
+        && !text.split(|c: char| !c.is_ascii_alphanumeric()).any(is_container_id)
+        && !has_uid(text.as_bytes())
+}
+
+/// Whether a uid stands in it, as the kubelet writes it or as systemd does.
+fn has_uid(text: &[u8]) -> bool {
+    let is_of_uid = |at: usize, byte: u8| match at {
+        8 | 13 | 18 | 23 => matches!(byte, b'-' | b'_'),
+        _ => byte.is_ascii_hexdigit(),
+    };
+    text.windows(36).any(|uid| uid.iter().enumerate().all(|(at, byte)| is_of_uid(at, *byte)))
 }
 
 /// A label that is there twice may be read as either.

@@ -1,14 +1,14 @@
 //! `/stats/summary` as one tenant may see it.
 //!
-//! Promises: pods are looked at one by one, and only the tenant's own are taken apart, each once; of the node there is its
-//! name, or its figures where they are shown. Pure.
+//! Promises: pods are looked at one by one, and only the tenant's own are taken apart, each once, whenever the caller comes to it;
+//! of the node there is its name, or its figures where they are shown. Pure.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::shown::Shown;
 use crate::translate::json::pick;
@@ -45,31 +45,43 @@ const OF_A_VOLUME: &[&str] = &[
 const OF_A_NODE: &[&str] =
     &["nodeName", "startTime", "systemContainers", "cpu", "memory", "network", "fs", "runtime", "rlimit", "swap", "io"];
 
-/// What the caller is asked before a part of this text is taken apart: whether its memory may be had.
-pub(super) type Draw<'d> = &'d mut dyn FnMut(&[u8]) -> bool;
-
-/// What is shown. `None`: it is no summary, or may not be taken apart.
-pub(super) fn shown(body: &[u8], node: &str, shown: &Shown<'_>, whole_node: bool, draw: Draw<'_>) -> Option<Value> {
-    let mut summary = Summary { shown, draw, refused: false, seen: Vec::new(), pods: Vec::new(), node: None };
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    reader.deserialize_map(Fields { summary: &mut summary, whole_node }).ok()?;
-    reader.end().ok()?;
-    if summary.refused {
-        return None;
-    }
-    let mut of_node = summary.node.unwrap_or_default();
-    of_node.insert("nodeName".to_owned(), json!(node));
-    Some(json!({"node": of_node, "pods": summary.pods}))
+/// What of a summary is shown, as it is written.
+#[derive(Debug, Default)]
+pub(super) struct Parts<'p, 'b> {
+    pub(super) node: Option<&'b str>,
+    /// The tenant's pods.
+    pub(super) pods: Vec<(&'p HostPod, &'b str)>,
 }
 
-struct Summary<'s, 'd> {
-    shown: &'s Shown<'s>,
-    draw: Draw<'d>,
-    refused: bool,
-    /// uids on the host of those that are there already.
-    seen: Vec<&'s str>,
-    pods: Vec<Value>,
-    node: Option<Map<String, Value>>,
+/// Finds them. `None`: it is no summary.
+pub(super) fn parts<'p, 'b>(body: &'b [u8], shown: &Shown<'p>, whole_node: bool) -> Option<Parts<'p, 'b>> {
+    let mut parts = Parts::default();
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    reader.deserialize_map(Fields { shown, parts: &mut parts, whole_node }).ok()?;
+    reader.end().ok()?;
+    Some(parts)
+}
+
+/// The node by its name, and what else is shown of it.
+pub(super) fn of_node(name: &str, text: Option<&str>) -> Value {
+    let node: Option<Value> = text.and_then(|text| serde_json::from_str(text).ok());
+    let mut node = node.map(|node| pick(&node, OF_A_NODE)).unwrap_or_default();
+    node.insert("nodeName".to_owned(), json!(name));
+    Value::Object(node)
+}
+
+/// A pod under its own name.
+pub(super) fn of_pod(pod: &HostPod, text: &str) -> Option<Value> {
+    let mut out = pick(&serde_json::from_str(text).ok()?, OF_A_POD);
+    for (field, kept) in [("containers", OF_A_CONTAINER), ("volume", OF_A_VOLUME)] {
+        if let Some(list) = out.get_mut(field).and_then(Value::as_array_mut) {
+            for item in list {
+                *item = Value::Object(pick(item, kept));
+            }
+        }
+    }
+    out.insert("podRef".to_owned(), json!({"name": pod.name, "namespace": pod.namespace, "uid": pod.virtual_uid}));
+    Some(Value::Object(out))
 }
 
 #[derive(Deserialize)]
@@ -85,61 +97,37 @@ struct PodRef {
     uid: String,
 }
 
-impl<'s> Summary<'s, '_> {
-    fn parse(&mut self, text: &str) -> Option<Map<String, Value>> {
-        if !(self.draw)(text.as_bytes()) {
-            self.refused = true;
-            return None;
-        }
-        serde_json::from_str(text).ok()
-    }
-
-    fn pod(&mut self, text: &str) {
-        let Ok(Pod { pod_ref }) = serde_json::from_str::<Pod>(text) else { return };
-        let found = self.shown.pod(&pod_ref.namespace, &pod_ref.name).filter(|pod| pod.uid == pod_ref.uid);
-        let Some(pod) = found.filter(|pod| !self.seen.contains(&&*pod.uid)) else { return };
-        if let Some(whole) = self.parse(text) {
-            self.seen.push(&pod.uid);
-            self.pods.push(of_tenant(pod, &whole));
+impl<'p, 'b> Parts<'p, 'b> {
+    fn pod(&mut self, shown: &Shown<'p>, text: &'b str) {
+        // A list of fields would read as one too.
+        let is_an_object = text.starts_with('{');
+        let Some(Pod { pod_ref }) = is_an_object.then(|| serde_json::from_str(text).ok()).flatten() else { return };
+        let found = shown.pod(&pod_ref.namespace, &pod_ref.name).filter(|pod| pod.uid == pod_ref.uid);
+        let is_new = |pod: &&HostPod| self.pods.iter().all(|(other, _)| other.uid != pod.uid);
+        if let Some(pod) = found.filter(is_new) {
+            self.pods.push((pod, text));
         }
     }
 }
 
-/// The pod under its own name.
-fn of_tenant(pod: &HostPod, whole: &Map<String, Value>) -> Value {
-    let mut out = pick(&Value::Object(whole.clone()), OF_A_POD);
-    for (field, kept) in [("containers", OF_A_CONTAINER), ("volume", OF_A_VOLUME)] {
-        if let Some(list) = out.get_mut(field).and_then(Value::as_array_mut) {
-            for item in list {
-                *item = Value::Object(pick(item, kept));
-            }
-        }
-    }
-    out.insert("podRef".to_owned(), json!({"name": pod.name, "namespace": pod.namespace, "uid": pod.virtual_uid}));
-    Value::Object(out)
-}
-
-struct Fields<'f, 's, 'd> {
-    summary: &'f mut Summary<'s, 'd>,
+struct Fields<'f, 'p, 'b> {
+    shown: &'f Shown<'p>,
+    parts: &'f mut Parts<'p, 'b>,
     whole_node: bool,
 }
 
-impl<'de> Visitor<'de> for Fields<'_, '_, '_> {
+impl<'b> Visitor<'b> for Fields<'_, '_, 'b> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a summary")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+    fn visit_map<A: MapAccess<'b>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<std::borrow::Cow<'b, str>>()? {
             match key.as_ref() {
-                "pods" => map.next_value_seed(Pods { summary: self.summary })?,
-                "node" if self.whole_node => {
-                    let text = map.next_value::<&RawValue>()?.get();
-                    let node = self.summary.parse(text).map(Value::Object);
-                    self.summary.node = node.map(|node| pick(&node, OF_A_NODE));
-                }
+                "pods" => map.next_value_seed(Pods { shown: self.shown, parts: self.parts })?,
+                "node" if self.whole_node => self.parts.node = Some(map.next_value::<&RawValue>()?.get()),
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -149,19 +137,20 @@ impl<'de> Visitor<'de> for Fields<'_, '_, '_> {
     }
 }
 
-struct Pods<'f, 's, 'd> {
-    summary: &'f mut Summary<'s, 'd>,
+struct Pods<'f, 'p, 'b> {
+    shown: &'f Shown<'p>,
+    parts: &'f mut Parts<'p, 'b>,
 }
 
-impl<'de> DeserializeSeed<'de> for Pods<'_, '_, '_> {
+impl<'b> DeserializeSeed<'b> for Pods<'_, '_, 'b> {
     type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'b>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Pods<'_, '_, '_> {
+impl<'b> Visitor<'b> for Pods<'_, '_, 'b> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -172,9 +161,9 @@ impl<'de> Visitor<'de> for Pods<'_, '_, '_> {
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'b>>(self, mut list: A) -> Result<(), A::Error> {
         while let Some(pod) = list.next_element::<&RawValue>()? {
-            self.summary.pod(pod.get());
+            self.parts.pod(self.shown, pod.get());
         }
         Ok(())
     }
@@ -208,8 +197,11 @@ mod tests {
 
     fn filtered(body: &Value, whole_node: bool) -> Option<Value> {
         let (tenant, placed) = (TenantId::parse("team", "alpha").expect("id"), placed());
-        let of_node = Shown::on("n", &tenant, &placed);
-        shown(body.to_string().as_bytes(), "n", &of_node, whole_node, &mut |_| true)
+        let on_node = Shown::on("n", &tenant, &placed);
+        let text = body.to_string();
+        let parts = parts(text.as_bytes(), &on_node, whole_node)?;
+        let pods: Vec<Value> = parts.pods.iter().filter_map(|(pod, text)| of_pod(pod, text)).collect();
+        Some(json!({"node": of_node("n", parts.node), "pods": pods}))
     }
 
     #[test]
@@ -238,24 +230,24 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_be_taken_apart_is_not() {
+    fn what_is_not_shown_is_not_taken_apart() {
         let (tenant, placed) = (TenantId::parse("team", "alpha").expect("id"), placed());
-        let of_node = Shown::on("n", &tenant, &placed);
-        let body = json!({"pods": [entry("team", "foreign", "u"), entry("team", "web-x-default-x-alpha", "host-uid")]});
-        let mut asked = 0;
+        let body = json!({"node": {}, "pods": [
+            entry("team", "foreign", "u"),
+            [{"name": "web-x-default-x-alpha", "namespace": "team", "uid": "host-uid"}],
+            entry("team", "web-x-default-x-alpha", "host-uid"),
+        ]});
         let text = body.to_string();
-        let refused = shown(text.as_bytes(), "n", &of_node, false, &mut |_| {
-            asked += 1;
-            false
-        });
-        assert_eq!((refused, asked), (None, 1), "nobody is asked for what is not shown");
+        let found = parts(text.as_bytes(), &Shown::on("n", &tenant, &placed), false).expect("a summary");
+        let own: Vec<&str> = found.pods.iter().map(|(_, text)| *text).collect();
+        assert_eq!((own, found.node), (vec![body["pods"][2].to_string().as_str()], None));
     }
 
     proptest::proptest! {
         #[test]
         fn nothing_panics(body: Vec<u8>) {
             let (tenant, placed) = (TenantId::parse("team", "alpha").expect("id"), placed());
-            let _ = shown(&body, "n", &Shown::on("n", &tenant, &placed), true, &mut |_| true);
+            let _ = parts(&body, &Shown::on("n", &tenant, &placed), true);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::error::Result;
-use crate::names::TenantId;
+use crate::tenant::Tenant;
 use crate::usage::{NodesUsage, PodsUsage, Usage};
 
 /// Of one tenant's pods, by name of the host pod.
@@ -16,15 +16,15 @@ pub type NodeFigures = Arc<NodesUsage>;
 /// Who knows what pods and nodes use.
 pub trait Figures: std::fmt::Debug + Send + Sync {
     /// Of the pods of one tenant, and of nobody else's.
-    fn pods<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<PodFigures>>;
+    fn pods<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<PodFigures>>;
 
     /// Of the host's nodes.
     fn nodes(&self) -> BoxFuture<'_, Result<NodeFigures>>;
 }
 
 impl Figures for Usage {
-    fn pods<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<PodFigures>> {
-        Box::pin(Self::pods(self, tenant))
+    fn pods<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<PodFigures>> {
+        Box::pin(Self::pods(self, &tenant.id, &tenant.uid))
     }
 
     fn nodes(&self) -> BoxFuture<'_, Result<NodeFigures>> {

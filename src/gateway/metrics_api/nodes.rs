@@ -34,7 +34,7 @@ pub(super) async fn figures(tenant: &Tenant, figures: &dyn Figures) -> Result<Of
         return Ok(OfNodes { by_name, others_are_idle: false });
     }
     let mut by_name: BTreeMap<String, NodeUsage> = BTreeMap::new();
-    for pod in figures.pods(&tenant.id).await?.values().filter(|pod| !pod.node.is_empty()) {
+    for pod in figures.pods(tenant).await?.values().filter(|pod| !pod.node.is_empty()) {
         let node = by_name.entry(pod.node.clone()).or_insert(NodeUsage {
             at: pod.at,
             window: pod.window,
@@ -61,13 +61,15 @@ pub(super) async fn answer(
 ) -> Result<Bytes> {
     let now = asked.connection.gateway.clock.now();
     if let Some(name) = name {
-        let object = listed::one(asked, &NODES, None, name).await?.ok_or_else(|| not_found("", "nodes", name))?;
         let mut answer = None;
-        listed::read(asked, &object, &mut |node| {
+        let is_there = listed::one(asked, &NODES, None, name, |node| {
             let metrics = metrics(node, known, now);
             answer = metrics.map(|metrics| written::object(metrics, "NodeMetrics")).transpose()?;
             Ok(())
-        })?;
+        });
+        if !is_there.await? {
+            return Err(not_found("", "nodes", name));
+        }
         return answer.ok_or_else(|| not_found(discovery::GROUP, "nodemetrics", name));
     }
     let mut list = List::new("NodeMetricsList", &asked.state.buffers)?;

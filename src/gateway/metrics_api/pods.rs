@@ -24,14 +24,15 @@ pub(super) async fn answer(
 ) -> Result<Bytes> {
     let (cluster, now) = (asked.tenant.id.name(), asked.connection.gateway.clock.now());
     if let (Some(namespace), Some(name)) = (namespace, name) {
-        let object =
-            listed::one(asked, &PODS, Some(namespace), name).await?.ok_or_else(|| not_found("", "pods", name))?;
         let mut answer = None;
-        listed::read(asked, &object, &mut |pod| {
+        let is_there = listed::one(asked, &PODS, Some(namespace), name, |pod| {
             let metrics = metrics(pod, known, cluster, now);
             answer = metrics.map(|metrics| written::object(metrics, "PodMetrics")).transpose()?;
             Ok(())
-        })?;
+        });
+        if !is_there.await? {
+            return Err(not_found("", "pods", name));
+        }
         return answer.ok_or_else(|| not_found(discovery::GROUP, "podmetrics", &format!("{namespace}/{name}")));
     }
     let mut list = List::new("PodMetricsList", &asked.state.buffers)?;
@@ -72,7 +73,5 @@ fn of_host<'a>(pod: &Shown<'_>, known: &'a PodFigures, cluster: &ClusterName) ->
 
 /// In metrics-server's words.
 pub(super) fn not_found(group: &str, resource: &str, name: &str) -> Error {
-    let of = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
-    let status = Status::failure(404, "NotFound", format!("{of} \"{name}\" not found")).about(group, resource, name);
-    Error::from_status(Side::Client, status)
+    Error::from_status(Side::Client, Status::not_found(group, resource, name))
 }

@@ -1,8 +1,9 @@
 //! What is asked for. Pure.
 
+use bytes::Bytes;
 use http::Method;
 
-use super::discovery::{GROUP, GROUP_PATH, VERSION, VERSION_PATH};
+use super::discovery::{self, GROUP, GROUP_PATH, VERSION, VERSION_PATH};
 use crate::error::status::Status;
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::api::{self, RequestInfo};
@@ -19,24 +20,40 @@ pub(super) struct Question {
 /// For what.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Asks {
-    Group,
-    Resources,
-    Pods { namespace: Option<String>, name: Option<String> },
-    Nodes { name: Option<String> },
+    /// What is always the same.
+    Known(Bytes),
+    Pods {
+        namespace: Option<String>,
+        name: Option<String>,
+    },
+    Nodes {
+        name: Option<String>,
+    },
+}
+
+impl Asks {
+    /// The resource, for a message.
+    pub(super) fn resource(&self) -> &'static str {
+        match self {
+            Self::Known(_) => "",
+            Self::Pods { .. } => "pods",
+            Self::Nodes { .. } => "nodes",
+        }
+    }
 }
 
 impl Question {
     pub(super) fn read(info: &RequestInfo, method: &Method, path: &str, query: Option<&str>) -> Result<Self> {
         let some = |text: &String| (!text.is_empty()).then(|| text.clone());
         let asks = match path.trim_end_matches('/') {
-            GROUP_PATH => Asks::Group,
-            VERSION_PATH => Asks::Resources,
+            GROUP_PATH => Asks::Known(discovery::group()),
+            VERSION_PATH => Asks::Known(discovery::resources()),
             // Whoever aggregates asks for these too, and does without: what is refused it would ask for again.
             "/apis" | "/openapi/v2" | "/openapi/v3" => return Err(nothing_there()),
-            _ if !is_of_the_group(info) => return Err(not_here()),
+            path if !is_of_the_group(info) => return Err(unknown(path)),
             _ if info.resource == "pods" => Asks::Pods { namespace: some(&info.namespace), name: some(&info.name) },
             _ if info.resource == "nodes" && info.namespace.is_empty() => Asks::Nodes { name: some(&info.name) },
-            _ => return Err(not_here()),
+            path => return Err(unknown(path)),
         };
         if *method != Method::GET || info.verb == "watch" {
             let message = "the server does not allow this method on the requested resource";
@@ -74,6 +91,12 @@ fn fields(selector: String) -> Result<String> {
     }
 }
 
+/// Of the group itself there is no more.
+fn unknown(path: &str) -> Error {
+    let is_below = path.strip_prefix(GROUP_PATH).is_some_and(|rest| rest.starts_with('/'));
+    if is_below { nothing_there() } else { not_here() }
+}
+
 fn nothing_there() -> Error {
     Error::client(Kind::NotFound, "the server could not find the requested resource")
 }
@@ -98,8 +121,8 @@ mod tests {
         let asks = |path: &str| read(&Method::GET, path).map(|question| question.asks).ok();
         let text = |text: &str| Some(text.to_owned());
         let pods = "/apis/metrics.k8s.io/v1beta1/namespaces/a/pods";
-        assert_eq!(asks("/apis/metrics.k8s.io"), Some(Asks::Group));
-        assert_eq!(asks("/apis/metrics.k8s.io/v1beta1/"), Some(Asks::Resources));
+        assert_eq!(asks("/apis/metrics.k8s.io"), Some(Asks::Known(discovery::group())));
+        assert_eq!(asks("/apis/metrics.k8s.io/v1beta1/"), Some(Asks::Known(discovery::resources())));
         assert_eq!(asks("/apis/metrics.k8s.io/v1beta1/pods"), Some(Asks::Pods { namespace: None, name: None }));
         assert_eq!(asks(pods), Some(Asks::Pods { namespace: text("a"), name: None }));
         assert_eq!(asks(&format!("{pods}/p")), Some(Asks::Pods { namespace: text("a"), name: text("p") }));
@@ -118,18 +141,11 @@ mod tests {
             "/version",
             "/api/v1/pods",
             "/api/v1/namespaces/a/secrets",
-            "/apis/metrics.k8s.io/v1/pods",
             "/apis/custom.metrics.k8s.io/v1beta1/pods",
-            "/apis/metrics.k8s.io/v1beta1/namespaces/a",
-            "/apis/metrics.k8s.io/v1beta1/namespaces/a/secrets",
-            "/apis/metrics.k8s.io/v1beta1/namespaces/a/nodes",
-            "/apis/metrics.k8s.io/v1beta1/namespaces/a/pods/p/exec",
-            "/apis/metrics.k8s.io/v1beta1/nodes/n/proxy/metrics",
-            "/apis/metrics.k8s.io/v1beta1/watch/pods",
-            "/apis/metrics.k8s.io/v1beta1/proxy/pods/p",
             "/portico/store",
             "/api/metrics.k8s.io/v1beta1/pods",
             "/apis/metrics.k8s.io%2Fv1beta1",
+            "/apis/metrics.k8s.iox/v1beta1/pods",
             "/openapi/v2/x",
             "/apis/x",
         ] {
@@ -140,7 +156,20 @@ mod tests {
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS] {
             assert_eq!(read(&method, pods).expect_err("a write").kind(), Kind::MethodNotAllowed, "{method}");
         }
-        for path in ["/apis/metrics.k8s.io/v1beta1/pods/p", "/apis", "/openapi/v2", "/openapi/v3"] {
+        for path in [
+            "/apis/metrics.k8s.io/v1/pods",
+            "/apis/metrics.k8s.io/v1beta1/namespaces/a",
+            "/apis/metrics.k8s.io/v1beta1/namespaces/a/secrets",
+            "/apis/metrics.k8s.io/v1beta1/namespaces/a/nodes",
+            "/apis/metrics.k8s.io/v1beta1/namespaces/a/pods/p/exec",
+            "/apis/metrics.k8s.io/v1beta1/nodes/n/proxy/metrics",
+            "/apis/metrics.k8s.io/v1beta1/watch/pods",
+            "/apis/metrics.k8s.io/v1beta1/proxy/pods/p",
+            "/apis/metrics.k8s.io/v1beta1/pods/p",
+            "/apis",
+            "/openapi/v2",
+            "/openapi/v3",
+        ] {
             assert_eq!(read(&Method::GET, path).expect_err("nothing there").kind(), Kind::NotFound, "{path}");
         }
         for fields in ["spec.nodeName=n", "metadata.name=a,status.phase!=Running", "metadata.namex=a"] {

@@ -8,12 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::discovery::API_VERSION;
-use super::listed::Metadata;
+use super::listed::{LONGEST_ANSWER, Metadata};
 use crate::error::{Error, Kind, Result, Side};
-use crate::gateway::buffer::{Share, Written};
-
-/// Of one answer: what ten thousand pods take.
-const LONGEST: usize = 8 << 20;
+use crate::gateway::buffer::{Failure, Share, Written};
 
 /// `PodMetrics`, without containers a `NodeMetrics`.
 #[derive(Debug, Serialize)]
@@ -106,7 +103,7 @@ pub(super) struct List {
 
 impl List {
     pub(super) fn new(kind: &str, buffers: &Arc<Share>) -> Result<Self> {
-        let mut list = Self { written: Written::new(LONGEST, buffers), is_empty: true };
+        let mut list = Self { written: Written::new(LONGEST_ANSWER, buffers), is_empty: true };
         let head = format!(r#"{{"kind":"{kind}","apiVersion":"{API_VERSION}","metadata":{{}},"items":["#);
         list.push(head.as_bytes())?;
         Ok(list)
@@ -125,7 +122,12 @@ impl List {
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.written.add(bytes).map_err(|failure| failure.of(Side::Own))
+        self.written.add(bytes).map_err(|failure| match failure {
+            Failure::TooLong(_) => {
+                Error::client(Kind::TooLarge, "there are more figures than one answer has: name a namespace")
+            }
+            failure => failure.of(Side::Own),
+        })
     }
 }
 
@@ -154,6 +156,20 @@ fn duration(window: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::buffer::Budget;
+
+    #[test]
+    fn more_than_one_answer_has_is_413() {
+        let share = Share::of(Arc::new(Budget::new(64 << 20)), Arc::default());
+        let labels = format!("{{\"a\":\"{}\"}}", "x".repeat(3 << 20));
+        let labels = serde_json::value::RawValue::from_string(labels).expect("labels");
+        let of = Metadata { name: "web".into(), labels: Some(&labels), ..Metadata::default() };
+        let measured = Measured { at: Timestamp::UNIX_EPOCH, window: Duration::ZERO, now: Timestamp::UNIX_EPOCH };
+        let mut list = List::new("PodMetricsList", &share).expect("begun");
+        let mut add = || list.add(&Metrics::of_node(&of, measured, Amounts::new(0, 0)));
+        assert!(add().is_ok() && add().is_ok());
+        assert_eq!(add().expect_err("too long").to_status().code, 413);
+    }
 
     #[test]
     fn amounts_are_quantities() {

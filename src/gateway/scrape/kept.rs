@@ -198,7 +198,7 @@ impl Scrapes {
         until: Instant,
     ) -> Result<Vec<Arc<Shown>>> {
         let uses: Vec<_> =
-            (0..).zip(tenants).map(|(at, tenant)| async move { (at, self.use_of(&tenant.id, share).await) }).collect();
+            (0..).zip(tenants).map(|(at, tenant)| async move { (at, self.use_of(tenant, share).await) }).collect();
         let mut uses = futures::stream::iter(uses).buffer_unordered(USES);
         let mut shown: Vec<(usize, Arc<Shown>)> = Vec::new();
         while let Ok(Some((at, one))) = tokio::time::timeout_at(until, uses.next()).await {
@@ -209,8 +209,9 @@ impl Scrapes {
     }
 
     /// `Err`: the share has no room for it.
-    async fn use_of(&self, id: &TenantId, share: Option<&Arc<Share>>) -> Result<Option<Shown>> {
-        let read = async { Ok((self.usage.pods(id).await?, self.usage.placed(id).await?)) };
+    async fn use_of(&self, tenant: &Tenant, share: Option<&Arc<Share>>) -> Result<Option<Shown>> {
+        let (id, uid) = (&tenant.id, &tenant.uid);
+        let read = async { Ok((self.usage.pods(id, uid).await?, self.usage.placed(id, uid).await?)) };
         let read: Result<_> = read.await;
         let Ok((used, placed)) = read.inspect_err(|error| tracing::debug!(tenant = %id, %error, "no use of pods"))
         else {

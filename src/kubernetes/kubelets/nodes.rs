@@ -13,12 +13,14 @@ use serde::Deserialize;
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::resources::NODES;
 use crate::kubernetes::{ApiClient, ListOptions, PageOf};
-use crate::runtime::answers::Answers;
+use crate::runtime::answers::{Answers, Terms};
 use crate::runtime::clock::Clock;
 
 /// A node whose address changed is not reached for so long.
 const FRESH: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(10);
+/// All pages together.
+const LONGEST_LISTING: Duration = Duration::from_secs(20);
 /// A Node names its images: some ten kilobytes.
 const LONGEST: usize = 2 << 20;
 const PAGE: usize = 100;
@@ -29,11 +31,16 @@ pub(super) const MOST: usize = 1000;
 /// The nodes of the host.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    host: ApiClient,
-    selector: BTreeMap<String, String>,
+    source: Arc<Source>,
     clock: Clock,
     single: Answers<String, Option<Place>>,
     all: Answers<(), BTreeMap<String, Place>>,
+}
+
+#[derive(Debug)]
+struct Source {
+    host: ApiClient,
+    selector: BTreeMap<String, String>,
 }
 
 /// Where a kubelet is.
@@ -47,17 +54,32 @@ pub struct Place {
 
 impl Nodes {
     pub(super) fn new(host: ApiClient, selector: BTreeMap<String, String>, clock: Clock) -> Self {
-        Self { host, selector, clock, single: Answers::new(FRESH, MOST), all: Answers::new(FRESH, 1) }
+        let (single, all) = (Terms::new("node", FRESH, MOST), Terms::new("nodes", FRESH, 1));
+        let source = Arc::new(Source { host, selector });
+        Self { source, clock, single: Answers::new(single), all: Answers::new(all) }
     }
 
     pub(super) async fn get(&self, name: &str) -> Result<Arc<Option<Place>>> {
-        self.single.get(&name.to_owned(), &self.clock, || self.ask(name)).await
+        let ask = || {
+            let (source, name) = (Arc::clone(&self.source), name.to_owned());
+            async move { source.ask(&name).await }
+        };
+        self.single.get(&name.to_owned(), &self.clock, ask).await
     }
 
     pub(super) async fn all(&self) -> Result<Arc<BTreeMap<String, Place>>> {
-        self.all.get(&(), &self.clock, || self.list()).await
+        let list = || {
+            let source = Arc::clone(&self.source);
+            async move {
+                let late = |_| Error::host(Kind::Timeout, "the Nodes could not be listed in time");
+                tokio::time::timeout(LONGEST_LISTING, source.list()).await.map_err(late)?
+            }
+        };
+        self.all.get(&(), &self.clock, list).await
     }
+}
 
+impl Source {
     async fn ask(&self, name: &str) -> Result<Option<Place>> {
         let path = NODES.path(None, Some(name), None);
         match self.host.get_bounded(&path, DEADLINE, LONGEST).await {
@@ -75,7 +97,10 @@ impl Nodes {
             let page = PageOf { token: &token, limit: PAGE, most: MOST, bytes: LONGEST_PAGE };
             let page = self.host.page(&NODES, None, &options, page).await?;
             for item in &page.items {
-                let node = read(item)?;
+                // One that is odd has no kubelet, and its neighbours have theirs.
+                let Ok(node) = read(item).inspect_err(|error| tracing::debug!(%error, "a Node is passed over")) else {
+                    continue;
+                };
                 if let Some(place) = node.place(&self.selector) {
                     places.insert(node.metadata.name, place);
                 }
@@ -129,7 +154,7 @@ struct DaemonEndpoints {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Endpoint {
-    port: u16,
+    port: i64,
 }
 
 impl Node {
@@ -138,7 +163,8 @@ impl Node {
         let port = self.status.daemon_endpoints.kubelet_endpoint.port;
         let internal = self.status.addresses.iter().filter(|address| address.r#type == "InternalIP");
         let address = internal.filter_map(|address| address.address.parse::<IpAddr>().ok()).next()?;
-        (is_shown && port != 0).then_some(Place { address, port })
+        let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
+        is_shown.then_some(Place { address, port })
     }
 }
 
@@ -166,5 +192,10 @@ mod tests {
         assert_eq!(place(&node, selector("a")), Some(expected));
         assert_eq!(place(&node, selector("b")), None);
         assert_eq!(place(&json!({"metadata": {"name": "n"}}), BTreeMap::new()), None);
+        for port in [-1, 0, 70_000] {
+            let mut odd = node.clone();
+            odd["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] = json!(port);
+            assert_eq!(place(&odd, BTreeMap::new()), None, "{port}");
+        }
     }
 }

@@ -143,24 +143,38 @@ fn exemplars_and_what_is_not_well_formed_are_left_out() {
 
 #[test]
 fn the_node_itself_is_shown_where_it_may_be_and_who_runs_on_it_never() {
+    let underscored = UID.replace('-', "_");
     let text = format!(
         "# TYPE machine_cpu_cores gauge\nmachine_cpu_cores{{boot_id=\"b\",machine_id=\"m\",system_uuid=\"s\"}} 2\n\
          node_cpu_usage_seconds_total 9 1\n\
          container_cpu_usage_seconds_total{{container=\"\",id=\"/\",image=\"\",name=\"\",namespace=\"\",pod=\"\"}} 8\n\
          container_cpu_usage_seconds_total{{id=\"/kubepods/burstable\"}} 7\n\
          kubelet_running_pods 3\n\
+         container_fs_usage_bytes{{device=\"/dev/sda1\",id=\"/\"}} 5\n\
+         kubelet_runtime_operations_total{{operation_type=\"create_container\"}} 4\n\
          container_cpu_usage_seconds_total{{id=\"/kubepods/burstable/pod{UID}\"}} 6\n\
          container_cpu_usage_seconds_total{{id=\"/kubepods.slice/kubepods-pod{UID}.slice\"}} 6\n\
          container_cpu_usage_seconds_total{{id=\"/docker/{CONTAINER}\"}} 6\n\
          container_cpu_usage_seconds_total{{id=\"/x\",name=\"etcd\"}} 6\n\
          kubelet_volume_stats_used_bytes{{namespace=\"other\",persistentvolumeclaim=\"c\"}} 6\n\
+         container_fs_usage_bytes{{device=\"/var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~empty-dir/secret\",id=\"/\"}} 6\n\
+         container_fs_usage_bytes{{device=\"/run/containerd/io.containerd.grpc.v1.cri/sandboxes/{CONTAINER}/shm\",id=\"/\"}} 6\n\
+         container_fs_usage_bytes{{device=\"/dev/mapper/pvc-{UID}\",id=\"/\"}} 6\n\
+         container_fs_usage_bytes{{device=\"/dev/mapper/pvc_{underscored}\",id=\"/\"}} 6\n\
+         container_fs_usage_bytes{{device=\"/var/lib/kubelet/plugins/csi/pv/data\",id=\"/\"}} 6\n\
+         container_fs_usage_bytes{{device=\"/dev/sda1\",id=\"/\",mount=\"/data\"}} 6\n\
+         kubelet_secret_total{{workload=\"etcd\"}} 6\n\
+         kubelet_secret_total{{container=\"etcd\"}} 6\n\
+         kubelet_secret_total{{Pod=\"etcd\"}} 6\n\
+         kubelet_running_pods{{type=\"a\",type=\"b\"}} 6\n\
          rest_client_requests_total{{host=\"10.96.0.1\"}} 6\n\
          apiserver_audit_event_total 6\n"
     );
     assert_eq!(filtered(&text, false), "");
     let shown = "# TYPE machine_cpu_cores gauge\nmachine_cpu_cores 2\nnode_cpu_usage_seconds_total 9 1\n\
                  container_cpu_usage_seconds_total{container=\"\",id=\"/\",image=\"\",name=\"\",namespace=\"\",pod=\"\"} 8\n\
-                 container_cpu_usage_seconds_total{id=\"/kubepods/burstable\"} 7\nkubelet_running_pods 3\n";
+                 container_cpu_usage_seconds_total{id=\"/kubepods/burstable\"} 7\nkubelet_running_pods 3\n\
+                 container_fs_usage_bytes{device=\"/dev/sda1\",id=\"/\"} 5\nkubelet_runtime_operations_total{operation_type=\"create_container\"} 4\n";
     assert_eq!(filtered(&text, true), shown);
 }
 
