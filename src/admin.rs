@@ -9,6 +9,7 @@ mod answer;
 mod listener;
 mod metrics;
 mod probes;
+mod questions;
 mod readiness;
 #[cfg(test)]
 mod tests;
@@ -77,7 +78,10 @@ pub async fn run(parts: Parts, drain: &Drain) -> Result<Bound> {
     let probes = probes::Probes { readiness: parts.readiness, phase: drain.watch() };
     let guard = match parts.access {
         Access::Open => None,
-        Access::Reviewed { host, certificate } => Some(metrics::Guard { reviews: Reviews::new(host), certificate }),
+        Access::Reviewed { host, certificate } => {
+            let questions = questions::Questions::new(Reviews::new(host), metrics::PATH);
+            Some(metrics::Guard { questions, certificate })
+        }
     };
     let scrapes = Arc::new(metrics::Scrapes::new(parts.metrics, guard));
     let (end, drain) = drain::channel();

@@ -3,7 +3,8 @@
 //!
 //! Runs on one replica (the Lease is the wiring's business); two at once do no harm, since ports are settled by age,
 //! Secrets are written against the version that was read, and everything else is the same whoever writes it.
-//! Finalizer-free: owner references clean the host namespace, `system_services::collect` Portico's own.
+//! Finalizer-free: owner references clean the host namespace (`orphans` where the host's garbage collector missed it),
+//! `system_services::collect` Portico's own.
 
 mod apply;
 mod assign_port;
@@ -21,6 +22,7 @@ mod host;
 mod kubeconfig;
 mod listener;
 mod networks;
+mod orphans;
 mod pki;
 mod ports;
 mod reconcile;
@@ -33,12 +35,13 @@ mod shown;
 mod status;
 mod storage;
 mod store_fill;
+mod sweeping;
 mod system_services;
 #[cfg(test)]
 mod tests;
 mod waves;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +67,7 @@ use crate::operator::networks::expose::Stepped;
 use crate::operator::ports::Ports;
 use crate::operator::reconcile::Outcome;
 use crate::operator::schedule::Schedule;
+use crate::operator::sweeping::{Sweep, Sweeping};
 use crate::operator::waves::Waves;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
@@ -136,6 +140,7 @@ struct Operator {
     living: HashMap<TenantId, Cluster>,
     schedule: Schedule,
     exposing: Exposing,
+    sweeping: Sweeping,
     /// Before that, who lives is not known.
     is_listed: bool,
 }
@@ -145,8 +150,9 @@ type Round = BoxFuture<'static, (TenantId, String, Outcome)>;
 
 impl Operator {
     fn new(context: Arc<Context>) -> Self {
-        let (claims, schedule, exposing) = (Claims::default(), Schedule::default(), Exposing::default());
-        Self { context, claims, living: HashMap::new(), schedule, exposing, is_listed: false }
+        let (claims, schedule) = (Claims::default(), Schedule::default());
+        let (exposing, sweeping) = (Exposing::default(), Sweeping::default());
+        Self { context, claims, living: HashMap::new(), schedule, exposing, sweeping, is_listed: false }
     }
 
     /// Who lives, and which ports are given out, is kept until the end, whatever becomes of a watch.
@@ -156,22 +162,28 @@ impl Operator {
         }
         let mut rounds: FuturesUnordered<Round> = FuturesUnordered::new();
         let mut steps: FuturesUnordered<Step> = FuturesUnordered::new();
+        let mut sweeps: FuturesUnordered<Sweep> = FuturesUnordered::new();
         let mut changes =
             Box::pin(follow::changes(Arc::clone(self.context.host.cluster()), &[], self.context.clock.clone()));
-        let mut collection: Fuse<BoxFuture<'static, ()>> = Fuse::terminated();
+        let mut collection: Fuse<BoxFuture<'static, BTreeSet<TenantId>>> = Fuse::terminated();
         loop {
             self.start_due(&mut rounds);
             self.exposing.start_due(&self.context, &self.living, &mut steps);
+            if self.is_listed {
+                self.sweeping.start_due(&self.context, &self.living, &mut sweeps);
+            }
             // One that is due while another runs wakes nobody: the loop would spin until that one ends.
             let can_collect = self.is_listed && collection.is_terminated();
             let now = self.context.clock.instant();
-            let wake = self.schedule.next(WORKERS, can_collect, now).min(self.exposing.next(now));
+            let wake = self.exposing.next(now).min(self.sweeping.next(now));
+            let wake = self.schedule.next(WORKERS, can_collect, now).min(wake);
             tokio::select! {
                 Some(change) = changes.next() => self.take(change),
                 news = self.context.exposure.news() => self.exposing.take(&news, &self.living, now),
                 Some((id, stepped)) = steps.next(), if !steps.is_empty() => self.stepped(&id, &stepped),
                 Some((id, uid, outcome)) = rounds.next(), if !rounds.is_empty() => self.ended(&id, &uid, outcome),
-                () = &mut collection, if !collection.is_terminated() => {}
+                Some(ended) = sweeps.next(), if !sweeps.is_empty() => self.sweeping.ended(ended, now),
+                gone = &mut collection, if !collection.is_terminated() => self.sweeping.gone(&gone, now),
                 () = tokio::time::sleep_until(wake) => {}
                 _ = drain.signaled() => break,
             }
@@ -253,7 +265,7 @@ impl Operator {
                 return;
             }
         };
-        let id = cluster.id.clone();
+        let (id, uid) = (cluster.id.clone(), cluster.uid.clone());
         if let Some(age) = age {
             self.context.ports.observe(&age, cluster.status.port);
         }
@@ -276,7 +288,9 @@ impl Operator {
                 || old.status.hold != cluster.status.hold
         });
         self.context.shown.set(&cluster);
-        self.living.insert(id.clone(), cluster);
+        if self.living.insert(id.clone(), cluster).is_some_and(|old| old.uid != uid) {
+            self.sweeping.gone([&id], self.context.clock.instant());
+        }
         if is_news {
             self.schedule.now(&id, self.context.clock.instant());
             self.exposing.due(&id, self.context.clock.instant());
@@ -291,7 +305,9 @@ impl Operator {
         self.context.shown.forget(id);
         self.context.ports.release(id);
         self.context.waves.release(id);
-        self.schedule.collect_at(self.context.clock.instant());
+        let now = self.context.clock.instant();
+        self.schedule.collect_at(now);
+        self.sweeping.gone([id], now);
         tracing::info!(tenant = %id, "gone");
     }
 
@@ -347,14 +363,15 @@ impl Operator {
         }
     }
 
-    /// Beside the rounds: a call that hangs holds up nothing.
-    fn collect(&self) -> BoxFuture<'static, ()> {
+    /// Beside the rounds: a call that hangs holds up nothing. Yields who is gone without having been seen to go.
+    fn collect(&self) -> BoxFuture<'static, BTreeSet<TenantId>> {
         let living: HashMap<TenantId, String> =
             self.living.iter().map(|(id, cluster)| (id.clone(), cluster.uid.clone())).collect();
         let context = Arc::clone(&self.context);
         Box::pin(async move {
+            let mut gone = BTreeSet::new();
             let work = async {
-                if let Err(error) = system_services::collect(&context, &living).await {
+                if let Err(error) = system_services::collect(&context, &living, &mut gone).await {
                     tracing::warn!(%error, "Services of vanished tenants cannot be collected");
                 }
                 if let Err(error) = listener::ensure(&context).await {
@@ -366,6 +383,7 @@ impl Operator {
             if let Err(error) = tokio::time::timeout(LONGEST_ROUND, task::caught(work)).await.unwrap_or_else(late) {
                 tracing::warn!(%error, "collecting was given up");
             }
+            gone
         })
     }
 }

@@ -1,8 +1,10 @@
 //! `/metrics` for Prometheus, on a listener of its own: over TLS for scrapers whom the host cluster knows and allows, or
 //! open, where whoever reaches the port may read it.
 //!
-//! Promises: nobody is told anything before he is known; the page is made at most once a second, however many ask.
+//! Promises: nobody is told anything before he is known; the page is made at most once a second, however many ask. Who may
+//! is `questions`' business.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,19 +18,20 @@ use tokio_rustls::TlsAcceptor;
 
 use super::answer::text;
 use super::listener::{self, Known, Limits};
+use super::questions::{Outcome, Questions};
 use crate::error::Result;
-use crate::kubernetes::{Reviews, Verdict};
+use crate::kubernetes::Verdict;
 use crate::runtime::telemetry::Metrics;
 use crate::tls::SharedCertificate;
 
 /// Some Prometheus servers of two replicas each; one scrape is one connection.
 pub(super) const LIMITS: Limits =
     Limits { places: 32, per_source: 4, head: Duration::from_secs(2), whole: Duration::from_secs(30) };
-const PATH: &str = "/metrics";
+pub(super) const PATH: &str = "/metrics";
 /// A page this young is shown again.
 const FRESH: Duration = Duration::from_secs(1);
-/// What a refused token costs its bearer, in one of his few places: so many questions to the host he can cause.
-const REFUSAL: Duration = Duration::from_secs(1);
+/// Seconds until a bearer comes again for whom there was no room.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 pub(super) struct Scrapes {
     metrics: Metrics,
@@ -38,7 +41,7 @@ pub(super) struct Scrapes {
 
 /// Whom the metrics are shown to.
 pub(super) struct Guard {
-    pub(super) reviews: Reviews,
+    pub(super) questions: Questions,
     pub(super) certificate: SharedCertificate,
 }
 
@@ -59,9 +62,10 @@ impl Scrapes {
         if !listener::speaks(&stream, limits).await {
             return;
         }
+        let Ok(peer) = stream.peer_addr().map(|peer| peer.ip()) else { return };
         let answer = |request| {
             let known = known.clone();
-            async move { self.answer(&request, &known).await }
+            async move { self.answer(&request, &known, peer).await }
         };
         let Some(guard) = &self.guard else {
             return listener::one_request(stream, limits, answer).await;
@@ -77,9 +81,9 @@ impl Scrapes {
         }
     }
 
-    pub(super) async fn answer<B>(&self, request: &Request<B>, known: &Known) -> Response<Full<Bytes>> {
+    pub(super) async fn answer<B>(&self, request: &Request<B>, known: &Known, peer: IpAddr) -> Response<Full<Bytes>> {
         if let Some(guard) = &self.guard
-            && let Err(refusal) = guard.admit(request).await
+            && let Err(refusal) = guard.admit(request, peer).await
         {
             return refusal;
         }
@@ -114,20 +118,17 @@ impl Scrapes {
 }
 
 impl Guard {
-    async fn admit<B>(&self, request: &Request<B>) -> Result<(), Response<Full<Bytes>>> {
+    async fn admit<B>(&self, request: &Request<B>, peer: IpAddr) -> Result<(), Response<Full<Bytes>>> {
         let Some(token) = bearer(request) else { return Err(unauthorized("show a bearer token\n")) };
-        match self.reviews.judge(token, &[PATH]).await {
-            Ok(Verdict::Allowed) => Ok(()),
-            Ok(Verdict::Unknown) => {
-                tokio::time::sleep(REFUSAL).await;
-                Err(unauthorized("the host cluster does not know this token\n"))
-            }
-            Ok(Verdict::Forbidden) => {
-                tokio::time::sleep(REFUSAL).await;
+        match self.questions.judge(token, peer).await {
+            Outcome::Judged(Verdict::Allowed) => Ok(()),
+            Outcome::Judged(Verdict::Unknown) => Err(unauthorized("the host cluster does not know this token\n")),
+            Outcome::Judged(Verdict::Forbidden) => {
                 Err(text(StatusCode::FORBIDDEN, "this user may not get the nonresource URL /metrics\n"))
             }
-            Err(error) => {
-                tracing::warn!(%error, "a scraper's token cannot be judged");
+            Outcome::Judged(Verdict::Hasty) => Err(later("this user shows too many new tokens\n")),
+            Outcome::Full => Err(later("too many scrapers that are not known yet\n")),
+            Outcome::Failed => {
                 Err(text(StatusCode::SERVICE_UNAVAILABLE, "the host cluster cannot be asked about this token\n"))
             }
         }
@@ -146,5 +147,11 @@ fn bearer<B>(request: &Request<B>) -> Option<&str> {
 fn unauthorized(why: &'static str) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::UNAUTHORIZED, why);
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn later(why: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::TOO_MANY_REQUESTS, why);
+    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     response
 }

@@ -180,7 +180,9 @@ async fn who_reads_nothing_is_cut() {
     let (listener, at) = listener::bind(LOOPBACK.into(), "a test").await.expect("bound");
     let scrapes = Arc::new(Scrapes::new(metrics, None));
     let request = Request::get("/metrics").body(()).expect("request");
-    let whole = scrapes.answer(&request, &Known::default()).await.into_body().collect().await.expect("page").to_bytes();
+    let peer = std::net::IpAddr::from(LOOPBACK.0);
+    let whole =
+        scrapes.answer(&request, &Known::default(), peer).await.into_body().collect().await.expect("page").to_bytes();
     let _serving = task::spawn("test metrics", metrics::serve(Arc::new(listener), scrapes, limits));
     let mut stream = TcpStream::connect(at).await.expect("connected");
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");

@@ -32,6 +32,8 @@ pub struct ListOptions {
     pub field_selector: String,
     /// Whether any state will do that the server has at hand (`resourceVersion=0`): it then asks no store, and sends all at once.
     pub any_state: bool,
+    /// Whether objects come as their metadata alone, which is all that is sent. Of [pages](crate::kubernetes::ApiClient::page) only.
+    pub only_metadata: bool,
 }
 
 impl Resource {

@@ -3,7 +3,8 @@
 //!
 //! Promises: only accepted tokens are remembered, by their digest and for one page, few, and believed for seconds; so a
 //! revoked one is refused soon, and a flood of invented ones forgets nobody. Where there are too many, who has the most
-//! forgets one of his own. Must not know what is on a page.
+//! forgets one of his own. A user whom the host lets read pages without number asks for new ones at a pace. Must not know what
+//! is on a page.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use super::client::ApiClient;
 use super::resources::{SUBJECT_REVIEWS, TOKEN_REVIEWS};
 use crate::error::{Error, Kind, Result};
+use crate::runtime::pace::Pace;
 
 /// How long an accepted token is not asked about again.
 const BELIEVED: Duration = Duration::from_secs(10);
@@ -23,6 +25,12 @@ const BELIEVED: Duration = Duration::from_secs(10);
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// A scraper with a right to all pages of some hundred virtual clusters, and others.
 const MAX_REMEMBERED: usize = 1024;
+/// Tokens and pages of one user that are not remembered: so many at once, and so many a second. Of three hundred virtual
+/// clusters, each a page scraped twice a minute, all are let in the first time already.
+const NEW_AT_ONCE: u32 = 64;
+const NEW_A_SECOND: u32 = 8;
+/// Users whose pace is known.
+const MAX_PACED: usize = 1024;
 /// For all questions about one request together.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -35,6 +43,8 @@ pub enum Verdict {
     Unknown,
     /// Its user may not.
     Forbidden,
+    /// Its user asks for too many pages that are new. Whether he may is not known.
+    Hasty,
 }
 
 /// Asks the host, and remembers whom it accepted.
@@ -42,7 +52,12 @@ pub enum Verdict {
 pub struct Reviews {
     host: ApiClient,
     accepted: Mutex<Accepted>,
+    paces: Mutex<Paces>,
 }
+
+/// How fast each user asks for what is new, and when he last did.
+#[derive(Debug, Default)]
+struct Paces(HashMap<[u8; 32], (Pace, Instant)>);
 
 /// Accepted tokens, each for one page, oldest first.
 #[derive(Debug, Default)]
@@ -59,7 +74,7 @@ struct Entry {
 impl Reviews {
     /// Nobody is known yet.
     pub fn new(host: ApiClient) -> Self {
-        Self { host, accepted: Mutex::default() }
+        Self { host, accepted: Mutex::default(), paces: Mutex::default() }
     }
 
     /// Whether the bearer of this token may `get` one of these paths, asked in turn. `Err`: the host could not be asked, and
@@ -84,18 +99,21 @@ impl Reviews {
     }
 
     async fn ask(&self, token: &str, paths: &[impl AsRef<str>]) -> Result<Verdict> {
-        let asked = Instant::now();
+        let (asked, is_new) = (Instant::now(), !self.was_accepted(token, paths));
         let Some(user) = self.user(token).await? else {
             let mut accepted = self.accepted.lock();
             paths.iter().for_each(|path| accepted.forget(&digest(token, path.as_ref())));
             return Ok(Verdict::Unknown);
         };
+        let whose: [u8; 32] = Sha256::digest(user["username"].as_str().unwrap_or_default()).into();
+        if is_new && !self.paces.lock().pass(whose, asked) {
+            return Ok(Verdict::Hasty);
+        }
         let mut failed = None;
         for path in paths.iter().map(AsRef::as_ref) {
             let digest = digest(token, path);
             match self.may(&user, path).await {
                 Ok(true) => {
-                    let whose = Sha256::digest(user["username"].as_str().unwrap_or_default()).into();
                     self.accepted.lock().insert(digest, whose, asked);
                     return Ok(Verdict::Allowed);
                 }
@@ -129,6 +147,20 @@ impl Reviews {
         let answer = self.host.create(&SUBJECT_REVIEWS, None, &review).await?;
         let status = &answer["status"];
         Ok(status["allowed"] == true && status["denied"] != true)
+    }
+}
+
+impl Paces {
+    /// Whether this user may ask for something new. Who has been quiet for the longest is forgotten first: by then he may ask for
+    /// as much as anybody, unless a thousand others came within seconds.
+    fn pass(&mut self, user: [u8; 32], now: Instant) -> bool {
+        if !self.0.contains_key(&user) && self.0.len() >= MAX_PACED {
+            let quiet = self.0.iter().min_by_key(|(_, (_, at))| *at).map(|(user, _)| *user);
+            quiet.and_then(|user| self.0.remove(&user));
+        }
+        let (pace, at) = self.0.entry(user).or_insert_with(|| (Pace::default(), now));
+        *at = now;
+        pace.pass(NEW_A_SECOND, NEW_AT_ONCE, now).is_ok()
     }
 }
 
@@ -188,6 +220,28 @@ mod tests {
         // All but one of the places are his, and the one past them took that of his oldest.
         let oldest = 2 * MAX_REMEMBERED - (MAX_REMEMBERED - 1);
         assert!(accepted.age(&page(oldest), began).is_some() && accepted.age(&page(oldest - 1), began).is_none());
+    }
+
+    #[test]
+    fn new_pages_of_one_user_come_at_a_pace_and_others_are_not_held_up() {
+        let (mut paces, began) = (Paces::default(), Instant::now());
+        let mut pass = |user: u8, millis: u64| paces.pass([user; 32], began + Duration::from_millis(millis));
+        assert_eq!((0..1000).filter(|_| pass(1, 0)).count(), NEW_AT_ONCE as usize);
+        assert!(pass(2, 0), "somebody else");
+        assert_eq!((0..1000).filter(|_| pass(1, 1000)).count(), NEW_A_SECOND as usize);
+        // Three hundred pages, spread over half a minute as Prometheus spreads them.
+        assert_eq!((0..300).filter(|n| pass(3, n * 100)).count(), 300);
+    }
+
+    #[test]
+    fn so_many_users_have_a_pace_and_the_quiet_are_forgotten() {
+        let (mut paces, began) = (Paces::default(), Instant::now());
+        for n in 0..2 * MAX_PACED {
+            paces.pass(Sha256::digest(n.to_be_bytes()).into(), began + Duration::from_millis(n as u64));
+        }
+        assert_eq!(paces.0.len(), MAX_PACED);
+        let of = |n: usize| <[u8; 32]>::from(Sha256::digest(n.to_be_bytes()));
+        assert!(paces.0.contains_key(&of(MAX_PACED)) && !paces.0.contains_key(&of(MAX_PACED - 1)));
     }
 
     #[test]

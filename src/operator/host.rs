@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::kubernetes::api::SharedCluster;
-use crate::kubernetes::{ListOptions, PatchKind, Resource};
+use crate::kubernetes::{ListOptions, Page, PageOf, PatchKind, Resource};
 
 /// What reconciling needs of the host.
 #[derive(Clone)]
@@ -30,6 +30,19 @@ impl Host {
     pub(crate) async fn list(&self, resource: &Resource, namespace: &str, labels: &str) -> Result<Vec<Value>> {
         let options = ListOptions { label_selector: labels.to_owned(), ..ListOptions::default() };
         Ok(self.0.list(resource, within(namespace), &options).await?.0)
+    }
+
+    /// One page of the metadata of objects by label and field selectors.
+    pub(crate) async fn metadata(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        (labels, fields): (&str, &str),
+        page: PageOf<'_>,
+    ) -> Result<Page> {
+        let (label_selector, field_selector) = (labels.to_owned(), fields.to_owned());
+        let options = ListOptions { label_selector, field_selector, any_state: false, only_metadata: true };
+        self.0.page(resource, within(namespace), &options, page).await
     }
 
     /// POST.

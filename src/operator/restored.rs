@@ -30,7 +30,7 @@ pub(crate) fn whose(resource: &Resource, existing: &Value, cluster: &Cluster) ->
 }
 
 /// Whether others have written it and Portico never has: what a deleted namesake left is Portico's own work.
-fn is_of_another_hand(metadata: &Value) -> bool {
+pub(crate) fn is_of_another_hand(metadata: &Value) -> bool {
     let writers = metadata["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
     !writers.is_empty() && writers.iter().all(|writer| writer["manager"] != FIELD_MANAGER)
 }

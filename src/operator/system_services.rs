@@ -1,6 +1,6 @@
 //! Phase 3: each tenant's two Services in Portico's namespace, and the removal of those whose tenant is gone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
@@ -87,9 +87,13 @@ fn service(context: &Context, cluster: &Cluster, purpose: &str, ports: &Value) -
     })
 }
 
-/// Deletes the Services of tenants that are not in `living`. Each is looked up once more first, since a list may be
-/// older than a new tenant.
-pub(crate) async fn collect(context: &Context, living: &HashMap<TenantId, String>) -> Result<usize> {
+/// Deletes the Services of tenants that are not in `living`; says of each tenant in `gone` before. Each is looked up once more
+/// first, since a list may be older than a new tenant.
+pub(crate) async fn collect(
+    context: &Context,
+    living: &HashMap<TenantId, String>,
+    gone: &mut BTreeSet<TenantId>,
+) -> Result<usize> {
     let namespace = context.system_namespace();
     let mut deleted = 0;
     for service in context.host.list(&SERVICES, namespace, keys::HOST_NAMESPACE).await? {
@@ -104,6 +108,7 @@ pub(crate) async fn collect(context: &Context, living: &HashMap<TenantId, String
         if alive.is_some_and(|object| object["metadata"]["deletionTimestamp"].is_null()) {
             continue;
         }
+        gone.insert(id.clone());
         match context.host.delete(&SERVICES, namespace, name_of(&service), uid_of(&service)).await {
             Ok(_) => {
                 deleted += 1;

@@ -7,12 +7,13 @@ mod fake;
 mod following;
 mod hosts;
 mod networks;
+mod orphans;
 mod recovery;
 mod storage;
 mod store_fill;
 mod waves;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -264,8 +265,9 @@ async fn services_of_the_gone_are_collected_and_those_of_the_living_stay() {
     world.host.put(&SERVICES, SYSTEM, json!({"metadata": {"name": "look-alike", "labels": labels}, "spec": {}}));
     world.host.remove(&VIRTUAL_CLUSTERS, "team-a", "dev");
     // The operator's own list is stale on purpose: it does not know team-b.
-    let deleted = system_services::collect(&world.context, &HashMap::new()).await.expect("collected");
-    assert_eq!(deleted, 2);
+    let mut gone = BTreeSet::new();
+    let deleted = system_services::collect(&world.context, &HashMap::new(), &mut gone).await.expect("collected");
+    assert_eq!((deleted, gone.len()), (2, 1));
     let (one, two) = (TenantId::parse("team-a", "dev").expect("id"), TenantId::parse("team-b", "dev").expect("id"));
     assert!(world.host.find(&SERVICES, SYSTEM, &one.system_service("api")).is_none());
     assert!(world.host.find(&SERVICES, SYSTEM, &two.system_service("api")).is_some());

@@ -39,12 +39,14 @@ impl Source for Shown {
     }
 }
 
-/// Knows `prometheus`, who may read metrics, and `jane`, who may not. `broken` is a token that it fails on.
+/// Knows `prometheus`, who may read metrics, and `jane`, who may not. `broken` is a token that it fails on, about `hangs…` it
+/// says nothing.
 fn judge(seen: &Seen) -> Answer {
     let asked = seen.json();
     match seen.path.as_str() {
         "/apis/authentication.k8s.io/v1/tokenreviews" => match asked["spec"]["token"].as_str().expect("a token") {
             "broken" => Answer::status(500, "InternalError", "etcd is away"),
+            hangs if hangs.starts_with("hangs") => Answer::Hang,
             name @ ("prometheus" | "jane") => {
                 let user = json!({"username": name, "uid": "u", "groups": ["g"], "extra": {"k": ["v"]}});
                 Answer::json(201, &json!({"status": {"authenticated": true, "user": user}}))
@@ -159,6 +161,47 @@ async fn a_flood_of_invented_tokens_keeps_no_scraper_out() {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(SHOWN), "{answer}");
     }
     drop(floods);
+}
+
+/// Who leaves keeps his place for as long as his token is judged: other connections bring no more questions.
+#[tokio::test]
+async fn strangers_have_their_places_whether_they_wait_or_not() {
+    let world = World::start(true).await;
+    let accepted = world.scrape(&bearer("prometheus")).await.expect("answer");
+    assert!(accepted.starts_with("HTTP/1.1 200"), "{accepted}");
+    let known = world.host.seen().len();
+    let mut asked = known;
+    let sources = (2..=5).map(|n| IpAddr::from([127, 0, 0, n]));
+    for (token, source) in sources.clone().flat_map(|source| [source; 2]).enumerate() {
+        asked += 1;
+        let header = bearer(&format!("hangs-{token}"));
+        tokio::select! {
+            _ = world.scrape_from(source, &header) => panic!("the host has not answered"),
+            _ = world.host.wait_seen(asked) => {}
+        }
+        if token == 1 {
+            let more = world.scrape_from(source, &bearer("hangs-of-one")).await.expect("answer");
+            assert!(more.starts_with("HTTP/1.1 429") && more.contains("retry-after: 1"), "one address: {more}");
+        }
+    }
+    for source in sources.chain([IpAddr::from([127, 0, 0, 6])]) {
+        let more = world.scrape_from(source, &bearer("hangs-too")).await.expect("answer");
+        assert!(more.starts_with("HTTP/1.1 429") && more.contains("retry-after: 1"), "{source}: {more}");
+        let scraped = world.scrape_from(source, &bearer("prometheus")).await.expect("answer");
+        assert!(scraped.starts_with("HTTP/1.1 200") && scraped.contains(SHOWN), "who is known is let in: {scraped}");
+    }
+    assert_eq!(world.host.seen().len() - known, 8);
+}
+
+#[tokio::test]
+async fn who_shows_the_same_token_waits_for_the_same_judgement() {
+    let world = World::start(true).await;
+    let token = bearer("hangs");
+    for answer in futures::future::join_all((0..3).map(|_| world.scrape(&token))).await {
+        let answer = answer.expect("answer");
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    }
+    assert_eq!(world.host.seen().len(), 1);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Promises: who was let in not long ago never waits for strangers; these have few places, of which one source has half, and a
 //! refusal costs its place a second, whether its bearer waits for it or not, so a flood of invented tokens asks the host
-//! little. Must not know what is on a page.
+//! little; nor does one of invented pages by a user who may read any, since his new ones are judged at a pace. Must not know what is on a page.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -96,6 +96,10 @@ async fn judge(reviews: &Reviews, token: &str, paths: &[String]) -> Result<()> {
         Ok(Verdict::Forbidden) => {
             let path = paths.first().map_or(METRICS, String::as_str);
             Err(Error::client(Kind::Forbidden, format!("this user may not get the nonresource URL {path} of the host")))
+        }
+        Ok(Verdict::Hasty) => {
+            let message = "this user asks for more new pages than are judged for one, please try again later";
+            Err(Error::client(Kind::TooManyRequests, message))
         }
         Err(error) => {
             let message = "the host cluster cannot be asked about this token";

@@ -189,3 +189,34 @@ async fn who_may_by_one_right_is_let_in_whatever_becomes_of_the_other_question()
     let answer = world.by_path().http(true).await.get_with(FLEET, &[("authorization", "Bearer sharded")]).await;
     assert_eq!(answer.status(), 503, "of this one nobody knows");
 }
+
+/// Who may read whatever page he names asks the host for new names at a pace, and his neighbour notices nothing.
+#[tokio::test]
+async fn invented_pages_of_a_user_who_may_read_all_are_judged_at_a_pace() {
+    let host = |seen: &Seen| match seen.path.as_str() {
+        TOKEN_REVIEWS if seen.json()["spec"]["token"] == "wild" => {
+            Answer::json(201, &json!({"status": {"authenticated": true, "user": {"username": "wild"}}}))
+        }
+        SUBJECT_REVIEWS if seen.json()["spec"]["user"] == "wild" => {
+            let path = seen.json()["spec"]["nonResourceAttributes"]["path"].clone();
+            let is_allowed = path.as_str().is_some_and(|path| path.starts_with("/fleet/metrics/team/"));
+            Answer::json(201, &json!({"status": {"allowed": is_allowed}}))
+        }
+        _ => judge(seen),
+    };
+    let (world, host) = on(config(), host).await;
+    let wild: Headers = &[("authorization", "Bearer wild")];
+    let mut client = world.by_path().http(true).await;
+    let mut codes = Vec::new();
+    while !codes.contains(&429) {
+        assert!(codes.len() < 2000, "nobody says that it is enough");
+        let page = format!("/fleet/metrics/team/invented-{}", codes.len());
+        codes.push(client.get_with(&page, wild).await.status().as_u16());
+    }
+    assert!(codes.len() > 64 && codes.iter().rev().skip(1).all(|code| *code == 404), "{codes:?}");
+    let reviewed = host.seen().iter().filter(|seen| seen.path == SUBJECT_REVIEWS).count();
+    assert_eq!(reviewed, codes.len() - 1, "of what is too much only the user is asked for");
+    let remembered = client.get_with("/fleet/metrics/team/invented-0", wild).await;
+    assert_eq!(remembered.status(), 404, "what is remembered has no pace");
+    assert_eq!(client.get_with(FLEET, PROMETHEUS).await.status(), 200);
+}

@@ -55,7 +55,11 @@ impl Cluster for Server {
     ) -> BoxFuture<'a, Result<Option<Value>>> {
         Box::pin(async move {
             self.up().await?;
-            self.right(resource, namespace)?;
+            match self.right(resource, namespace) {
+                // An object of a kind that is not served is as absent as any.
+                Err(error) if error.kind() == Kind::NotFound => return Ok(None),
+                outcome => outcome?,
+            }
             self.state.lock().counts.gets += 1;
             self.hanging(namespace).await;
             self.faults.before(self.side, false).await?;
@@ -122,7 +126,11 @@ impl Cluster for Server {
                 let limit = if page.limit == 0 { usize::MAX } else { page.limit };
                 let limit = if page.limit == 0 { limit } else { limit.min(state.orders.page.unwrap_or(usize::MAX)) };
                 let end = begin.saturating_add(limit).min(items.len());
-                let bytes = items[begin..end].iter().map(|o| serde_json::to_vec(o).expect("json").into()).collect();
+                let shown = |object: &Value| match options.only_metadata {
+                    true => json!({"metadata": object["metadata"]}).to_string().into(),
+                    false => serde_json::to_vec(object).expect("json").into(),
+                };
+                let bytes = items[begin..end].iter().map(shown).collect();
                 let token = if end < items.len() { format!("{version}/{end}") } else { String::new() };
                 Page { items: bytes, version: version.to_string(), token }
             };
