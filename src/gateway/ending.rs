@@ -1,5 +1,5 @@
 //! When something that takes long must end although neither side is done: its tenant is gone, the tenant's CA no longer
-//! vouches for the caller, the caller's certificate has come to the end of its time, or the process ends. A new generation of
+//! vouches for the caller, the caller's certificate or token has come to the end of its time, or the process ends. A new generation of
 //! the same cluster ends nothing by itself.
 
 use std::future::Future;
@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::authenticate::{Certificates, Who};
 use super::context::Context;
-use crate::runtime::clock::Clock;
 
 /// Watches end spread over this part of the drain, so that clients do not come back all at once.
 const WATCH_SPREAD: f64 = 0.5;
@@ -59,19 +58,26 @@ async fn revoked(context: &Context) {
     loop {
         tokio::select! {
             next = life.next_generation() => if next.is_none() { return },
-            () = end_of(certificates, context.clock()) => {}
+            () = end_of(context, certificates) => {}
         }
         let snapshot = context.connection.gateway.registry.load();
         let Some(now) = snapshot.by_id(&context.tenant.id).filter(|now| now.uid == context.tenant.uid) else { return };
         if certificates.is_some_and(|certificates| !certificates.still_hold(now, context.clock())) {
             return;
         }
+        if context.entry.bearer().is_some_and(|bearer| bearer.is_over(context.clock().now())) {
+            return;
+        }
     }
 }
 
-/// Resolves when one of the certificates may have come to the end of its time; never where there are none.
-async fn end_of(certificates: Option<&Certificates>, clock: &Clock) {
-    let Some(certificates) = certificates else { return std::future::pending().await };
-    let left = certificates.until_next_end(clock).unwrap_or(LOOK_AGAIN);
+/// Resolves when one of the certificates, or the token, may have come to the end of its time; never where neither has one.
+async fn end_of(context: &Context, certificates: Option<&Certificates>) {
+    let clock = context.clock();
+    let left = match (certificates, context.entry.bearer()) {
+        (Some(certificates), _) => certificates.until_next_end(clock).unwrap_or(LOOK_AGAIN),
+        (None, Some(bearer)) => bearer.left(clock.now()).unwrap_or(LOOK_AGAIN),
+        (None, None) => return std::future::pending().await,
+    };
     tokio::time::sleep((left + BEHIND_THE_END).min(LOOK_AGAIN)).await;
 }

@@ -108,6 +108,9 @@ pub(super) async fn user_name(context: &Context) -> String {
     if let Some(user) = context.caller.impersonate.get("impersonate-user").and_then(|v| v.to_str().ok()) {
         return user.to_owned();
     }
+    if let Some(bearer) = context.entry.bearer() {
+        return bearer.user.clone();
+    }
     match &context.caller.who {
         Who::Certificate(identity) => identity.user.clone(),
         Who::Anonymous => Identity::anonymous().user,
