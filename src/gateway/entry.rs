@@ -24,6 +24,7 @@ use super::record::Record;
 use super::tenants::TenantState;
 use super::tokens::{Asked, Shown, Verdict};
 use crate::error::{Error, Kind, Result};
+use crate::runtime::answers::Answers;
 use crate::runtime::clock::Clock;
 use crate::tenant::Tenant;
 use crate::tenant::memory::Account;
@@ -119,6 +120,11 @@ impl Entry {
     /// Whose the token is that was shown, where the tenant's keys say so.
     pub(super) fn bearer(&self) -> Option<&Bearer> {
         self.bearer.get().map(Arc::as_ref)
+    }
+
+    /// The token that was shown, and what the backend says of such while something is open by them.
+    pub(super) fn taken_back(&self) -> Option<(&TokenDigest, &Answers<TokenDigest, bool>)> {
+        self.token.as_ref().map(|token| (token, &self.state.tokens.taken_back))
     }
 
     /// What this tenant may buffer.

@@ -18,6 +18,7 @@ use self::published::{PAUSE, Published};
 use super::buffer::Share;
 use super::identity::{Bearer, Fault, Judgement, Token};
 use super::known::{Recent, TokenDigest};
+use crate::runtime::answers::Answers;
 use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
 use crate::runtime::telemetry::Families;
@@ -31,6 +32,11 @@ const SIGNED: Duration = Duration::from_secs(150);
 const A_SECOND: u32 = 200;
 /// Keys are asked for anew when they are older and somebody shows a token.
 const OLD: Duration = Duration::from_secs(300);
+
+/// What the API server says of a token by which something is open, likewise.
+const SAID_AGAIN: Duration = Duration::from_secs(150);
+/// Tokens of which that is kept.
+const MOST_AGAIN: usize = 1024;
 
 /// What a token is taken for.
 #[derive(Debug)]
@@ -59,6 +65,8 @@ pub(super) struct Tokens {
     accepted: Recent<bool>,
     /// By the API server, though they are signed and in time.
     refused: Recent<()>,
+    /// Whether it takes back those by which something is open.
+    pub(super) taken_back: Answers<TokenDigest, bool>,
     judged: [AtomicU64; OUTCOMES.len()],
 }
 
@@ -99,6 +107,7 @@ impl Default for Tokens {
             signed: Recent::new(SIGNED),
             accepted: Recent::new(SAID),
             refused: Recent::new(SAID),
+            taken_back: Answers::new(SAID_AGAIN, MOST_AGAIN),
             judged: Default::default(),
         }
     }

@@ -9,7 +9,7 @@ use portico::consumption::{Hour, Rows};
 use portico::runtime::clock::Clock;
 use serde_json::json;
 
-use crate::support::fake::{Answer, parameters};
+use crate::support::fake::{Answer, Seen, parameters};
 use crate::support::tokens::{CONFIGURATION, Key, SET, but, claims, documents};
 use crate::world::{HOST_NAMESPACE, World, echoing, spdy, websocket};
 
@@ -240,6 +240,40 @@ async fn what_is_served_from_the_host_ends_with_the_time_of_its_users_token() {
     assert!(ending.rest().await.is_empty(), "closed");
     let (back, _) = lasting.both(b"still here".to_vec()).await;
     assert_eq!(back, b"still here");
+}
+
+/// The API server alone knows, so it is asked again while something is open, whoever's the token is: once for all of them.
+#[tokio::test]
+async fn what_is_served_from_the_host_ends_when_its_users_token_was_taken_back() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let opened = async |token: &str, request: &str| {
+        world.a.objects.put(&format!("Bearer {token}"), json!("jane"));
+        let mut wire = world.connect(&world.a, None).await;
+        wire.send(&format!("{request}\nauthorization: Bearer {token}"), &world.a).await;
+        assert_eq!(wire.head().await.code, 101);
+        wire
+    };
+    let mut revoked = [opened("revoked", &websocket("web")).await, opened("revoked", &spdy("web")).await];
+    let kept = opened("kept", &websocket("web")).await;
+    world.a.objects.remove("Bearer revoked");
+    let asked = || {
+        let is_asked = |seen: &&Seen| seen.path.ends_with("/selfsubjectreviews");
+        let of = |token: &'static str| move |seen: &&Seen| seen.header("authorization") == Some(token);
+        let seen = world.a.api.seen();
+        [of("Bearer revoked"), of("Bearer kept")].map(|of| seen.iter().filter(is_asked).filter(of).count())
+    };
+    let before = asked();
+    assert_eq!(before, [1, 1], "at the beginning of the first stream");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(360)).await;
+    tokio::time::resume();
+    for wire in &mut revoked {
+        assert!(wire.rest().await.is_empty(), "closed");
+    }
+    let (back, _) = kept.both(b"still here".to_vec()).await;
+    assert_eq!(back, b"still here");
+    assert_eq!(asked()[0], before[0] + 1, "once for both");
 }
 
 /// The end of a certificate's time counts on the host's side as well, for its user and for nobody else. Nothing that both
