@@ -49,6 +49,7 @@ mod shared;
 #[cfg(test)]
 mod shown;
 mod tenants;
+mod tokens;
 mod tunnel;
 mod upgrade;
 

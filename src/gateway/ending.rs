@@ -1,5 +1,5 @@
 //! When something that takes long must end although neither side is done: its tenant is gone, the tenant's CA no longer
-//! vouches for the caller, the caller's certificate has come to the end of its time, or the process ends. A new generation of
+//! vouches for the caller, the caller's certificate or token has come to the end of its time or is taken back, or the process ends. A new generation of
 //! the same cluster ends nothing by itself.
 
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::authenticate::{Certificates, Who};
 use super::context::Context;
-use crate::runtime::clock::Clock;
+use super::review;
 
 /// Watches end spread over this part of the drain, so that clients do not come back all at once.
 const WATCH_SPREAD: f64 = 0.5;
@@ -17,6 +17,8 @@ const BEFORE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The verdict of just before the end has gone by then, though its clock is another one.
 const BEHIND_THE_END: Duration = Duration::from_millis(100);
+/// How often the backend is asked whether it still accepts the token by which something is open.
+const JUDGE_AGAIN: Duration = Duration::from_secs(300);
 /// A clock that is set counts after this at the latest.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
@@ -56,22 +58,38 @@ pub(super) fn of_stream(context: &Arc<Context>) -> impl Future<Output = ()> + Se
 async fn revoked(context: &Context) {
     let certificates = matches!(context.caller.who, Who::Certificate(_)).then_some(&context.connection.certificates);
     let mut life = context.tenant.life.follow(context.tenant.generation);
+    let is_by_token = matches!(context.caller.who, Who::Token(_));
+    let mut again = std::pin::pin!(tokio::time::sleep(context.clock().jitter(JUDGE_AGAIN)));
     loop {
         tokio::select! {
+            () = again.as_mut(), if is_by_token => {
+                if Box::pin(review::is_taken_back(context)).await {
+                    return;
+                }
+                again.as_mut().reset(context.clock().instant() + context.clock().jitter(JUDGE_AGAIN));
+                continue;
+            }
             next = life.next_generation() => if next.is_none() { return },
-            () = end_of(certificates, context.clock()) => {}
+            () = end_of(context, certificates) => {}
         }
         let snapshot = context.connection.gateway.registry.load();
         let Some(now) = snapshot.by_id(&context.tenant.id).filter(|now| now.uid == context.tenant.uid) else { return };
         if certificates.is_some_and(|certificates| !certificates.still_hold(now, context.clock())) {
             return;
         }
+        if context.entry.bearer().is_some_and(|bearer| bearer.is_over(context.clock().now())) {
+            return;
+        }
     }
 }
 
-/// Resolves when one of the certificates may have come to the end of its time; never where there are none.
-async fn end_of(certificates: Option<&Certificates>, clock: &Clock) {
-    let Some(certificates) = certificates else { return std::future::pending().await };
-    let left = certificates.until_next_end(clock).unwrap_or(LOOK_AGAIN);
+/// Resolves when one of the certificates, or the token, may have come to the end of its time; never where neither has one.
+async fn end_of(context: &Context, certificates: Option<&Certificates>) {
+    let clock = context.clock();
+    let left = match (certificates, context.entry.bearer()) {
+        (Some(certificates), _) => certificates.until_next_end(clock).unwrap_or(LOOK_AGAIN),
+        (None, Some(bearer)) => bearer.left(clock.now()).unwrap_or(LOOK_AGAIN),
+        (None, None) => return std::future::pending().await,
+    };
     tokio::time::sleep((left + BEHIND_THE_END).min(LOOK_AGAIN)).await;
 }

@@ -1,28 +1,30 @@
 //! How a request gets in: on a seat of its tenant when its caller is known, else on a place among the unknown until the
 //! backend has said who he is.
 //!
-//! Known is whose certificate the tenant's CA signed, and whose token the tenant's backend accepted within the last ten
-//! seconds. An anonymous caller never is, and keeps his place. Promises: nothing of the tenant's seats and no buffered
-//! byte is had by anybody else, and nobody who is known ever waits for those who are not. Must not know what a request
-//! asks for.
+//! Known is whose certificate the tenant's CA signed, whose token the tenant's keys verify, and whose token the tenant's
+//! backend accepted within the last ten seconds. An anonymous caller never is, and keeps his place. Whose token is false by
+//! those keys is sent away, with neither. Promises: nothing of the tenant's seats and no buffered byte is had by anybody
+//! else, and nobody who is known ever waits for those who are not. Must not know what a request asks for.
 
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::authenticate::{Caller, Who};
 use super::buffer::Share;
 use super::connection::Connection;
 use super::flag::Flag;
-use super::known::{Standing, TokenDigest};
+use super::identity::{Bearer, Fault};
+use super::known::TokenDigest;
 use super::kubelet::Allowance;
 use super::places::Places;
 use super::reading::Hold;
 use super::record::Record;
 use super::tenants::TenantState;
+use super::tokens::{Asked, Shown, Verdict};
 use crate::error::{Error, Kind, Result};
+use crate::runtime::answers::Answers;
 use crate::runtime::clock::Clock;
 use crate::tenant::Tenant;
 use crate::tenant::memory::Account;
@@ -39,12 +41,26 @@ pub struct Entry {
     user: Option<String>,
     long_running: bool,
     token: Option<TokenDigest>,
+    /// Whose the token is, as its signature says.
+    bearer: OnceLock<Arc<Bearer>>,
+    /// The token is nobody's to judge but the backend's.
+    is_foreign: AtomicBool,
     known: AtomicBool,
     /// A proof is worth noting: the last one is ageing, or there is none.
     to_note: AtomicBool,
 }
 
-/// Lets a request in, or says 429. What it takes is on `record`, until the answer's last byte.
+/// What became of a token at the door.
+enum Judged {
+    /// Its bearer is known by it.
+    Known,
+    /// It can be judged when this is answered.
+    Awaits(Asked),
+    /// The backend will say.
+    Unknown,
+}
+
+/// Lets a request in, or says 401 or 429. What it takes is on `record`, until the answer's last byte.
 pub(super) async fn enter(
     connection: &Arc<Connection>,
     tenant: &Arc<Tenant>,
@@ -68,16 +84,19 @@ pub(super) async fn enter(
         user,
         long_running,
         token,
+        bearer: OnceLock::new(),
+        is_foreign: AtomicBool::new(false),
         known: AtomicBool::new(false),
         to_note: AtomicBool::new(true),
     };
-    let places = match &caller.who {
-        Who::Certificate(_) => return entry.seated(),
-        Who::Token(_) if entry.is_accepted() => return entry.seated(),
-        Who::Token(_) => &gateway.tenants.unknown,
-        Who::Anonymous => &gateway.tenants.anonymous,
-    };
-    Box::pin(entry.wait(places, tenant, connection.peer.ip())).await
+    match &caller.who {
+        Who::Certificate(_) => entry.seated(),
+        Who::Token(value) => entry.shown(value).await,
+        Who::Anonymous => {
+            Box::pin(entry.placed(&gateway.tenants.anonymous)).await?;
+            Ok(entry)
+        }
+    }
 }
 
 /// Whether an answer of this status can only come from behind a Kubernetes API server's authentication. An invented
@@ -96,6 +115,16 @@ impl Entry {
     /// Whether the caller is known.
     pub fn is_known(&self) -> bool {
         self.known.load(Ordering::Relaxed)
+    }
+
+    /// Whose the token is that was shown, where the tenant's keys say so.
+    pub(super) fn bearer(&self) -> Option<&Bearer> {
+        self.bearer.get().map(Arc::as_ref)
+    }
+
+    /// The token that was shown, and what the backend says of such while something is open by them.
+    pub(super) fn taken_back(&self) -> Option<(&TokenDigest, &Answers<TokenDigest, bool>)> {
+        self.token.as_ref().map(|token| (token, &self.state.tokens.taken_back))
     }
 
     /// What this tenant may buffer.
@@ -124,7 +153,7 @@ impl Entry {
         let Some(token) = &self.token else { return Ok(()) };
         if status == StatusCode::UNAUTHORIZED {
             // Or it is a pod behind a proxy that says so: then the next request is judged anew.
-            self.state.accepted.forget(token);
+            self.state.tokens.refuse(*token, self.bearer.get().is_some(), &self.clock);
             self.to_note.store(true, Ordering::Relaxed);
             return Ok(());
         }
@@ -132,7 +161,7 @@ impl Entry {
             return Ok(());
         }
         if self.to_note.swap(false, Ordering::Relaxed) {
-            self.state.accepted.insert(*token, self.clock.instant());
+            self.state.tokens.accept(*token, self.is_foreign.load(Ordering::Relaxed), &self.clock);
         }
         if self.is_known() {
             return Ok(());
@@ -153,26 +182,77 @@ impl Entry {
         Ok(self)
     }
 
-    async fn wait(self, places: &Places, tenant: &Tenant, peer: IpAddr) -> Result<Self> {
-        let Some(place) = places.enter(&tenant.id, peer).await else {
+    /// The way of a token.
+    async fn shown(self, value: &HeaderValue) -> Result<Self> {
+        let judged = self.judge(value)?;
+        if matches!(judged, Judged::Known) || self.is_accepted() {
+            return self.seated();
+        }
+        Box::pin(self.wait(value, judged)).await
+    }
+
+    /// 401 when it is false.
+    fn judge(&self, value: &HeaderValue) -> Result<Judged> {
+        let Some(digest) = &self.token else { return Ok(Judged::Unknown) };
+        let (tenant, buffers, clock) = (&self.tenant, &self.state.buffers, &self.clock);
+        let verdict = self.state.tokens.judge(&Shown { tenant, digest, value, buffers, clock });
+        if let Verdict::Known(bearer) | Verdict::Refused(bearer) = &verdict {
+            self.record.user(&bearer.user);
+            self.bearer.get_or_init(|| Arc::clone(bearer));
+        }
+        Ok(match verdict {
+            Verdict::Known(_) => {
+                self.to_note.store(false, Ordering::Relaxed);
+                Judged::Known
+            }
+            Verdict::False(fault) => return Err(self.refuse(fault)),
+            Verdict::Awaits(asked) => Judged::Awaits(asked),
+            Verdict::Foreign => {
+                self.is_foreign.store(true, Ordering::Relaxed);
+                Judged::Unknown
+            }
+            Verdict::Refused(_) | Verdict::Unjudged => Judged::Unknown,
+        })
+    }
+
+    /// As the API server itself says it: why is in the log.
+    fn refuse(&self, fault: Fault) -> Error {
+        self.record.flag(Flag::Token(fault));
+        Error::client(Kind::Unauthorized, "Unauthorized")
+    }
+
+    async fn wait(self, value: &HeaderValue, judged: Judged) -> Result<Self> {
+        self.placed(&self.connection.gateway.tenants.unknown).await?;
+        if let Judged::Awaits(asked) = judged {
+            asked.answered().await;
+            if matches!(self.judge(value)?, Judged::Known) {
+                return self.seated();
+            }
+        }
+        // Another request of the same token may have been answered meanwhile.
+        if self.is_accepted() {
+            return self.seated();
+        }
+        Ok(self)
+    }
+
+    /// Takes a place.
+    async fn placed(&self, places: &Places) -> Result<()> {
+        let Some(place) = places.enter(&self.tenant.id, self.connection.peer.ip()).await else {
             self.record.flag(Flag::Unknown);
             self.state.metrics.unknown_refused.fetch_add(1, Ordering::Relaxed);
             let message = "too many requests of callers that are not known yet are in flight, please try again later";
             return Err(Error::client(Kind::TooManyRequests, message));
         };
-        // Another request of the same token may have been answered meanwhile.
-        if self.is_accepted() {
-            return self.seated();
-        }
         self.record.hold(Hold::Place(place));
-        Ok(self)
+        Ok(())
     }
 
     fn is_accepted(&self) -> bool {
         let Some(token) = &self.token else { return false };
-        let standing = self.state.accepted.standing(token, self.clock.instant());
-        self.to_note.store(standing != Standing::Fresh, Ordering::Relaxed);
-        standing != Standing::Unknown
+        let accepted = self.state.tokens.accepted(token, &self.clock);
+        self.to_note.store(accepted != Some(true), Ordering::Relaxed);
+        accepted.is_some()
     }
 
     fn take_seat(&self) -> Result<()> {
@@ -182,11 +262,12 @@ impl Entry {
             let message = "this cluster has too many connections, please try again later or use those that you have";
             return Err(Error::client(Kind::TooManyRequests, message));
         }
-        // One who shows several tokens is several users here.
-        let user = match (&self.user, &self.token) {
-            (Some(user), _) => user.as_bytes(),
-            (None, Some(token)) => token.as_bytes(),
-            (None, None) => b"",
+        // One who shows several tokens that only the backend can judge is several users here.
+        let user = match (&self.user, self.bearer(), &self.token) {
+            (Some(user), ..) => user.as_bytes(),
+            (None, Some(bearer), _) => bearer.user.as_bytes(),
+            (None, None, Some(token)) => token.as_bytes(),
+            (None, None, None) => b"",
         };
         let admitted = self.state.limits.admit(&granted, user, self.long_running, self.clock.instant());
         let seat = admitted.map_err(|why| {

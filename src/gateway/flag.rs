@@ -1,5 +1,6 @@
 //! Why a request did not end as it should: the word that stands as `flag` in the access log.
 
+use super::identity::Fault;
 use crate::error::Kind;
 
 /// Such a reason.
@@ -9,12 +10,14 @@ pub enum Flag {
     Failed(Kind),
     /// The answer or stream broke off after its head.
     Cut,
-    /// A stream was ended by us: its tenant is gone, its user's certificate no longer holds, or the process ends.
+    /// A stream was ended by us: its tenant is gone, its user's certificate or token no longer holds, or the process ends.
     Ended,
     /// The answer was ended by us: its reader took nothing of it for too long.
     Unread,
     /// There was no place for a caller whom nobody knows yet.
     Unknown,
+    /// The token is not one that the cluster accepts.
+    Token(Fault),
 }
 
 impl Flag {
@@ -26,6 +29,7 @@ impl Flag {
             Self::Ended => "END",
             Self::Unread => "SLOW",
             Self::Unknown => "UNKN",
+            Self::Token(fault) => fault.flag(),
         }
     }
 }

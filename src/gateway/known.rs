@@ -1,10 +1,10 @@
-//! Tokens that a tenant's backend accepted a moment ago, so that their next requests need no place among the unknown.
+//! What was lately learnt of a tenant's tokens, so that their next requests need not wait for it.
 //!
 //! Promises: a token stands here only as a digest under a key of this process, for one tenant and no other of its name,
-//! and for ten seconds at most; the memory for one tenant is bounded, whoever fills it displaces only tokens of the same
-//! tenant. Must not know requests: who calls [`Accepted::insert`] has seen a proof.
+//! and for two periods at most; the memory for one tenant is bounded, whoever fills it displaces only tokens of the same
+//! tenant. Must not know requests, or what is learnt.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -15,9 +15,7 @@ use tokio::time::Instant;
 use crate::runtime::clock::Clock;
 use crate::tenant::Tenant;
 
-/// A token lives in two of these at most: five to ten seconds.
-const PERIOD: Duration = Duration::from_secs(5);
-/// Tokens of one period and tenant; two periods take 270 KiB when full, nothing when empty.
+/// Tokens of one period and tenant; two periods take some 300 KiB when full and a user's name each beside, nothing when empty.
 const MOST: usize = 2048;
 
 /// A token of one tenant.
@@ -27,26 +25,18 @@ pub(super) struct TokenDigest([u8; 32]);
 /// What makes digests useless outside of this process.
 pub(super) struct TokenKey([u8; 32]);
 
-/// What is known of a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Accepted in this period.
-    Fresh,
-    /// Accepted in the last one: the next proof should be noted.
-    Ageing,
-    /// Not, or too long ago.
-    Unknown,
+/// What was learnt of tokens of one tenant, by the period in which it was: it lasts for one to two of these.
+#[derive(Debug)]
+pub(super) struct Recent<V> {
+    period: Duration,
+    periods: Mutex<Periods<V>>,
 }
 
-/// Accepted tokens of one tenant, by the period of their acceptance.
-#[derive(Debug, Default)]
-pub(super) struct Accepted(Mutex<Periods>);
-
-#[derive(Debug, Default)]
-struct Periods {
+#[derive(Debug)]
+struct Periods<V> {
     began: Option<Instant>,
-    this: HashSet<TokenDigest>,
-    last: HashSet<TokenDigest>,
+    this: HashMap<TokenDigest, V>,
+    last: HashMap<TokenDigest, V>,
 }
 
 impl TokenKey {
@@ -72,43 +62,49 @@ impl TokenDigest {
     }
 }
 
-impl Accepted {
-    pub(super) fn standing(&self, token: &TokenDigest, now: Instant) -> Standing {
-        let mut periods = self.0.lock();
-        periods.turn(now);
-        match (periods.this.contains(token), periods.last.contains(token)) {
-            (true, _) => Standing::Fresh,
-            (false, true) => Standing::Ageing,
-            (false, false) => Standing::Unknown,
-        }
+impl<V: Clone> Recent<V> {
+    pub(super) fn new(period: Duration) -> Self {
+        Self { period, periods: Mutex::new(Periods { began: None, this: HashMap::new(), last: HashMap::new() }) }
     }
 
-    /// Notes that the backend has just accepted it.
-    pub(super) fn insert(&self, token: TokenDigest, now: Instant) {
-        let mut periods = self.0.lock();
-        periods.turn(now);
+    /// What is known of a token, and whether that is of this period: else it should be learnt again.
+    pub(super) fn get(&self, token: &TokenDigest, now: Instant) -> Option<(V, bool)> {
+        let mut periods = self.periods.lock();
+        periods.turn(self.period, now);
+        let of_last = || periods.last.get(token).map(|value| (value.clone(), false));
+        periods.this.get(token).map(|value| (value.clone(), true)).or_else(of_last)
+    }
+
+    pub(super) fn has(&self, token: &TokenDigest, now: Instant) -> bool {
+        self.get(token, now).is_some()
+    }
+
+    /// Notes what has just been learnt.
+    pub(super) fn insert(&self, token: TokenDigest, value: V, now: Instant) {
+        let mut periods = self.periods.lock();
+        periods.turn(self.period, now);
         if periods.this.len() >= MOST {
             periods.end(now);
         }
-        periods.this.insert(token);
+        periods.this.insert(token, value);
     }
 
-    /// Notes that the backend has just refused it.
+    /// Notes that it holds no more.
     pub(super) fn forget(&self, token: &TokenDigest) {
-        let mut periods = self.0.lock();
+        let mut periods = self.periods.lock();
         periods.this.remove(token);
         periods.last.remove(token);
     }
 }
 
-impl Periods {
-    fn turn(&mut self, now: Instant) {
+impl<V> Periods<V> {
+    fn turn(&mut self, period: Duration, now: Instant) {
         let began = *self.began.get_or_insert(now);
         let passed = now.saturating_duration_since(began);
-        if passed >= 2 * PERIOD {
-            *self = Self { began: Some(now), ..Self::default() };
-        } else if passed >= PERIOD {
-            self.end(began + PERIOD);
+        if passed >= 2 * period {
+            *self = Self { began: Some(now), this: HashMap::new(), last: HashMap::new() };
+        } else if passed >= period {
+            self.end(began + period);
         }
     }
 
@@ -132,44 +128,46 @@ mod tests {
         TokenDigest(Sha256::digest(n.to_be_bytes()).into())
     }
 
+    const PERIOD: Duration = Duration::from_secs(5);
+
     #[tokio::test(start_paused = true)]
-    async fn acceptance_holds_for_five_to_ten_seconds_and_no_longer() {
-        let (accepted, clock) = (Accepted::default(), Clock::system());
+    async fn what_is_learnt_holds_for_one_to_two_periods_and_no_longer() {
+        let (recent, clock) = (Recent::new(PERIOD), Clock::system());
         for offset in [0, 1, 4999] {
             tokio::time::advance(Duration::from_millis(offset)).await;
-            accepted.insert(token(1), clock.instant());
-            assert_eq!(accepted.standing(&token(1), clock.instant()), Standing::Fresh);
+            recent.insert(token(1), offset, clock.instant());
+            assert_eq!(recent.get(&token(1), clock.instant()), Some((offset, true)));
             tokio::time::advance(PERIOD - Duration::from_millis(1)).await;
-            assert_ne!(accepted.standing(&token(1), clock.instant()), Standing::Unknown, "{offset}");
+            assert!(recent.has(&token(1), clock.instant()), "{offset}");
             tokio::time::advance(PERIOD + Duration::from_millis(1)).await;
-            assert_eq!(accepted.standing(&token(1), clock.instant()), Standing::Unknown, "{offset}");
+            assert!(!recent.has(&token(1), clock.instant()), "{offset}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_long_pause_forgets_all_at_once() {
-        let (accepted, clock) = (Accepted::default(), Clock::system());
-        accepted.insert(token(1), clock.instant());
+        let (recent, clock) = (Recent::new(PERIOD), Clock::system());
+        recent.insert(token(1), (), clock.instant());
         tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(accepted.standing(&token(1), clock.instant()), Standing::Unknown);
+        assert!(!recent.has(&token(1), clock.instant()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn many_tokens_take_bounded_memory_and_the_newest_stay() {
-        let (accepted, clock) = (Accepted::default(), Clock::system());
+        let (recent, clock) = (Recent::new(PERIOD), Clock::system());
         for n in 0..10 * MOST {
-            accepted.insert(token(n), clock.instant());
+            recent.insert(token(n), (), clock.instant());
         }
-        let periods = accepted.0.lock();
+        let periods = recent.periods.lock();
         assert!(periods.this.len() + periods.last.len() <= 2 * MOST);
-        assert!(periods.this.contains(&token(10 * MOST - 1)));
+        assert!(periods.this.contains_key(&token(10 * MOST - 1)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_token_is_unknown_at_once() {
-        let (accepted, clock) = (Accepted::default(), Clock::system());
-        accepted.insert(token(1), clock.instant());
-        accepted.forget(&token(1));
-        assert_eq!(accepted.standing(&token(1), clock.instant()), Standing::Unknown);
+    async fn what_holds_no_more_is_forgotten_at_once() {
+        let (recent, clock) = (Recent::new(PERIOD), Clock::system());
+        recent.insert(token(1), (), clock.instant());
+        recent.forget(&token(1));
+        assert!(!recent.has(&token(1), clock.instant()));
     }
 }

@@ -74,6 +74,19 @@ pub(super) async fn token(context: &Context) -> Result<()> {
     })
 }
 
+/// Whether the backend takes a token back by which something is open. Asked once for all that is open by it.
+pub(super) async fn is_taken_back(context: &Context) -> bool {
+    let Some((token, said)) = context.entry.taken_back() else { return false };
+    let ask = || async {
+        let response = ask(context, SELF, &who_am_i()).await?;
+        let status = response.status();
+        buffer::read_short(response.into_body(), LONGEST_SELF, DEADLINE).await;
+        Ok(status == StatusCode::UNAUTHORIZED)
+    };
+    // Who does not answer takes nothing back.
+    said.get(token, context.clock(), ask).await.is_ok_and(|is_taken_back| *is_taken_back)
+}
+
 /// Whether the caller may do what these `resourceAttributes` say.
 pub(super) async fn access(context: &Context, attributes: &Value) -> Result<Decision> {
     allowed(context, json!({"resourceAttributes": attributes})).await
@@ -135,6 +148,9 @@ impl Refused<'_> {
 pub(super) async fn user_name(context: &Context) -> String {
     if let Some(user) = context.caller.impersonate.get("impersonate-user").and_then(|v| v.to_str().ok()) {
         return user.to_owned();
+    }
+    if let Some(bearer) = context.entry.bearer() {
+        return bearer.user.clone();
     }
     match &context.caller.who {
         Who::Certificate(identity) => identity.user.clone(),

@@ -31,6 +31,7 @@ pub(crate) fn example(id: TenantId) -> Arc<dyn Source> {
             state.metrics.finished(verb, code, Duration::from_millis(1), 0, 0);
         }
     }
+    state.tokens.count_all();
     Arc::new(Example { id, gateway: GatewayMetrics::default(), tenants, scrapes: Counts::new(1) })
 }
 

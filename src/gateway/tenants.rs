@@ -1,4 +1,4 @@
-//! What the gateway keeps of each tenant over its generations: counts, seats, tokens that were accepted, shares of budgets;
+//! What the gateway keeps of each tenant over its generations: counts, seats, what is known of tokens, shares of budgets;
 //! and what tenants share in it: the budgets, the places for callers whom nobody knows, the seats of those whose admission
 //! rules are followed.
 //!
@@ -14,11 +14,11 @@ use parking_lot::RwLock;
 use super::admission::Admission;
 use super::buffer::{Budget, Share};
 use super::connections::Connections;
-use super::known::Accepted;
 use super::kubelet::{Allowance, Shared};
 use super::limits::Limits;
 use super::metrics::{TenantMetrics, collect_tenant};
 use super::places::Places;
+use super::tokens::Tokens;
 use crate::config::GatewayConfig;
 use crate::consumption::{Consumption, Tab};
 use crate::names::TenantId;
@@ -37,7 +37,7 @@ pub(super) struct TenantState {
     pub(super) limits: Limits,
     /// What its own API server asks for as aggregator: apart, so that neither its users nor that keep the other out.
     pub(super) aggregator: Limits,
-    pub(super) accepted: Accepted,
+    pub(super) tokens: Tokens,
     pub(super) kubelets: Allowance,
     pub(super) buffers: Arc<Share>,
     pub(super) stream_buffers: Arc<Share>,
@@ -109,7 +109,7 @@ impl Tenants {
             metrics: Arc::default(),
             limits: Limits::default(),
             aggregator: Limits::default(),
-            accepted: Accepted::default(),
+            tokens: Tokens::default(),
             kubelets: Allowance::default(),
             buffers: Share::of(Arc::clone(&self.budget), Arc::clone(&account)),
             stream_buffers: Share::of(Arc::clone(&self.stream_budget), Arc::clone(&account)),
@@ -146,6 +146,7 @@ impl Tenants {
             &tenant,
             state.metrics.unknown_refused.load(Ordering::Relaxed),
         );
+        state.tokens.collect(families, &tenant);
         let bytes = state.buffers.in_use() as f64;
         families.gauge("portico_gateway_buffered_bytes", "Bytes that whole bodies take now.", &tenant, bytes);
         families.counter(

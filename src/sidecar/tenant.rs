@@ -80,6 +80,8 @@ impl Inputs<'_> {
             server_ca_pem: material.server_ca.certificate.clone(),
             backend,
             api,
+            // k3s' arguments are its owner's.
+            audiences: None,
             // As k3s itself: `anonymous-auth=false`.
             anonymous: false,
             api_service_ip: around.address,

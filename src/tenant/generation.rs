@@ -50,6 +50,9 @@ pub struct Tenant {
     pub backend: Backend,
     /// The syncer's (cluster-admin) client of the backend.
     pub api: ApiClient,
+    /// What its API server accepts as audience of ServiceAccounts' tokens beside its issuer; `None` where somebody else wrote
+    /// its arguments, so that it is not known, nor whether it publishes all of its keys.
+    pub audiences: Option<&'static [&'static str]>,
     /// Whether callers without credentials pass as anonymous.
     pub anonymous: bool,
     /// ClusterIP of the tenant's API Service on the host (its `kubernetes` Service).

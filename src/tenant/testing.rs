@@ -1,13 +1,21 @@
-//! The host as far as tenants come from it, simulated: for tests of whoever follows VirtualClusters.
+//! The host as far as tenants come from it, simulated: for tests of whoever follows VirtualClusters. And a tenant whose API
+//! server does not answer.
+
+#[path = "../../tests/support/tenant.rs"]
+mod support;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::Tenant;
 use crate::error::Side;
 use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::testing::{Faults, Server};
 use crate::names::TenantId;
+use crate::runtime::clock::Clock;
+use crate::tls::{ClientTrust, ServerTls};
+use crate::upstream::{Credential, Pool, Reach, Target};
 
 const CLUSTERS: &str = "virtualclusters";
 
@@ -59,4 +67,35 @@ impl FakeHost {
         self.faults.go_on(on);
         self.faults.panics(on);
     }
+}
+
+/// One of namespace `team`.
+pub(crate) fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
+    let issued = rcgen::generate_simple_self_signed(vec![host.to_owned()]).expect("certificate");
+    let (cert, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+    let tls = crate::tls::client_config(cert.as_bytes(), None).expect("client configuration");
+    let target = Target {
+        side: Side::Backend,
+        host: "127.0.0.1".to_owned(),
+        port: 1,
+        server_name: "backend".try_into().expect("name"),
+        tls: Arc::clone(&tls),
+        tls_without_identity: tls,
+        credential: Credential::Certificate,
+        path_prefix: String::new(),
+        reach: Reach::default(),
+    };
+    let pool = Arc::new(Pool::new(target, Clock::system()));
+    Arc::new(Tenant {
+        generation,
+        hosts: vec![host.to_owned()],
+        port,
+        server_ca_pem: cert.clone(),
+        ..support::tenant(
+            TenantId::parse("team", name).expect("id"),
+            pool,
+            ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).expect("server tls"),
+            ClientTrust::from_pem(cert.as_bytes()).expect("trust"),
+        )
+    })
 }

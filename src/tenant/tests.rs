@@ -1,7 +1,5 @@
 mod life;
 mod sim;
-#[path = "../../tests/support/tenant.rs"]
-mod support;
 
 use std::time::Duration;
 
@@ -10,45 +8,13 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::testing::tenant;
 use super::*;
-use crate::error::Side;
 use crate::kubernetes::Reaches;
 use crate::names::TenantId;
 use crate::names::claims::{Claims, Owners};
 use crate::names::reserved::Reserved;
 use crate::runtime::clock::Clock;
-use crate::tls::{ClientTrust, ServerTls};
-use crate::upstream::{Credential, Pool, Reach, Target};
-
-fn tenant(name: &str, generation: u64, host: &str, port: u16) -> Arc<Tenant> {
-    let issued = rcgen::generate_simple_self_signed(vec![host.to_owned()]).expect("certificate");
-    let (cert, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
-    let tls = crate::tls::client_config(cert.as_bytes(), None).expect("client configuration");
-    let target = Target {
-        side: Side::Backend,
-        host: "127.0.0.1".to_owned(),
-        port: 1,
-        server_name: "backend".try_into().expect("name"),
-        tls: Arc::clone(&tls),
-        tls_without_identity: tls,
-        credential: Credential::Certificate,
-        path_prefix: String::new(),
-        reach: Reach::default(),
-    };
-    let pool = Arc::new(Pool::new(target, Clock::system()));
-    Arc::new(Tenant {
-        generation,
-        hosts: vec![host.to_owned()],
-        port,
-        server_ca_pem: cert.clone(),
-        ..support::tenant(
-            TenantId::parse("team", name).expect("id"),
-            pool,
-            ServerTls::from_pem(cert.as_bytes(), key.as_bytes()).expect("server tls"),
-            ClientTrust::from_pem(cert.as_bytes()).expect("trust"),
-        )
-    })
-}
 
 /// A VirtualCluster as the API server shows it.
 fn object(name: &str, day: u32, hosts: &[&str], port: u16) -> Value {

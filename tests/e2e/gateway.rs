@@ -97,7 +97,7 @@ fn protobuf_passes_untouched() {
 }
 
 /// Lets the test give the whole path itself.
-fn at_root(config: &mut kube::Config) {
+pub(crate) fn at_root(config: &mut kube::Config) {
     config.cluster_url = gateway_url().parse().expect("a URL");
 }
 

@@ -49,4 +49,5 @@ mod sidecar;
 mod store;
 mod streams;
 mod sync;
+mod tokens;
 mod usage;

@@ -32,6 +32,7 @@ mod scrape;
 mod silence;
 mod slow;
 mod swap;
+mod tokens;
 mod trailers;
 mod unknown;
 mod upgrades;

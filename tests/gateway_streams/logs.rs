@@ -7,6 +7,7 @@ use serde_json::json;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::support::logged::{Lines, showing};
+use crate::support::tokens::{CONFIGURATION, Key, SET, claims, documents};
 use crate::world::{World, echoing, spdy, websocket};
 
 /// Each is looked for as it is, in base64 and as bytes in hexadecimal.
@@ -104,6 +105,7 @@ async fn no_secret_is_logged_however_much_is() {
     let mut wire = world.connect(&world.a, Some(FORGER)).await;
     wire.send("GET /api/v1/pods\nconnection: close", &world.a).await;
     wire.head().await;
+    let signed = with_signed_tokens(&world).await;
     tokio::task::yield_now().await;
     let text = lines.text();
     assert!(text.contains("access: request"), "the access log is there");
@@ -115,5 +117,28 @@ async fn no_secret_is_logged_however_much_is() {
         let hex = secret.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
         found.extend(showing(&text, secret, [secret.to_owned(), encoded(secret), hex]));
     }
+    for token in &signed {
+        let signature = token.rsplit('.').next().expect("three parts");
+        found.extend(showing(&text, "a token", [signature.to_owned()]));
+    }
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+    let said = |user: &str, what: &str| text.lines().any(|line| line.contains(user) && line.contains(what));
+    assert!(said("user=\"system:serviceaccount:default:web\"", "code=403"), "whose a token is");
+    assert!(said("user=\"(token)\"", "flag=\"TSIG\""), "and what is wrong with one");
+}
+
+/// One that the cluster's keys verify, and one that they do not.
+async fn with_signed_tokens(world: &World) -> [String; 2] {
+    let (key, claims) = (Key::ec(), claims("web", jiff::Timestamp::now().as_second()));
+    let [configuration, set] = documents(&[&key]);
+    world.a.objects.put(CONFIGURATION, configuration);
+    world.a.objects.put(SET, set);
+    let tokens = [key.of(&claims), Key::ec().token(&key.head(), &claims)];
+    world.a.objects.put(&format!("Bearer {}", tokens[0]), json!("eve"));
+    for (token, code) in tokens.iter().zip([403, 401]) {
+        let mut wire = world.connect(&world.a, None).await;
+        wire.send(&format!("{}\nauthorization: Bearer {token}", websocket("web")), &world.a).await;
+        assert_eq!(wire.head().await.code, code);
+    }
+    tokens
 }

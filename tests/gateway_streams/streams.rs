@@ -7,8 +7,10 @@ use http::Response;
 use jiff::Timestamp;
 use portico::consumption::{Hour, Rows};
 use portico::runtime::clock::Clock;
+use serde_json::json;
 
-use crate::support::fake::{Answer, parameters};
+use crate::support::fake::{Answer, Seen, parameters};
+use crate::support::tokens::{CONFIGURATION, Key, SET, but, claims, documents};
 use crate::world::{HOST_NAMESPACE, World, echoing, spdy, websocket};
 
 #[tokio::test]
@@ -206,6 +208,72 @@ async fn streams_end_with_their_tenant_and_with_the_drain() {
     let drain = world.drain.take().expect("once");
     drain.start(Duration::from_millis(1200));
     assert!(b.rest().await.is_empty(), "closed before the deadline");
+}
+
+/// So does the end of a token's: a minute after its `exp`, as API servers allow.
+#[tokio::test]
+async fn what_is_served_from_the_host_ends_with_the_time_of_its_users_token() {
+    let clock = Clock::going("2030-01-01T00:00:00Z".parse().expect("a time"), 1);
+    let began = clock.now().as_second();
+    let world = World::with(clock, echoing).await;
+    world.pod(&world.a, "web");
+    let key = Key::ec();
+    let [configuration, set] = documents(&[&key]);
+    world.a.objects.put(CONFIGURATION, configuration);
+    world.a.objects.put(SET, set);
+    let asked = async |exp: i64, is_accepted: bool| {
+        let token = format!("Bearer {}", key.of(&but(claims("jane", began), &json!({"exp": exp}))));
+        if is_accepted {
+            world.a.objects.put(&token, json!("jane"));
+        }
+        let mut wire = world.connect(&world.a, None).await;
+        wire.send(&format!("{}\nauthorization: {token}", websocket("web")), &world.a).await;
+        let head = wire.head().await;
+        (wire, head.code)
+    };
+    let (_, code) = asked(began + 3601, false).await;
+    assert_eq!((code, world.host.seen().len()), (401, 0), "what the API server took back opens nothing");
+    let (lasting, code) = asked(began + 3600, true).await;
+    assert_eq!(code, 101);
+    let (mut ending, code) = asked(began - 54, true).await;
+    assert_eq!(code, 101);
+    assert!(ending.rest().await.is_empty(), "closed");
+    let (back, _) = lasting.both(b"still here".to_vec()).await;
+    assert_eq!(back, b"still here");
+}
+
+/// The API server alone knows, so it is asked again while something is open, whoever's the token is: once for all of them.
+#[tokio::test]
+async fn what_is_served_from_the_host_ends_when_its_users_token_was_taken_back() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let opened = async |token: &str, request: &str| {
+        world.a.objects.put(&format!("Bearer {token}"), json!("jane"));
+        let mut wire = world.connect(&world.a, None).await;
+        wire.send(&format!("{request}\nauthorization: Bearer {token}"), &world.a).await;
+        assert_eq!(wire.head().await.code, 101);
+        wire
+    };
+    let mut revoked = [opened("revoked", &websocket("web")).await, opened("revoked", &spdy("web")).await];
+    let kept = opened("kept", &websocket("web")).await;
+    world.a.objects.remove("Bearer revoked");
+    let asked = || {
+        let is_asked = |seen: &&Seen| seen.path.ends_with("/selfsubjectreviews");
+        let of = |token: &'static str| move |seen: &&Seen| seen.header("authorization") == Some(token);
+        let seen = world.a.api.seen();
+        [of("Bearer revoked"), of("Bearer kept")].map(|of| seen.iter().filter(is_asked).filter(of).count())
+    };
+    let before = asked();
+    assert_eq!(before, [1, 1], "at the beginning of the first stream");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(360)).await;
+    tokio::time::resume();
+    for wire in &mut revoked {
+        assert!(wire.rest().await.is_empty(), "closed");
+    }
+    let (back, _) = kept.both(b"still here".to_vec()).await;
+    assert_eq!(back, b"still here");
+    assert_eq!(asked()[0], before[0] + 1, "once for both");
 }
 
 /// The end of a certificate's time counts on the host's side as well, for its user and for nobody else. Nothing that both

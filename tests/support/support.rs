@@ -10,3 +10,4 @@ pub mod pki;
 pub mod port;
 pub mod process;
 pub mod tenant;
+pub mod tokens;

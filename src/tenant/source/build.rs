@@ -143,6 +143,7 @@ impl Inputs<'_> {
             server_ca_pem: self.secret.text(pki::SERVER_CA)?,
             backend,
             api,
+            audiences: self.audiences(),
             anonymous: self.cluster.spec.auth.anonymous,
             api_service_ip: address(&status.api_service_ip)?,
             dns_service_ip: address(&status.dns_service_ip)?,
@@ -165,6 +166,15 @@ impl Inputs<'_> {
         };
         let ca = self.secret.bytes(pki::FRONT_PROXY_CA).ok()?;
         Some(Aggregator { trust: ClientTrust::from_pem(&ca).ok()?, name, asks_gateway })
+    }
+
+    /// As `deploy/control-plane` starts them.
+    fn audiences(&self) -> Option<&'static [&'static str]> {
+        match self.cluster.spec.distro {
+            Distro::K8s => Some(&[]),
+            Distro::K3s => Some(&["k3s"]),
+            Distro::External => None,
+        }
     }
 
     fn backend(&self, parts: &Parts, server_ca: &[u8]) -> Result<(Backend, ApiClient)> {

@@ -1,0 +1,186 @@
+//! The keys of an API server's tokens, as it publishes them, and what they say of a token.
+//!
+//! Pure. Promises as those of [`Token`]: the algorithm is the key's word; keys are few, and none makes a forged token dear.
+
+use jiff::Timestamp;
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use super::token::{Claims, Fault, Judgement, Token};
+use crate::error::{Error, Kind, Result};
+
+/// Of what an API server says of its tokens, of either document.
+pub const LONGEST_DOCUMENT: usize = 64 << 10;
+/// API servers have one key, or two while they change it.
+const MOST: usize = 16;
+/// Of a key's name: an API server's is a digest.
+const LONGEST_ID: usize = 1024;
+/// Of an RSA key, in characters: 4096 bits. A longer one makes each forged token dear.
+const LONGEST_MODULUS: usize = 683;
+/// Of its exponent, likewise: four bytes.
+const LONGEST_EXPONENT: usize = 6;
+
+/// Issuer and keys of one API server.
+#[derive(Debug)]
+pub struct Keys {
+    issuer: String,
+    keys: Vec<Key>,
+    digest: [u8; 32],
+}
+
+#[derive(Debug)]
+struct Key {
+    id: String,
+    /// Nothing: of a kind that is not understood here.
+    verifies: Option<(Algorithm, DecodingKey)>,
+}
+
+#[derive(Deserialize)]
+struct Configuration {
+    issuer: String,
+}
+
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<Written>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Written {
+    kid: String,
+    kty: String,
+    alg: String,
+    r#use: String,
+    crv: String,
+    n: String,
+    e: String,
+    x: String,
+    y: String,
+}
+
+impl Keys {
+    /// From `/.well-known/openid-configuration` and `/openid/v1/jwks`. Where the first says that the keys are is not looked
+    /// at: nobody is asked but the API server itself.
+    pub fn read(configuration: &[u8], set: &[u8]) -> Result<Self> {
+        let unreadable = |error| refuse("cannot be read").because(error);
+        let Configuration { issuer } = serde_json::from_slice(configuration).map_err(unreadable)?;
+        let Set { keys } = serde_json::from_slice(set).map_err(unreadable)?;
+        if issuer.is_empty() || keys.is_empty() || keys.len() > MOST {
+            return Err(refuse("are none, or too many"));
+        }
+        if keys.iter().any(|key| key.kid.len() > LONGEST_ID) {
+            return Err(refuse("have names that are too long"));
+        }
+        let digest = Sha256::new().chain_update(configuration).chain_update([0]).chain_update(set).finalize().into();
+        let keys = keys.into_iter().map(|key| Key { verifies: key.verifies(), id: key.kid }).collect();
+        Ok(Self { issuer, keys, digest })
+    }
+
+    /// Whether the API server says the same as before.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+
+    /// Judges a token. `beside` is what the API server accepts as audience beside its issuer (the default of KEP-1393);
+    /// nothing where that is not known: such an audience is then nobody's fault.
+    pub fn judge(&self, token: Token<'_>, beside: Option<&[&str]>, now: Timestamp) -> Judgement {
+        let is_own = token.claims.iss == self.issuer && token.is_of_account();
+        let key = match (token.head.kid.as_str(), self.keys.as_slice()) {
+            ("", [only]) if is_own => only,
+            // An API server tries all of them.
+            ("", _) => return Judgement::Foreign,
+            (id, keys) => match keys.iter().find(|key| key.id == id) {
+                Some(key) => key,
+                None if is_own => return Judgement::UnknownKey,
+                None => return Judgement::Foreign,
+            },
+        };
+        let Some((algorithm, key)) = &key.verifies else { return Judgement::Foreign };
+        if word(*algorithm) != Some(token.head.alg.as_str()) {
+            return Judgement::False(Fault::Algorithm);
+        }
+        match crypto::verify(token.signature, token.message.as_bytes(), key, *algorithm) {
+            Ok(true) => {}
+            Ok(false) => return Judgement::False(Fault::Signature),
+            // Go reads more forms of base64.
+            Err(_) => return Judgement::Foreign,
+        }
+        // From here on it is the API server's own word: under an earlier issuer, or of an earlier form.
+        if !is_own || token.head.is_odd() {
+            return Judgement::Foreign;
+        }
+        match self.fault(&token.claims, beside, now) {
+            None => Judgement::True(token.claims.bearer()),
+            Some(fault) => fault.map_or(Judgement::Foreign, Judgement::False),
+        }
+    }
+
+    /// `Some(None)`: only the API server knows.
+    fn fault(&self, claims: &Claims, beside: Option<&[&str]>, now: Timestamp) -> Option<Option<Fault>> {
+        if let Err(fault) = claims.in_time(now) {
+            return Some(Some(fault));
+        }
+        let audiences = claims.audiences();
+        // One without any is for the API server.
+        if audiences.is_empty() || audiences.contains(&self.issuer) {
+            return None;
+        }
+        let Some(beside) = beside else { return Some(None) };
+        if audiences.iter().any(|one| beside.contains(&one.as_str())) { None } else { Some(Some(Fault::Audience)) }
+    }
+}
+
+impl Written {
+    fn verifies(&self) -> Option<(Algorithm, DecodingKey)> {
+        if !matches!(self.r#use.as_str(), "" | "sig") {
+            return None;
+        }
+        let algorithm = self.algorithm()?;
+        let key = match self.kty.as_str() {
+            "RSA" if self.n.len() <= LONGEST_MODULUS && self.e.len() <= LONGEST_EXPONENT => {
+                DecodingKey::from_rsa_components(&self.n, &self.e).ok()?
+            }
+            "EC" => DecodingKey::from_ec_components(&self.x, &self.y).ok()?,
+            _ => return None,
+        };
+        Some((algorithm, key))
+    }
+
+    /// A key that does not say it has its kind's first.
+    fn algorithm(&self) -> Option<Algorithm> {
+        match (self.kty.as_str(), self.crv.as_str(), self.alg.as_str()) {
+            ("RSA", _, "" | "RS256") => Some(Algorithm::RS256),
+            ("RSA", _, "RS384") => Some(Algorithm::RS384),
+            ("RSA", _, "RS512") => Some(Algorithm::RS512),
+            ("EC", "P-256", "" | "ES256") if self.is_point(32) => Some(Algorithm::ES256),
+            ("EC", "P-384", "" | "ES384") if self.is_point(48) => Some(Algorithm::ES384),
+            _ => None,
+        }
+    }
+
+    /// Whether both coordinates have so many bytes.
+    fn is_point(&self, bytes: usize) -> bool {
+        let characters = (bytes * 4).div_ceil(3);
+        self.x.len() == characters && self.y.len() == characters
+    }
+}
+
+fn word(algorithm: Algorithm) -> Option<&'static str> {
+    match algorithm {
+        Algorithm::RS256 => Some("RS256"),
+        Algorithm::RS384 => Some("RS384"),
+        Algorithm::RS512 => Some("RS512"),
+        Algorithm::ES256 => Some("ES256"),
+        Algorithm::ES384 => Some("ES384"),
+        _ => None,
+    }
+}
+
+fn refuse(what: &str) -> Error {
+    Error::backend(Kind::Protocol, format!("the keys of the API server's tokens {what}"))
+}
+
+#[cfg(test)]
+mod tests;
