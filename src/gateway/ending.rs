@@ -55,7 +55,7 @@ pub(super) fn of_stream(context: &Arc<Context>) -> impl Future<Output = ()> + Se
     }
 }
 
-async fn revoked(context: &Context) {
+async fn revoked(context: &Arc<Context>) {
     let certificates = matches!(context.caller.who, Who::Certificate(_)).then_some(&context.connection.certificates);
     let mut life = context.tenant.life.follow(context.tenant.generation);
     let is_by_token = matches!(context.caller.who, Who::Token(_));

@@ -3,6 +3,7 @@
 //! Promises: asked with the caller's own credentials, so certificate, token, anonymity and impersonation are judged where
 //! they are always judged; an answer of more than a few kilobytes is none. Must not know what is done with it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -75,13 +76,16 @@ pub(super) async fn token(context: &Context) -> Result<()> {
 }
 
 /// Whether the backend takes a token back by which something is open. Asked once for all that is open by it.
-pub(super) async fn is_taken_back(context: &Context) -> bool {
+pub(super) async fn is_taken_back(context: &Arc<Context>) -> bool {
     let Some((token, said)) = context.entry.taken_back() else { return false };
-    let ask = || async {
-        let response = ask(context, SELF, &who_am_i()).await?;
-        let status = response.status();
-        buffer::read_short(response.into_body(), LONGEST_SELF, DEADLINE).await;
-        Ok(status == StatusCode::UNAUTHORIZED)
+    let ask = || {
+        let context = Arc::clone(context);
+        async move {
+            let response = ask(&context, SELF, &who_am_i()).await?;
+            let status = response.status();
+            buffer::read_short(response.into_body(), LONGEST_SELF, DEADLINE).await;
+            Ok(status == StatusCode::UNAUTHORIZED)
+        }
     };
     // Who does not answer takes nothing back.
     said.get(token, context.clock(), ask).await.is_ok_and(|is_taken_back| *is_taken_back)

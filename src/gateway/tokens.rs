@@ -18,7 +18,7 @@ use self::published::{PAUSE, Published};
 use super::buffer::Share;
 use super::identity::{Bearer, Fault, Judgement, Token};
 use super::known::{Recent, TokenDigest};
-use crate::runtime::answers::Answers;
+use crate::runtime::answers::{Answers, Terms};
 use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
 use crate::runtime::telemetry::Families;
@@ -107,7 +107,7 @@ impl Default for Tokens {
             signed: Recent::new(SIGNED),
             accepted: Recent::new(SAID),
             refused: Recent::new(SAID),
-            taken_back: Answers::new(SAID_AGAIN, MOST_AGAIN),
+            taken_back: Answers::new(Terms::new("token asked again", SAID_AGAIN, MOST_AGAIN)),
             judged: Default::default(),
         }
     }
