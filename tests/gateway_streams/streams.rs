@@ -252,6 +252,8 @@ async fn what_is_served_from_the_host_ends_when_its_users_token_was_taken_back()
         let mut wire = world.connect(&world.a, None).await;
         wire.send(&format!("{request}\nauthorization: Bearer {token}"), &world.a).await;
         assert_eq!(wire.head().await.code, 101);
+        let (back, wire) = wire.both(b"under way".to_vec()).await;
+        assert_eq!(back, b"under way");
         wire
     };
     let mut revoked = [opened("revoked", &websocket("web")).await, opened("revoked", &spdy("web")).await];
@@ -266,7 +268,7 @@ async fn what_is_served_from_the_host_ends_when_its_users_token_was_taken_back()
     let before = asked();
     assert_eq!(before, [1, 1], "at the beginning of the first stream");
     tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(360)).await;
+    tokio::time::advance(Duration::from_secs(361)).await;
     tokio::time::resume();
     for wire in &mut revoked {
         assert!(wire.rest().await.is_empty(), "closed");
