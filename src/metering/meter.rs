@@ -164,7 +164,7 @@ impl Known {
         }
         claims.counted = now;
         for (namespace, bytes) in &claims.held {
-            let volumes = over(u128::from(*bytes) / MEBIBYTE, since);
+            let volumes = over(u128::from(*bytes), since);
             self.tab.add(namespace, &Amounts { volumes, ..Amounts::default() });
         }
         self.claims = Some(claims);
@@ -191,15 +191,15 @@ fn pods<'a>(placed: &'a Placed, figures: Option<&PodsUsage>, since: Duration) ->
     let amounts = |(pods, cores, bytes): (u128, u128, u128)| Amounts {
         pods: short(pods * millis),
         cpu: short(cores * millis / 1_000_000_000),
-        memory: over(bytes / MEBIBYTE, since),
+        memory: over(bytes, since),
         ..Amounts::default()
     };
     sums.into_iter().map(|(namespace, sums)| (namespace, amounts(sums))).collect()
 }
 
-/// So much over this time, in units and seconds.
-fn over(amount: u128, time: Duration) -> u64 {
-    short(amount.saturating_mul(time.as_millis()) / 1000)
+/// So many bytes over this time, in mebibyte seconds. Many a pod has less than one mebibyte.
+fn over(bytes: u128, time: Duration) -> u64 {
+    short(bytes.saturating_mul(time.as_millis()) / 1000 / MEBIBYTE)
 }
 
 fn short(number: u128) -> u64 {
@@ -247,6 +247,8 @@ mod tests {
         let found = pods(&placed, None, Duration::from_secs(30));
         let stood = |millis| Amounts { pods: millis, ..Amounts::default() };
         assert_eq!(found, BTreeMap::from([("default", stood(60_000)), ("other", stood(30_000))]));
+        let small = PodsUsage::from([(name("a"), used(vec![container(0, 900 << 10)]))]);
+        assert_eq!(pods(&placed, Some(&small), Duration::from_secs(30))["default"].memory, 26, "less than a mebibyte");
         assert!(pods(&placed, Some(&figures), Duration::ZERO).values().all(Amounts::is_nothing));
     }
 }

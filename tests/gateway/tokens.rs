@@ -52,6 +52,8 @@ impl Said {
         };
         match seen.path.as_str() {
             CONFIGURATION => return Some(document(0)),
+            // As a real one does.
+            SET if seen.header("accept") != Some("application/jwk-set+json") => return Some(Answer::text(406, "")),
             SET => return Some(self.sets.lock().pop_front().unwrap_or_else(|| document(1))),
             _ => {}
         }

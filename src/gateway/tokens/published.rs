@@ -25,6 +25,8 @@ pub(super) const PAUSE: Duration = Duration::from_secs(10);
 const DEADLINE: Duration = Duration::from_secs(3);
 const CONFIGURATION: &str = "/.well-known/openid-configuration";
 const SET: &str = "/openid/v1/jwks";
+/// An API server refuses to show the set as anything else (406), `application/json` included.
+const KEY_SET: &str = "application/jwk-set+json";
 
 /// What is known of them.
 #[derive(Debug, Default)]
@@ -157,6 +159,6 @@ async fn ask(known: watch::Sender<Known>, tenant: Arc<Tenant>, buffers: Arc<Shar
 async fn read(tenant: &Tenant, buffers: &Arc<Share>) -> Result<Keys> {
     let _drawn = buffers.draw(2 * LONGEST_DOCUMENT)?;
     let configuration = tenant.api.get_bounded(CONFIGURATION, DEADLINE, LONGEST_DOCUMENT).await?;
-    let set = tenant.api.get_bounded(SET, DEADLINE, LONGEST_DOCUMENT).await?;
+    let set = tenant.api.get_as(SET, KEY_SET, DEADLINE, LONGEST_DOCUMENT).await?;
     Keys::read(&configuration, &set)
 }
