@@ -22,8 +22,6 @@ use crate::usage::{HostPod, Placed, PodsUsage};
 
 /// Tenants that are read at once.
 const AT_ONCE: usize = 2;
-/// Claims seldom change: they are read again after this.
-const CLAIMS_FRESH: Duration = Duration::from_secs(300);
 /// A reading stands for so many intervals at most: what was between, nobody knows.
 const MOST_INTERVALS: u32 = 2;
 const MEBIBYTE: u128 = 1 << 20;
@@ -38,7 +36,6 @@ struct Known {
 }
 
 struct Claims {
-    read: Instant,
     counted: Instant,
     held: BTreeMap<String, u64>,
 }
@@ -150,16 +147,14 @@ impl Known {
 
     async fn read_claims(&mut self, sources: &Sources, tenant: &Metered, clock: &Clock, longest: Duration) {
         let now = clock.instant();
-        let mut claims =
-            self.claims.take().unwrap_or_else(|| Claims { read: now, counted: now, held: BTreeMap::new() });
+        let mut claims = self.claims.take().unwrap_or_else(|| Claims { counted: now, held: BTreeMap::new() });
         let since = (now - claims.counted).min(longest);
-        if claims.held.is_empty() || now - claims.read >= CLAIMS_FRESH {
-            match claims::capacities(&sources.host, &tenant.id).await {
-                Ok(held) => (claims.read, claims.held) = (now, held),
-                Err(error) => {
-                    tracing::debug!(tenant = %tenant.id, %error, "claims could not be metered");
-                    self.tab.missed();
-                }
+        match claims::capacities(&sources.host, &tenant.id).await {
+            Ok(held) => claims.held = held,
+            // They are taken for as they were.
+            Err(error) => {
+                tracing::debug!(tenant = %tenant.id, %error, "claims could not be metered");
+                self.tab.missed();
             }
         }
         claims.counted = now;
