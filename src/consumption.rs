@@ -11,5 +11,5 @@ pub use amounts::Amounts;
 pub use rows::{Hour, Rows, Within};
 pub use tab::{Consumption, Tab};
 
-/// Namespaces of one tenant that are told apart: a tenant may have as many as it likes, and each is a row an hour.
-pub const MOST_NAMESPACES: usize = 64;
+/// Namespaces of one tenant that are told apart in an hour: a tenant may have as many as it likes, and each is a row.
+pub const MOST_NAMESPACES: usize = 256;

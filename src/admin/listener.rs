@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::error::{Error, Kind, Result};
+use crate::runtime::source::source;
 use crate::runtime::task::{self, Task};
 
 /// More than a kubelet, curl or Prometheus with a long token sends.
@@ -81,7 +82,7 @@ where
             }
         };
         open.retain(|place| !place.task.is_finished());
-        let source = peer.ip().to_canonical();
+        let source = source(peer.ip());
         if let Some(at) = makes_room(&open, source, limits) {
             open.remove(at);
         }

@@ -5,7 +5,7 @@
 //! closes connections at once has the host asked no more often; a token that was accepted lately waits for no place. Must not
 //! know what is shown.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::kubernetes::{Reviews, Verdict};
+use crate::runtime::source::source;
 use crate::runtime::task::{self, Task};
 
 /// Of tokens that were not accepted lately.
@@ -126,17 +127,6 @@ impl Drop for Place {
         if let Some(at) = taken.iter().position(|source| *source == self.source) {
             taken.swap_remove(at);
         }
-    }
-}
-
-/// An IPv4 address, or the /64 that one IPv6 host has for itself.
-fn source(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address => address,
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Args {
     /// Until then; default: now.
     #[arg(long, value_name = "SPAN|TIME")]
     until: Option<Span>,
-    /// A row for each namespace inside: `-` is what belongs to none, `*` those beyond 64.
+    /// A row for each namespace inside: `-` is what belongs to none, `*` those beyond 256 in an hour.
     #[arg(long)]
     namespaces: bool,
     /// Form of the result; csv and json have seconds and bytes.

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 
 use super::counts::Counts;
 use super::metrics::HandshakeFailure;
-use super::places::source;
 use crate::config::GatewayConfig;
 use crate::names::TenantId;
+use crate::runtime::source::source;
 
 /// All connections of the process. Cheap to clone.
 #[derive(Debug, Clone)]

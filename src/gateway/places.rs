@@ -5,7 +5,7 @@
 //! Callers who are known never come here. Must not know what makes a caller known.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::counts::Counts;
 use crate::names::TenantId;
+use crate::runtime::source::source;
 
 /// A first request of an honest token is over within milliseconds: waiting spares its client a refusal and a second.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -199,17 +200,6 @@ impl State {
             self.queues.remove(of);
             self.turns.retain(|other| other != of);
         }
-    }
-}
-
-/// An IPv4 address, or the /64 that one IPv6 host has for itself.
-pub(super) fn source(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        address => address,
     }
 }
 

@@ -128,19 +128,19 @@ impl Known {
         let figures = sources.usage.pods(&tenant.id, &tenant.uid).await;
         let now = clock.instant();
         let since = self.pods.replace(now).map(|since| (now - since).min(longest)).unwrap_or_default();
-        match figures {
-            Ok(figures) => {
-                self.has_figures = true;
-                pods(&placed, Some(&figures), since).into_iter().for_each(|(within, used)| self.tab.add(within, &used));
-            }
+        match &figures {
+            Ok(_) => self.has_figures = true,
             Err(error) => {
                 tracing::debug!(tenant = %tenant.id, %error, "what pods use could not be metered");
                 // Where there never are any, nothing is missed.
                 if self.has_figures {
                     self.tab.missed();
                 }
-                pods(&placed, None, since).into_iter().for_each(|(within, used)| self.tab.add(within, &used));
             }
+        }
+        let figures = figures.ok();
+        for (within, used) in pods(&placed, figures.as_deref(), since) {
+            self.tab.add(within, &used);
         }
         self.placed = placed;
     }
