@@ -42,10 +42,16 @@ fn value(page: &str, name: &str, tenant: &Tenant) -> Option<f64> {
 fn the_fleet_is_scraped_with_a_token_of_the_host() {
     let _dump = Dump(vec![alpha(), beta()]);
     let (reader, other) = (token(true), token(false));
+    // The replica that is asked shows its own series of those whom it has served.
     let page = eventually("both are on the page", || {
+        let both = [alpha(), beta()];
+        both.iter().for_each(|tenant| drop(tenant.kubectl(&["get", "--raw", "/readyz"]).ok()));
         let (code, page) = get("/fleet/metrics", &reader);
-        let up = [alpha(), beta()].iter().all(|tenant| value(&page, "portico_tenant_up", tenant) == Some(1.0));
-        if code == 200 && up { Ok(page) } else { Err(format!("{code}: {page:.2000}")) }
+        let is_whole = both.iter().all(|tenant| {
+            let is_served = value(&page, "portico_gateway_requests_in_flight", tenant).is_some();
+            is_served && value(&page, "portico_tenant_up", tenant) == Some(1.0)
+        });
+        if code == 200 && is_whole { Ok(page) } else { Err(format!("{code}: {page:.2000}")) }
     });
     for tenant in [alpha(), beta()] {
         for family in
