@@ -154,6 +154,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         usage: parts.usage,
         figures: parts.figures,
         token_key: TokenKey::new(&parts.clock),
+        token_pace: Pace::default(),
         clock: parts.clock,
         metrics,
         tenants: kept,

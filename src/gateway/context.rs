@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::authenticate::{Caller, Who};
 use super::connection::Connection;
@@ -119,5 +119,16 @@ impl Context {
         let response = self.tenant.backend.pool.send(self.class(false), request, deadline).await?;
         self.entry.judged(method, response.status())?;
         Ok(response)
+    }
+
+    /// Learns from the answer to the request itself. A 401 that may come from behind the API server, of a pod or of whoever serves
+    /// an aggregated API, says nothing of the token.
+    pub(super) fn judged(&self, method: &Method, status: StatusCode) -> Result<()> {
+        let info = &self.info;
+        let is_builtin = !info.group.contains('.') || info.group.ends_with(".k8s.io");
+        if status == StatusCode::UNAUTHORIZED && (info.subresource == "proxy" || !is_builtin) {
+            return Ok(());
+        }
+        self.entry.judged(method, status)
     }
 }
