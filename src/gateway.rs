@@ -8,6 +8,7 @@
 //! `metav1.Status`; every request leaves one log line. Must not know how objects are synced.
 
 pub mod api;
+mod audit_id;
 pub mod buffer;
 pub mod context;
 pub mod entry;

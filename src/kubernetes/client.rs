@@ -64,6 +64,15 @@ impl ApiClient {
         Self { layers: Some(layered::client(Arc::clone(&self.pool))), ..self.clone() }
     }
 
+    /// The same with other headers beside.
+    pub fn with(&self, more: &HeaderMap) -> Self {
+        let mut headers = HeaderMap::clone(&self.headers);
+        for (name, value) in more {
+            headers.insert(name, value.clone());
+        }
+        Self { headers: Arc::new(headers), ..self.clone() }
+    }
+
     /// The connections below.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
