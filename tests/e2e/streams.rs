@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 
 use serde_json::json;
 
-use crate::harness::sidecar::audited;
+use crate::harness::sidecar::audit_log;
 use crate::harness::{
     AGNHOST, BUSYBOX, Dump, Invocation, Space, alpha, beta, eventually, http_get, sleeper, user_of, with_user,
 };
@@ -55,7 +55,7 @@ fn the_hosts_audit_log_says_whose_an_exec_was() {
     space.kubectl(&["exec", "box", "--", "true"]).ok();
     let pod = space.host_name("box");
     let entry = eventually("an entry", || {
-        let all = audited("portico-system");
+        let all = audit_log();
         let is_it =
             |e: &&serde_json::Value| e["objectRef"]["name"] == pod.as_str() && e["objectRef"]["subresource"] == "exec";
         all.iter().find(is_it).cloned().ok_or_else(|| format!("{} entries, none of {pod}", all.len()))
