@@ -128,6 +128,18 @@ mod tests {
         is_committed("docs/config.md", &markdown());
     }
 
+    /// The chart's values have a schema of their own, and refuse what it does not know.
+    #[test]
+    fn every_part_of_the_configuration_may_be_set_by_the_chart() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm/portico/values.schema.json");
+        let schema: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(file).expect("a schema")).expect("JSON");
+        let parts = serde_json::to_value(Config::default()).expect("a configuration");
+        for part in parts.as_object().expect("an object").keys() {
+            assert!(schema["properties"]["config"]["properties"].get(part).is_some(), "{part}");
+        }
+    }
+
     #[test]
     fn a_default_of_several_values_says_each_that_there_is() {
         let value = serde_json::json!({"maxUnavailable": null, "paused": false, "timeout": "10m"});
