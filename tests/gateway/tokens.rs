@@ -312,6 +312,36 @@ async fn a_watch_ends_when_the_backend_takes_its_users_token_back() {
     assert_eq!(piece(&mut watch).await, None);
 }
 
+/// Connections of an earlier generation end after a while; what is open by it does not.
+#[tokio::test]
+async fn what_is_open_over_a_new_generation_is_judged_again_all_the_same() {
+    let world = World::start().await;
+    let key = Key::ec();
+    let said = Said::by(&world.a, &[&key]);
+    let token = key.of(&but(claims("web", now()), &json!({"exp": now() + 90_000})));
+    let (answer, events) = Answer::stream();
+    world.a.answer(answer);
+    let mut client = world.by_name(&world.a).http(true).await;
+    let mut watch = get(&mut client, WATCH, &token).await;
+    world.registry.put(&Arc::new(world.a.tenant(2, &world.a.client_ca, &world.clock)));
+    let reviews = || world.a.api.seen().iter().filter(|seen| seen.path.contains("selfsubjectreviews")).count();
+    said.refused.lock().insert(bearer(&token));
+    for (seconds, asked) in [(120, 0), (361, 1), (13, 2)] {
+        events.send("more".into()).await.expect("sent");
+        assert_eq!(piece(&mut watch).await.as_deref(), Some("more"), "after {asked} questions");
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+        let asks = async {
+            while reviews() < asked {
+                tokio::time::sleep(Duration::from_millis(5)).await
+            }
+        };
+        tokio::time::timeout(PATIENCE, asks).await.expect("it is asked");
+    }
+    assert_eq!(piece(&mut watch).await, None);
+}
+
 /// Its signature is good, so it has a seat until the backend says 401: and nothing that is kept for it before.
 #[tokio::test]
 async fn of_a_token_that_was_taken_back_nothing_is_read_and_no_connection_is_the_tenants() {
