@@ -323,7 +323,10 @@ async fn what_is_open_over_a_new_generation_is_judged_again_all_the_same() {
     world.a.answer(answer);
     let mut client = world.by_name(&world.a).http(true).await;
     let mut watch = get(&mut client, WATCH, &token).await;
+    let before = world.registry.load().by_id(&world.a.id()).cloned().expect("served");
     world.registry.put(&Arc::new(world.a.tenant(2, &world.a.client_ca, &world.clock)));
+    // As the source does, which makes generations.
+    before.backend.pool.retire(Duration::from_secs(60));
     let reviews = || world.a.api.seen().iter().filter(|seen| seen.path.contains("selfsubjectreviews")).count();
     said.refused.lock().insert(bearer(&token));
     for (seconds, asked) in [(120, 0), (361, 1), (13, 2)] {
