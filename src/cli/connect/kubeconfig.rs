@@ -1,5 +1,7 @@
 //! Kubeconfigs as values: reading the tenant's, choosing server and verified name, merging into the user's. Pure.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 /// The ways to a virtual cluster, out of the kubeconfig in its Secret.
@@ -33,6 +35,22 @@ impl Access {
         let by_name = clusters.iter().find(|c| sni(c).is_some()).map(|c| (*c).clone());
         let namespace = context.get("namespace").and_then(Value::as_str).map(str::to_owned);
         Ok(Self { cluster, by_name, by_path, user, namespace, sidecar: None })
+    }
+
+    /// With another user: that part of a kubeconfig.
+    pub(super) fn with_user(self, user: Value) -> Self {
+        Self { user, ..self }
+    }
+
+    /// The client certificate in it, PEM.
+    pub(super) fn certificate(&self) -> Option<String> {
+        let data = self.user.get("client-certificate-data").and_then(Value::as_str)?;
+        String::from_utf8(STANDARD.decode(data).ok()?).ok()
+    }
+
+    /// Namespace of its context.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// Of the sidecar form, whose certificate has these names.

@@ -1,8 +1,9 @@
 //! The simulated host, in the operator's tests' words, and backends that answer.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use http::HeaderMap;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Result, Side};
 use crate::kubernetes::Resource;
+use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::resources::SERVICE_CIDRS;
 use crate::kubernetes::testing::{Faults, Server};
 use crate::names::TenantId;
@@ -31,6 +33,23 @@ pub(super) struct Answers {
     pub(super) open: Mutex<Vec<u16>>,
     /// Ports that were tried.
     pub(super) tried: Mutex<Vec<u16>>,
+    /// What is inside, by uid.
+    tenants: Mutex<HashMap<String, Server>>,
+    /// Whether those that are made from now on take time to answer.
+    pub(super) slow: AtomicBool,
+}
+
+impl Answers {
+    /// The API server of this cluster.
+    pub(super) fn tenant(&self, id: &TenantId, uid: &str) -> Server {
+        let mut tenants = self.tenants.lock();
+        let new = || {
+            let faults = if self.slow.load(Ordering::Relaxed) { Faults::new(0) } else { Faults::none() };
+            faults.stop();
+            Server::new(&format!("of-{id}"), Side::Backend, faults)
+        };
+        tenants.entry(uid.to_owned()).or_insert_with(new).clone()
+    }
 }
 
 impl Backends for Answers {
@@ -41,6 +60,10 @@ impl Backends for Answers {
     fn fill<'a>(&'a self, _: &'a TenantId, _: &'a str) -> BoxFuture<'a, Result<Option<Fill>>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         Box::pin(async { self.fill.lock().take().transpose() })
+    }
+
+    fn inside(&self, id: &TenantId, uid: &str) -> Result<SharedCluster> {
+        Ok(Arc::new(self.tenant(id, uid)))
     }
 
     fn greets(&self, address: SocketAddr) -> BoxFuture<'_, bool> {
