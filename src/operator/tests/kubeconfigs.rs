@@ -164,6 +164,15 @@ async fn what_is_somebody_elses_is_left_alone_and_said() {
     assert_eq!(status["phase"], "Ready", "the cluster is");
     assert_eq!(Made::ready(&made.round("team-b").await).0, "True", "and so is the neighbour's Secret");
     assert_eq!(made.world.host.find(&SECRETS, "team-a", "ci"), theirs);
+    // One that Portico made for this very cluster, and for something else.
+    let cluster = made.world.cluster("team-a", "dev");
+    let own = json!({"metadata": cluster.metadata("own"), "data": {"password": "eA=="}});
+    made.world.host.put(&SECRETS, "team-a", own);
+    made.wants("team-a", json!([{"secretName": "own", "user": "robot"}]));
+    assert_eq!(Made::ready(&made.round("team-a").await).1, "NameTaken");
+    made.wants("team-a", json!([]));
+    made.round("team-a").await;
+    assert_eq!(made.secret("team-a", "own").expect("there").len(), 1, "nor removed");
     // An API server without the rule about names, and hostile ones.
     for name in ["dev-pki", "vc-dev", "vc-other"] {
         made.wants("team-a", json!([{"secretName": name, "user": "robot"}]));
