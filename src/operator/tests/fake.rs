@@ -74,14 +74,25 @@ impl Backends for Answers {
 
 impl Default for FakeHost {
     fn default() -> Self {
-        let server = Server::new("host", Side::Host, Faults::none());
-        server.allocates_addresses();
-        server.put("servicecidrs", json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
-        Self(server)
+        Self::over(Faults::none())
     }
 }
 
 impl FakeHost {
+    /// One whose answers take time, so that others come between.
+    pub(super) fn slow() -> Self {
+        let faults = Faults::new(1);
+        faults.stop();
+        Self::over(faults)
+    }
+
+    fn over(faults: Arc<Faults>) -> Self {
+        let server = Server::new("host", Side::Host, faults);
+        server.allocates_addresses();
+        server.put("servicecidrs", json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
+        Self(server)
+    }
+
     pub(super) fn host(&self) -> Host {
         Host::new(Arc::new(self.0.clone()))
     }
