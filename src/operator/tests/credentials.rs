@@ -218,7 +218,7 @@ async fn a_lost_key_and_missing_rights_are_said() {
 async fn operators_that_die_and_race_leave_one_answer() {
     let world = World::with_clusters_on(FakeHost::slow(), &["team-a"]).await;
     let (mut seen, mut wait) = (HashMap::new(), 0_u64);
-    let mut running = vec![start(&world), start(&world)];
+    let mut running = [start(&world), start(&world)];
     for number in 0..40_u64 {
         world.asks("team-a", &format!("r{number}"), "jane", |_| {});
         // Killed at whatever it does.

@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn entry(more: Value) -> MachineKubeconfig {
+fn entry(more: impl Into<Value>) -> MachineKubeconfig {
+    let more: Value = more.into();
     let mut entry = json!({"secretName": "ci", "user": "robot"});
     for (key, value) in more.as_object().expect("an object") {
         entry[key] = value.clone();
