@@ -8,6 +8,7 @@
 //! `metav1.Status`; every request leaves one log line. Must not know how objects are synced.
 
 pub mod api;
+mod audit_id;
 pub mod buffer;
 pub mod context;
 pub mod entry;
@@ -154,6 +155,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         usage: parts.usage,
         figures: parts.figures,
         token_key: TokenKey::new(&parts.clock),
+        token_pace: Pace::default(),
         clock: parts.clock,
         metrics,
         tenants: kept,

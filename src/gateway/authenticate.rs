@@ -45,6 +45,17 @@ pub enum Who {
     Anonymous,
 }
 
+impl Who {
+    /// For logs.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Certificate(identity) => &identity.user,
+            Self::Token(_) => "(token)",
+            Self::Anonymous => "system:anonymous",
+        }
+    }
+}
+
 impl std::fmt::Debug for Who {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

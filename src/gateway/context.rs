@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
+use super::audit_id::{self, AUDIT_ID};
 use super::authenticate::{Caller, Who};
 use super::connection::Connection;
 use super::entry::Entry;
@@ -32,6 +33,8 @@ pub struct Context {
     pub info: RequestInfo,
     /// Who asks.
     pub caller: Caller,
+    /// What names it in audit logs.
+    pub(super) audit_id: HeaderValue,
     /// The client's `Upgrade` header, when it wants one. The request's own headers have it no more.
     pub upgrade: Option<HeaderValue>,
     /// The tenant's path prefix, when the request came by path; `""` otherwise.
@@ -51,6 +54,26 @@ impl Context {
     /// The host cluster, with Portico's own rights.
     pub fn host(&self) -> &ApiClient {
         &self.connection.gateway.host
+    }
+
+    /// The same for what is done there for this caller: the host's audit log says whose it was.
+    pub(super) fn host_for_caller(&self) -> ApiClient {
+        self.host().with(&self.on_host())
+    }
+
+    /// What the host is told of the caller.
+    pub(super) fn on_host(&self) -> HeaderMap {
+        let impersonated = self.caller.impersonate.get("impersonate-user").and_then(|value| value.to_str().ok());
+        let agent = audit_id::agent(&self.tenant.id, self.user(), impersonated);
+        HeaderMap::from_iter([(AUDIT_ID, self.audit_id.clone()), (header::USER_AGENT, agent)])
+    }
+
+    /// The caller's name, as far as it is known here.
+    pub(super) fn user(&self) -> &str {
+        match (&self.caller.who, self.entry.bearer()) {
+            (Who::Token(_), Some(bearer)) => &bearer.user,
+            (who, _) => who.name(),
+        }
     }
 
     /// What pods and nodes of the host use.
@@ -102,6 +125,7 @@ impl Context {
         for (name, value) in &self.caller.impersonate {
             headers.append(name.clone(), value.clone());
         }
+        headers.insert(AUDIT_ID, self.audit_id.clone());
         if let Ok(value) = HeaderValue::try_from(self.connection.peer.ip().to_canonical().to_string()) {
             headers.insert("x-forwarded-for", value);
         }
@@ -119,5 +143,16 @@ impl Context {
         let response = self.tenant.backend.pool.send(self.class(false), request, deadline).await?;
         self.entry.judged(method, response.status())?;
         Ok(response)
+    }
+
+    /// Learns from the answer to the request itself. A 401 that may come from behind the API server, of a pod or of whoever serves
+    /// an aggregated API, says nothing of the token.
+    pub(super) fn judged(&self, method: &Method, status: StatusCode) -> Result<()> {
+        let info = &self.info;
+        let is_builtin = !info.group.contains('.') || info.group.ends_with(".k8s.io");
+        if status == StatusCode::UNAUTHORIZED && (info.subresource == "proxy" || !is_builtin) {
+            return Ok(());
+        }
+        self.entry.judged(method, status)
     }
 }

@@ -19,6 +19,8 @@ const BEFORE_DEADLINE: Duration = Duration::from_secs(1);
 const BEHIND_THE_END: Duration = Duration::from_millis(100);
 /// How often the backend is asked whether it still accepts the token by which something is open.
 const JUDGE_AGAIN: Duration = Duration::from_secs(300);
+/// The same, when it did not answer: that takes nothing back.
+const JUDGE_SOON: Duration = Duration::from_secs(60);
 /// A clock that is set counts after this at the latest.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
@@ -58,17 +60,10 @@ pub(super) fn of_stream(context: &Arc<Context>) -> impl Future<Output = ()> + Se
 async fn revoked(context: &Arc<Context>) {
     let certificates = matches!(context.caller.who, Who::Certificate(_)).then_some(&context.connection.certificates);
     let mut life = context.tenant.life.follow(context.tenant.generation);
-    let is_by_token = matches!(context.caller.who, Who::Token(_));
-    let mut again = std::pin::pin!(tokio::time::sleep(context.clock().jitter(JUDGE_AGAIN)));
+    let mut taken_back = std::pin::pin!(taken_back(context));
     loop {
         tokio::select! {
-            () = again.as_mut(), if is_by_token => {
-                if Box::pin(review::is_taken_back(context)).await {
-                    return;
-                }
-                again.as_mut().reset(context.clock().instant() + context.clock().jitter(JUDGE_AGAIN));
-                continue;
-            }
+            () = taken_back.as_mut() => return,
             next = life.next_generation() => if next.is_none() { return },
             () = end_of(context, certificates) => {}
         }
@@ -80,6 +75,22 @@ async fn revoked(context: &Arc<Context>) {
         if context.entry.bearer().is_some_and(|bearer| bearer.is_over(context.clock().now())) {
             return;
         }
+    }
+}
+
+/// Resolves when the backend has taken back the token; never where there is none.
+async fn taken_back(context: &Arc<Context>) {
+    if !matches!(context.caller.who, Who::Token(_)) {
+        return std::future::pending().await;
+    }
+    let mut pause = JUDGE_AGAIN;
+    loop {
+        tokio::time::sleep(context.clock().jitter(pause)).await;
+        pause = match Box::pin(review::is_taken_back(context)).await {
+            Ok(true) => return,
+            Ok(false) => JUDGE_AGAIN,
+            Err(_) => JUDGE_SOON,
+        };
     }
 }
 

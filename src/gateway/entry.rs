@@ -2,7 +2,8 @@
 //! backend has said who he is.
 //!
 //! Known is whose certificate the tenant's CA signed, whose token the tenant's keys verify, and whose token the tenant's
-//! backend accepted within the last ten seconds. An anonymous caller never is, and keeps his place. Whose token is false by
+//! backend accepted within the last ten seconds. A connection becomes the tenant's, and a body is kept, only for the first and the
+//! last of them: what an API server took back is signed as well. An anonymous caller never is, and keeps his place. Whose token is false by
 //! those keys is sent away, with neither. Promises: nothing of the tenant's seats and no buffered byte is had by anybody
 //! else, and nobody who is known ever waits for those who are not. Must not know what a request asks for.
 
@@ -90,7 +91,7 @@ pub(super) async fn enter(
         to_note: AtomicBool::new(true),
     };
     match &caller.who {
-        Who::Certificate(_) => entry.seated(),
+        Who::Certificate(_) => entry.seated(true),
         Who::Token(value) => entry.shown(value).await,
         Who::Anonymous => {
             Box::pin(entry.placed(&gateway.tenants.anonymous)).await?;
@@ -164,9 +165,11 @@ impl Entry {
             self.state.tokens.accept(*token, self.is_foreign.load(Ordering::Relaxed), &self.clock);
         }
         if self.is_known() {
+            // Where the tenant has too many, this one goes on as a stranger's.
+            self.connect();
             return Ok(());
         }
-        if let Err(error) = self.take_seat() {
+        if let Err(error) = self.take_seat(true) {
             if method.is_safe() {
                 return Err(error);
             }
@@ -177,16 +180,17 @@ impl Entry {
         Ok(())
     }
 
-    fn seated(self) -> Result<Self> {
-        self.take_seat()?;
+    fn seated(self, is_proven: bool) -> Result<Self> {
+        self.take_seat(is_proven)?;
         Ok(self)
     }
 
     /// The way of a token.
     async fn shown(self, value: &HeaderValue) -> Result<Self> {
         let judged = self.judge(value)?;
-        if matches!(judged, Judged::Known) || self.is_accepted() {
-            return self.seated();
+        let is_accepted = self.is_accepted();
+        if is_accepted || matches!(judged, Judged::Known) {
+            return self.seated(is_accepted);
         }
         Box::pin(self.wait(value, judged)).await
     }
@@ -195,16 +199,14 @@ impl Entry {
     fn judge(&self, value: &HeaderValue) -> Result<Judged> {
         let Some(digest) = &self.token else { return Ok(Judged::Unknown) };
         let (tenant, buffers, clock) = (&self.tenant, &self.state.buffers, &self.clock);
-        let verdict = self.state.tokens.judge(&Shown { tenant, digest, value, buffers, clock });
+        let of_all = &self.connection.gateway.token_pace;
+        let verdict = self.state.tokens.judge(&Shown { tenant, digest, value, buffers, of_all, clock });
         if let Verdict::Known(bearer) | Verdict::Refused(bearer) = &verdict {
             self.record.user(&bearer.user);
             self.bearer.get_or_init(|| Arc::clone(bearer));
         }
         Ok(match verdict {
-            Verdict::Known(_) => {
-                self.to_note.store(false, Ordering::Relaxed);
-                Judged::Known
-            }
+            Verdict::Known(_) => Judged::Known,
             Verdict::False(fault) => return Err(self.refuse(fault)),
             Verdict::Awaits(asked) => Judged::Awaits(asked),
             Verdict::Foreign => {
@@ -226,12 +228,13 @@ impl Entry {
         if let Judged::Awaits(asked) = judged {
             asked.answered().await;
             if matches!(self.judge(value)?, Judged::Known) {
-                return self.seated();
+                let is_accepted = self.is_accepted();
+                return self.seated(is_accepted);
             }
         }
         // Another request of the same token may have been answered meanwhile.
         if self.is_accepted() {
-            return self.seated();
+            return self.seated(true);
         }
         Ok(self)
     }
@@ -248,16 +251,23 @@ impl Entry {
         Ok(())
     }
 
-    fn is_accepted(&self) -> bool {
+    /// Makes the connection the tenant's, unless it has too many.
+    fn connect(&self) -> bool {
+        let granted = self.tenant.limits.at_gateway(&self.connection.gateway.config);
+        self.connection.pass.known(&self.tenant.id, granted.connections)
+    }
+
+    /// Whether the backend has just accepted the token.
+    pub(super) fn is_accepted(&self) -> bool {
         let Some(token) = &self.token else { return false };
         let accepted = self.state.tokens.accepted(token, &self.clock);
         self.to_note.store(accepted != Some(true), Ordering::Relaxed);
         accepted.is_some()
     }
 
-    fn take_seat(&self) -> Result<()> {
+    fn take_seat(&self, is_proven: bool) -> Result<()> {
         let granted = self.tenant.limits.at_gateway(&self.connection.gateway.config);
-        if !self.connection.pass.known(&self.tenant.id, granted.connections) {
+        if is_proven && !self.connect() {
             self.state.metrics.refused_connection();
             let message = "this cluster has too many connections, please try again later or use those that you have";
             return Err(Error::client(Kind::TooManyRequests, message));

@@ -50,7 +50,7 @@ pub(super) async fn forward(context: &Arc<Context>, request: Request<Incoming>) 
         Err(_) if meter.is_exceeded() => return Err(meter.too_large()),
         Err(error) => return Err(error),
     };
-    context.entry.judged(&method, response.status())?;
+    context.judged(&method, response.status())?;
     let (mut head, body) = response.into_parts();
     identity::clean_response(&mut head.headers, false);
     head.extensions.clear();

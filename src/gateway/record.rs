@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -42,6 +43,7 @@ pub struct Record {
 struct Fields {
     tenant: Option<Arc<TenantMetrics>>,
     tenant_name: String,
+    audit_id: Option<HeaderValue>,
     user: String,
     method: String,
     path: String,
@@ -131,6 +133,15 @@ impl Record {
             let all = self.received() + self.sent.load(Ordering::Relaxed);
             fields.count_bytes(all);
         }
+    }
+
+    pub(super) fn audit_id(&self, audit_id: HeaderValue) {
+        self.fields.lock().audit_id = Some(audit_id);
+    }
+
+    /// What names it in audit logs.
+    pub(super) fn named(&self) -> Option<HeaderValue> {
+        self.fields.lock().audit_id.clone()
     }
 
     pub(super) fn user(&self, user: &str) {
@@ -242,6 +253,7 @@ impl Drop for Record {
             upstream = fields.upstream,
             protocol = if self.connection.is_http2 { "h2" } else { "h1" },
             peer = %self.connection.peer,
+            audit_id = fields.audit_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
             "request"
         );
     }

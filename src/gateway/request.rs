@@ -7,6 +7,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 
+use super::audit_id::{self, AUDIT_ID};
 use super::authenticate::{Who, authenticate};
 use super::bind::{self, Bound};
 use super::browser::{self, Asked};
@@ -57,6 +58,10 @@ pub(super) async fn serve(
         }
     }
     record.code(response.status().as_u16());
+    // As API servers do. What comes from one has its own, which is the same.
+    if let Some(audit_id) = record.named() {
+        response.headers_mut().entry(AUDIT_ID).or_insert(audit_id);
+    }
     *response.version_mut() = if connection.is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     response.map(|body| body.accounted(record))
 }
@@ -76,6 +81,8 @@ async fn phases(
     record.tenant(bound.tenant.id.to_string(), Arc::clone(&state.metrics));
 
     check_framing(request.method(), request.headers())?;
+    let audit_id = audit_id::of(request.headers(), &gateway.clock);
+    record.audit_id(audit_id.clone());
     let said = metrics_api::said_user(request.headers());
     let cleaned = identity::clean(request.headers_mut())?;
     if !api::is_served_root(&bound.path) {
@@ -95,23 +102,22 @@ async fn phases(
     }
     record.counted_on(Arc::clone(&state.tab), &info.namespace);
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;
-    record.user(match &caller.who {
-        Who::Certificate(identity) => &identity.user,
-        Who::Token(_) => "(token)",
-        Who::Anonymous => "system:anonymous",
-    });
+    record.user(caller.who.name());
     browser::check(bound.site, &caller.who, asked(&request, upgrade.is_some(), is_relayed))?;
     scarce::check(&state, &info, request.method())?;
     let entry = entry::enter(connection, tenant, state, &caller, info.is_long_running(), record).await?;
 
     set_path(&mut request, &bound.path)?;
     request.headers_mut().remove(header::HOST);
+    // Once only, whatever a caller sent.
+    request.headers_mut().remove(AUDIT_ID);
     browser::clean_request(bound.site, request.headers_mut());
     let context = Context {
         connection: Arc::clone(connection),
         tenant: bound.tenant,
         info,
         caller,
+        audit_id,
         upgrade,
         prefix: bound.prefix,
         record: Arc::clone(record),

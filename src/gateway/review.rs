@@ -23,6 +23,8 @@ use crate::upstream::{self, ResponseBody};
 
 /// For one review.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// Until the second question about a token by which something is open.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Reviews name a user and a reason.
 const LONGEST: usize = 64 << 10;
 /// A SelfSubjectReview is some hundred bytes; of a longer one the rest is left.
@@ -59,14 +61,15 @@ struct UserInfo {
 /// Has the backend judge a token, unless it did so a moment ago: for whatever needs a seat or a buffer before the request
 /// itself can be judged. 401 when it does not accept it. Of no concern to other callers.
 pub(super) async fn token(context: &Context) -> Result<()> {
-    if context.entry.is_known() || !matches!(context.caller.who, Who::Token(_)) {
+    // By its signature alone it may have been taken back.
+    if !matches!(context.caller.who, Who::Token(_)) || context.entry.is_accepted() {
         return Ok(());
     }
     let response = ask(context, SELF, &who_am_i()).await?;
     let status = response.status();
     // Only its status counts, but a stream that is cut off costs more than one that is read.
     buffer::read_short(response.into_body(), LONGEST_SELF, DEADLINE).await;
-    if context.entry.is_known() {
+    if context.entry.is_known() && status != StatusCode::UNAUTHORIZED && context.entry.is_accepted() {
         return Ok(());
     }
     Err(match status {
@@ -75,20 +78,28 @@ pub(super) async fn token(context: &Context) -> Result<()> {
     })
 }
 
-/// Whether the backend takes a token back by which something is open. Asked once for all that is open by it.
-pub(super) async fn is_taken_back(context: &Arc<Context>) -> bool {
-    let Some((token, said)) = context.entry.taken_back() else { return false };
+/// Whether the backend takes a token back by which something is open. Asked once for all that is open by it, and once more before
+/// anything ends: API servers say 401 for whatever keeps them from judging, as at their start.
+pub(super) async fn is_taken_back(context: &Arc<Context>) -> Result<bool> {
+    let Some((token, said)) = context.entry.taken_back() else { return Ok(false) };
     let ask = || {
         let context = Arc::clone(context);
         async move {
-            let response = ask(&context, SELF, &who_am_i()).await?;
-            let status = response.status();
-            buffer::read_short(response.into_body(), LONGEST_SELF, DEADLINE).await;
-            Ok(status == StatusCode::UNAUTHORIZED)
+            if !is_refused(&context).await? {
+                return Ok(false);
+            }
+            tokio::time::sleep(context.clock().jitter(ASK_AGAIN)).await;
+            is_refused(&context).await
         }
     };
-    // Who does not answer takes nothing back.
-    said.get(token, context.clock(), ask).await.is_ok_and(|is_taken_back| *is_taken_back)
+    said.get(token, context.clock(), ask).await.map(|is_taken_back| *is_taken_back)
+}
+
+async fn is_refused(context: &Context) -> Result<bool> {
+    let response = ask(context, SELF, &who_am_i()).await?;
+    let status = response.status();
+    buffer::read_short(response.into_body(), LONGEST_SELF, DEADLINE).await;
+    Ok(status == StatusCode::UNAUTHORIZED)
 }
 
 /// Whether the caller may do what these `resourceAttributes` say.

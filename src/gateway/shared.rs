@@ -34,6 +34,8 @@ pub(super) struct Gateway {
     pub(super) figures: Arc<dyn Figures>,
     pub(super) clock: Clock,
     pub(super) token_key: TokenKey,
+    /// How often tokens of all tenants are judged.
+    pub(super) token_pace: Pace,
     pub(super) metrics: Arc<GatewayMetrics>,
     pub(super) tenants: Arc<Tenants>,
     pub(super) connections: Connections,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 pub(super) use self::published::Asked;
-use self::published::{PAUSE, Published};
+use self::published::{Held, PAUSE, Published};
 use super::buffer::Share;
 use super::identity::{Bearer, Fault, Judgement, Token};
 use super::known::{Recent, TokenDigest};
@@ -24,17 +24,19 @@ use crate::runtime::pace::Pace;
 use crate::runtime::telemetry::Families;
 use crate::tenant::Tenant;
 
-/// What the API server said of a token is believed for one to two of these: it keeps its own judgements for ten seconds.
+/// That the API server accepted a token is believed for one to two of these: it keeps its own judgements for ten seconds.
 const SAID: Duration = Duration::from_secs(5);
 /// What its keys say of one, likewise, and never beyond the token's own time.
 const SIGNED: Duration = Duration::from_secs(150);
 /// Tokens of a tenant that are judged in a second, each some hundred microseconds: two per cent of a core.
 const A_SECOND: u32 = 200;
+/// Of all tenants together: a fifth of a core.
+const ALL_A_SECOND: u32 = 2000;
 /// Keys are asked for anew when they are older and somebody shows a token.
 const OLD: Duration = Duration::from_secs(300);
 
-/// What the API server says of a token by which something is open, likewise.
-const SAID_AGAIN: Duration = Duration::from_secs(150);
+/// What the API server says of a token by which something is open is its answer for whatever else is open by it.
+const SAID_AGAIN: Duration = Duration::from_secs(30);
 /// Tokens of which that is kept.
 const MOST_AGAIN: usize = 1024;
 
@@ -79,6 +81,8 @@ pub(super) struct Shown<'a> {
     pub(super) value: &'a HeaderValue,
     /// What the keys are drawn on while they are read.
     pub(super) buffers: &'a Arc<Share>,
+    /// How often tokens of all tenants are judged.
+    pub(super) of_all: &'a Pace,
     pub(super) clock: &'a Clock,
 }
 
@@ -106,7 +110,8 @@ impl Default for Tokens {
             pace: Pace::default(),
             signed: Recent::new(SIGNED),
             accepted: Recent::new(SAID),
-            refused: Recent::new(SAID),
+            // As long as its signature is believed; a proof of the opposite ends it at once.
+            refused: Recent::new(SIGNED),
             taken_back: Answers::new(Terms::new("token asked again", SAID_AGAIN, MOST_AGAIN)),
             judged: Default::default(),
         }
@@ -123,9 +128,14 @@ impl Tokens {
     /// What to take a token for now.
     pub(super) fn judge(&self, shown: &Shown<'_>) -> Verdict {
         let (now, digest) = (shown.clock.instant(), shown.digest);
-        if let Some((signed, _)) = self.signed.get(digest, now)
+        if let Some((signed, is_fresh)) = self.signed.get(digest, now)
             && signed.version == self.published.version()
         {
+            if !is_fresh {
+                // By the same keys it is as true as before; who has just been seen is not put among those who are judged anew.
+                self.signed.insert(*digest, signed.clone(), now);
+                self.look_at_keys(shown);
+            }
             return self.of_signed(signed.bearer, shown);
         }
         let text = shown.value.to_str().ok().and_then(|value| value.split_once(' ')).map(|(_, token)| token);
@@ -133,7 +143,8 @@ impl Tokens {
         if self.accepted.get(digest, now).is_some_and(|(is_foreign, _)| is_foreign) {
             return Verdict::Foreign;
         }
-        if self.pace.pass(A_SECOND, A_SECOND, now).is_err() {
+        let passes = |pace: &Pace, most| pace.pass(most, most, now).is_ok();
+        if !passes(&self.pace, A_SECOND) || !passes(shown.of_all, ALL_A_SECOND) {
             self.count(TOO_MANY);
             return Verdict::Unjudged;
         }
@@ -196,32 +207,42 @@ impl Tokens {
         let Some(held) = self.published.held() else {
             return if is_of_account { self.awaits(shown) } else { Verdict::Foreign };
         };
-        let is_of_before = held.generation != shown.tenant.generation;
-        if is_of_before
-            && is_of_account
-            && let Some(asked) = shown.ask(&self.published)
-        {
-            return Verdict::Awaits(asked);
-        }
+        let is_of_before = held.generation < shown.tenant.generation;
         let age = shown.clock.instant().saturating_duration_since(held.since);
+        let is_old = is_of_before || age > OLD;
         match held.keys.judge(token, shown.tenant.audiences, shown.clock.now()) {
             Judgement::True(bearer) => {
-                if age > OLD {
-                    // For those who come later.
-                    drop(shown.ask(&self.published));
-                }
+                self.look_at_keys(shown);
                 let bearer = Arc::new(bearer);
                 let signed = Signed { bearer: Arc::clone(&bearer), version: held.version };
                 self.signed.insert(*shown.digest, signed, shown.clock.instant());
                 self.of_signed(bearer, shown)
             }
+            // Other keys may have come under the same names.
+            Judgement::False(Fault::Signature | Fault::Algorithm) if is_old => self.awaits(shown),
             Judgement::False(fault) => Verdict::False(fault),
-            Judgement::Foreign => Verdict::Foreign,
+            Judgement::Foreign => {
+                if is_of_account {
+                    // Its issuer may be another one by now.
+                    self.look_at_keys(shown);
+                }
+                Verdict::Foreign
+            }
             // Of an API server that is not ours it is not known that it publishes all of its keys.
             Judgement::UnknownKey if shown.tenant.audiences.is_some() && !is_of_before && age < PAUSE => {
                 Verdict::False(Fault::Key)
             }
             Judgement::UnknownKey => self.awaits(shown),
+        }
+    }
+
+    /// Has keys asked for that are old, for those who come later.
+    fn look_at_keys(&self, shown: &Shown<'_>) {
+        let now = shown.clock.instant();
+        let is_old =
+            |held: &Held| held.generation < shown.tenant.generation || now.saturating_duration_since(held.since) > OLD;
+        if self.published.held().is_some_and(|held| is_old(&held)) {
+            drop(shown.ask(&self.published));
         }
     }
 

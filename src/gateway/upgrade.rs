@@ -38,7 +38,7 @@ pub(super) async fn forward(context: &Arc<Context>, mut request: Request<Incomin
     let connection = context.tenant.backend.pool.dial_upgrade(context.with_identity(), deadline).await?;
     let method = onward.method().clone();
     let mut response = connection.send(onward, deadline).await?;
-    context.entry.judged(&method, response.status())?;
+    context.judged(&method, response.status())?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut head, body) = response.into_parts();
         rewrite_location(context, &mut head.headers)?;

@@ -71,6 +71,15 @@ impl ApiClient {
         Self { most, ..self.clone() }
     }
 
+    /// The same with other headers beside.
+    pub fn with(&self, more: &HeaderMap) -> Self {
+        let mut headers = HeaderMap::clone(&self.headers);
+        for (name, value) in more {
+            headers.insert(name, value.clone());
+        }
+        Self { headers: Arc::new(headers), ..self.clone() }
+    }
+
     /// The connections below.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool

@@ -3,7 +3,7 @@
 //!
 //! Promises: one sweep at a time; an idle fleet costs a list of metadata for each namespace in ten minutes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,10 @@ use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
-use crate::kubernetes::Resource;
 use crate::names::TenantId;
 use crate::operator::cluster::Cluster;
 use crate::operator::context::Context;
-use crate::operator::orphans::{self, KINDS, Swept};
+use crate::operator::orphans::{self, KINDS, Left, Living, Swept};
 use crate::runtime::task;
 
 /// How often each namespace is visited, each time for another kind.
@@ -36,14 +35,22 @@ pub(crate) type Sweep = BoxFuture<'static, Ended>;
 pub(crate) struct Ended {
     namespace: String,
     is_of_all: bool,
+    gone: BTreeSet<String>,
     swept: Result<Swept>,
+}
+
+#[derive(Debug)]
+struct Due {
+    at: Instant,
+    /// Who went: another of the name may live.
+    names: BTreeSet<String>,
 }
 
 /// Due times.
 #[derive(Debug, Default)]
 pub(crate) struct Sweeping {
     /// Namespaces that are swept of all kinds: of VirtualClusters that went.
-    due: BTreeMap<String, Instant>,
+    due: BTreeMap<String, Due>,
     /// When the next namespace is visited.
     visit: Option<Instant>,
     /// Which was the last.
@@ -57,7 +64,7 @@ impl Sweeping {
     /// These went.
     pub(crate) fn gone<'a>(&mut self, ids: impl IntoIterator<Item = &'a TenantId>, now: Instant) {
         for id in ids {
-            self.due.entry(id.namespace().as_str().to_owned()).or_insert(now + GRACE);
+            self.due_at(id.namespace().as_str(), now + GRACE).names.insert(id.name().as_str().to_owned());
         }
     }
 
@@ -72,24 +79,26 @@ impl Sweeping {
             return;
         }
         let now = context.clock.instant();
-        let gone = self.due.iter().find(|(_, due)| **due <= now).map(|(namespace, _)| namespace.clone());
-        let (namespace, kinds): (String, &'static [&Resource]) = if let Some(namespace) = gone {
-            self.due.remove(&namespace);
-            (namespace, &KINDS)
+        let gone = self.due.iter().find(|(_, due)| due.at <= now).map(|(namespace, _)| namespace.clone());
+        let (namespace, kinds, gone): (String, &'static [Left], _) = if let Some(namespace) = gone {
+            let due = self.due.remove(&namespace);
+            (namespace, &KINDS, due.map(|due| due.names).unwrap_or_default())
         } else {
             let Some(namespace) = self.visit(context, living, now) else { return };
             let kind = self.rounds % KINDS.len();
-            (namespace, &KINDS[kind..=kind])
+            (namespace, &KINDS[kind..=kind], BTreeSet::new())
         };
         self.is_running = true;
-        let of_namespace = living.values().filter(|cluster| cluster.namespace() == namespace);
-        let living: HashSet<String> = of_namespace.map(|cluster| cluster.uid.clone()).collect();
+        let of_namespace = || living.values().filter(|cluster| cluster.namespace() == namespace);
+        let names = of_namespace().map(|cluster| cluster.name().to_owned()).filter(|name| !gone.contains(name));
+        let uids = of_namespace().map(|cluster| cluster.uid.clone()).collect();
+        let living = Living { uids, names: names.collect() };
         let context = Arc::clone(context);
         sweeps.push(Box::pin(async move {
             let sweep = task::caught(orphans::sweep(&context, &namespace, kinds, &living).boxed());
             let late = |_| Err(Error::own(Kind::Timeout, "it took too long"));
             let swept = tokio::time::timeout(LONGEST, sweep).await.unwrap_or_else(late);
-            Ended { namespace, is_of_all: kinds.len() == KINDS.len(), swept }
+            Ended { namespace, is_of_all: kinds.len() == KINDS.len(), gone, swept }
         }));
     }
 
@@ -105,14 +114,19 @@ impl Sweeping {
             }
         };
         if let Some(again) = again {
-            self.due.entry(ended.namespace).or_insert(now + again);
+            self.due_at(&ended.namespace, now + again).names.extend(ended.gone);
         }
     }
 
     /// When to begin the next.
     pub(crate) fn next(&self, now: Instant) -> Instant {
-        let all = self.due.values().copied().chain(self.visit);
+        let all = self.due.values().map(|due| due.at).chain(self.visit);
         all.min().filter(|_| !self.is_running).unwrap_or(now + EVERY)
+    }
+
+    fn due_at(&mut self, namespace: &str, at: Instant) -> &mut Due {
+        let due = || Due { at, names: BTreeSet::new() };
+        self.due.entry(namespace.to_owned()).or_insert_with(due)
     }
 
     /// The namespace whose turn it is, if it is its time.

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 
 use serde_json::json;
 
+use crate::harness::sidecar::audit_log;
 use crate::harness::{
     AGNHOST, BUSYBOX, Dump, Invocation, Space, alpha, beta, eventually, http_get, sleeper, user_of, with_user,
 };
@@ -43,6 +44,27 @@ fn exec_carries_codes_streams_and_bytes() {
         exec(&["exec", "box", "-c", "none", "--", "true"]).run().fails(&["none"]);
         exec(&["exec", "nobody", "--", "true"]).run().fails(&["not found"]);
     }
+}
+
+/// With the tenant and its user, though all of them are Portico's calls.
+#[test]
+fn the_hosts_audit_log_says_whose_an_exec_was() {
+    let space = alpha().space("audited");
+    let _dump = Dump(vec![alpha()]);
+    space.pod("box");
+    space.kubectl(&["exec", "box", "--", "true"]).ok();
+    let pod = space.host_name("box");
+    let entry = eventually("an entry", || {
+        let all = audit_log();
+        let is_it =
+            |e: &&serde_json::Value| e["objectRef"]["name"] == pod.as_str() && e["objectRef"]["subresource"] == "exec";
+        all.iter().find(is_it).cloned().ok_or_else(|| format!("{} entries, none of {pod}", all.len()))
+    });
+    let agent = entry["userAgent"].as_str().unwrap_or_default();
+    let whose = format!("({}/{}; ", alpha().namespace, alpha().name);
+    assert!(agent.starts_with("portico/") && agent.contains(&whose), "{entry}");
+    let user = alpha().kubectl(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]).ok();
+    assert!(agent.contains(&user), "{entry}");
 }
 
 #[test]

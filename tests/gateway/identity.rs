@@ -27,6 +27,33 @@ async fn certificates_become_front_proxy_headers() {
     }
 }
 
+/// As between API servers: one id for all that is done for a request, and in its answer.
+#[tokio::test]
+async fn a_request_has_one_id_in_all_audit_logs() {
+    let world = World::start().await;
+    for is_http2 in [false, true] {
+        let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(is_http2).await;
+        let all = || {
+            let seen = world.a.last_seen();
+            seen.headers.get_all("audit-id").iter().map(|id| id.to_str().expect("text").to_owned()).collect::<Vec<_>>()
+        };
+        let mut id = async |path: &str, said: &[(&str, &str)]| {
+            let answer = client.get_with(path, said).await;
+            let (code, id) =
+                (answer.status().as_u16(), answer.headers()["audit-id"].to_str().expect("text").to_owned());
+            text(answer).await;
+            (code, id)
+        };
+        let said = id("/api", &[("audit-id", "of-the-caller"), ("audit-id", "another")]).await;
+        assert_eq!((said, all()), ((200, "of-the-caller".to_owned()), vec!["of-the-caller".to_owned()]));
+        let (_, made) = id("/api", &[("audit-id", "not (one)")]).await;
+        assert_eq!((made.len(), all()), (36, vec![made.clone()]));
+        let (code, other) = id("/nothing", &[]).await;
+        assert_eq!(code, 404);
+        assert!(other.len() == 36 && other != made, "{other}");
+    }
+}
+
 #[tokio::test]
 async fn tokens_pass_on_connections_without_our_certificate() {
     let world = World::start().await;

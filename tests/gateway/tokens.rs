@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::support::fake::{Answer, Seen};
 use crate::support::tokens::{self, CONFIGURATION, Key, SET, but, by_secret, claims};
+use crate::unknown::{Poster, slow};
 use crate::world::{Client, Cluster, PATIENCE, World, piece, status, text};
 
 const SEATS: &str = "portico_gateway_requests_in_flight";
@@ -97,10 +98,16 @@ fn asked(cluster: &Cluster) -> usize {
 }
 
 fn judged(world: &World, cluster: &Cluster, outcome: &str) -> f64 {
-    let line = format!(
-        "portico_gateway_tokens_judged_total{{namespace=\"team\",cluster=\"{}\",outcome=\"{outcome}\"}} ",
-        cluster.name
-    );
+    sample(world, cluster, "portico_gateway_tokens_judged_total", &format!("outcome=\"{outcome}\""))
+}
+
+/// Connections that are the tenant's.
+fn connections(world: &World, cluster: &Cluster) -> f64 {
+    sample(world, cluster, "portico_gateway_tenant_connections", "caller=\"known\"")
+}
+
+fn sample(world: &World, cluster: &Cluster, name: &str, label: &str) -> f64 {
+    let line = format!("{name}{{namespace=\"team\",cluster=\"{}\",{label}}} ", cluster.name);
     let text = world.metrics.render().expect("metrics");
     text.lines().find_map(|sample| sample.strip_prefix(&line)).map_or(0.0, |value| value.parse().expect("a number"))
 }
@@ -275,11 +282,74 @@ async fn a_watch_ends_when_the_backend_takes_its_users_token_back() {
     let mut watch = get(&mut client, WATCH, &token).await;
     events.send("more".into()).await.expect("sent");
     assert_eq!(piece(&mut watch).await.as_deref(), Some("more"), "it is under way");
+    let reviews = || world.a.api.seen().iter().filter(|seen| seen.path.contains("selfsubjectreviews")).count();
+    let pass = async |seconds| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+    };
+    let asks = async |number| {
+        let asked = async {
+            while reviews() < number {
+                tokio::time::sleep(Duration::from_millis(5)).await
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.expect("it is asked");
+    };
+    // One answer is not enough: an API server that begins says 401 as well.
     said.refused.lock().insert(bearer(&token));
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(361)).await;
-    tokio::time::resume();
+    pass(361).await;
+    asks(1).await;
+    said.refused.lock().clear();
+    pass(13).await;
+    asks(2).await;
+    events.send("on".into()).await.expect("sent");
+    assert_eq!(piece(&mut watch).await.as_deref(), Some("on"));
+    said.refused.lock().insert(bearer(&token));
+    pass(361).await;
+    asks(3).await;
+    pass(13).await;
     assert_eq!(piece(&mut watch).await, None);
+}
+
+/// Its signature is good, so it has a seat until the backend says 401: and nothing that is kept for it before.
+#[tokio::test]
+async fn of_a_token_that_was_taken_back_nothing_is_read_and_no_connection_is_the_tenants() {
+    let world = World::start().await;
+    let key = Key::ec();
+    let said = Said::by(&world.a, &[&key]);
+    let token = key.of(&claims("web", now()));
+    said.refused.lock().insert(bearer(&token));
+    let poster = Poster::connect(&world, &world.a, &world.by_path(), None).await;
+    let headers = [("authorization", bearer(&token))];
+    let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let post = async || poster.post("/api/v1/namespaces/default/services", &headers, slow(100)).await;
+    assert_eq!(status(post().await).await.0, 401, "before its body has come");
+    let mut client = world.by_name(&world.a).http(true).await;
+    assert_eq!(status(get(&mut client, "/api", &token).await).await.0, 401);
+    assert_eq!(connections(&world, &world.a), 0.0);
+    said.refused.lock().clear();
+    assert_eq!(text(get(&mut client, "/api", &token).await).await, "alpha");
+    assert_eq!(connections(&world, &world.a), 1.0);
+}
+
+/// A pod behind a proxy may say what it likes.
+#[tokio::test]
+async fn a_401_from_behind_the_api_server_makes_nobody_a_stranger() {
+    let world = World::start().await;
+    let key = Key::ec();
+    Said::by(&world.a, &[&key]);
+    let token = key.of(&claims("web", now()));
+    let mut client = world.by_name(&world.a).http(true).await;
+    assert_eq!(text(get(&mut client, "/api", &token).await).await, "alpha");
+    for path in ["/api/v1/namespaces/a/services/b/proxy/x", "/apis/example.com/v1/things"] {
+        world.a.answer(Answer::status(401, "Unauthorized", "Unauthorized"));
+        assert_eq!(status(get(&mut client, path, &token).await).await.0, 401);
+    }
+    let known = hang(&world, &world.a, &token).await;
+    assert_eq!((world.metric(SEATS, &world.a), world.metric(UNKNOWN, &world.a)), (1.0, 0.0));
+    assert_eq!(judged(&world, &world.a, "taken-back"), 0.0);
+    drop(known);
 }
 
 #[tokio::test]

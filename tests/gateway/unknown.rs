@@ -26,17 +26,17 @@ const SERVICES: &str = "/api/v1/namespaces/default/services";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const WHO_AM_I: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
-type Slow = StreamBody<Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>>;
+pub type Slow = StreamBody<Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>>;
 
 /// Sends bodies that begin and do not end.
-struct Poster {
+pub struct Poster {
     sender: http2::SendRequest<Slow>,
     base: String,
     _driver: Task,
 }
 
 /// So many bytes, and then nothing any more, nor an end.
-fn slow(bytes: usize) -> Slow {
+pub fn slow(bytes: usize) -> Slow {
     let first = stream::iter((bytes > 0).then(|| Ok(Frame::data(Bytes::from(vec![b' '; bytes])))));
     StreamBody::new(Box::pin(first.chain(stream::pending())))
 }
@@ -47,7 +47,7 @@ fn whole(text: &'static str) -> Slow {
 }
 
 impl Poster {
-    async fn connect(world: &World, cluster: &Cluster, dial: &Dial, window: Option<u32>) -> Self {
+    pub async fn connect(world: &World, cluster: &Cluster, dial: &Dial, window: Option<u32>) -> Self {
         let io = TokioIo::new(dial.tls(b"h2").await);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.initial_stream_window_size(window);
@@ -58,7 +58,7 @@ impl Poster {
         Self { sender, base: format!("https://{}/clusters/team/{}", world.address, cluster.name), _driver: driver }
     }
 
-    async fn post(&self, path: &str, headers: &[(&str, &str)], body: Slow) -> Response<Incoming> {
+    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: Slow) -> Response<Incoming> {
         let mut request = Request::post(format!("{}{path}", self.base)).header("content-type", "application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);

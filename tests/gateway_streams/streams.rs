@@ -39,6 +39,28 @@ async fn exec_reaches_the_host_pod_and_nothing_of_the_caller_does() {
     assert!(seen.has_certificate, "under our own identity");
 }
 
+/// The host's audit log can say whose a stream was, and the backend's that it asked for it.
+#[tokio::test]
+async fn the_host_is_told_whose_a_stream_is_and_by_which_id() {
+    let world = World::start(echoing).await;
+    world.pod(&world.a, "web");
+    let mut request = websocket("web");
+    request.push_str("\naudit-id: 8f2a-11\nuser-agent: portico/0 (other/dev; root)");
+    let (wire, head) = world.ask(&world.a, "jane", &request).await;
+    assert_eq!(head.code, 101, "{head:?}");
+    assert!(head.text.contains("audit-id: 8f2a-11\r\n"), "{}", head.text);
+    let expected = format!("portico/{} ({HOST_NAMESPACE}/alpha; jane)", env!("CARGO_PKG_VERSION"));
+    let told = |seen: &Seen| (seen.header("audit-id").map(str::to_owned), seen.header("user-agent").map(str::to_owned));
+    assert_eq!(told(&world.streams().remove(0)), (Some("8f2a-11".to_owned()), Some(expected.clone())));
+    let own = format!("{}\naudit-id: of two", websocket("web"));
+    let (another, head) = world.ask(&world.a, "jane", &own).await;
+    let (id, agent) = told(&world.streams().remove(1));
+    assert_eq!(agent, Some(expected));
+    let id = id.expect("one of its own");
+    assert!(id.len() == 36 && head.text.contains(&format!("audit-id: {id}\r\n")), "{id} {}", head.text);
+    drop((wire, another));
+}
+
 /// While it lasts, since a process that is killed would lose all of it otherwise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_of_streams_are_counted_while_they_last() {
@@ -275,7 +297,7 @@ async fn what_is_served_from_the_host_ends_when_its_users_token_was_taken_back()
     }
     let (back, _) = kept.both(b"still here".to_vec()).await;
     assert_eq!(back, b"still here");
-    assert_eq!(asked()[0], before[0] + 1, "once for both");
+    assert_eq!(asked()[0], before[0] + 2, "twice, for both");
 }
 
 /// The end of a certificate's time counts on the host's side as well, for its user and for nobody else. Nothing that both

@@ -511,10 +511,13 @@ impl State {
     }
 }
 
-/// `a`, `!a` and `a=b`, with commas between.
+/// `a`, `!a`, `a=b` and `a!=b`, with commas between.
 fn selects(selector: &str, object: &Value) -> bool {
     let label = |key: &str| object["metadata"]["labels"][key].as_str();
     selector.split(',').filter(|term| !term.is_empty()).all(|term| {
+        if let Some((key, value)) = term.split_once("!=") {
+            return label(key) != Some(value);
+        }
         match (term.strip_prefix('!'), term.split_once('=')) {
             (Some(key), _) => label(key).is_none(),
             (None, Some((key, value))) => label(key) == Some(value),

@@ -2,6 +2,10 @@
 //!
 //! Pure. Promises as those of [`Token`]: the algorithm is the key's word; keys are few, and none makes a forged token dear.
 
+use std::collections::HashSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
@@ -18,6 +22,8 @@ const MOST: usize = 16;
 const LONGEST_ID: usize = 1024;
 /// Of an RSA key, in characters: 4096 bits. A longer one makes each forged token dear.
 const LONGEST_MODULUS: usize = 683;
+/// Bits of a shorter one, which is not understood here: Go's API servers take it.
+const SHORTEST_MODULUS: usize = 2048;
 /// Of its exponent, likewise: four bytes.
 const LONGEST_EXPONENT: usize = 6;
 
@@ -73,8 +79,19 @@ impl Keys {
         if keys.iter().any(|key| key.kid.len() > LONGEST_ID) {
             return Err(refuse("have names that are too long"));
         }
+        // An API server tries all of a name.
+        let (mut names, mut doubled) = (HashSet::new(), HashSet::new());
+        for key in &keys {
+            if !names.insert(key.kid.clone()) {
+                doubled.insert(key.kid.clone());
+            }
+        }
         let digest = Sha256::new().chain_update(configuration).chain_update([0]).chain_update(set).finalize().into();
-        let keys = keys.into_iter().map(|key| Key { verifies: key.verifies(), id: key.kid }).collect();
+        let understood = |key: Written| {
+            let verifies = if doubled.contains(&key.kid) { None } else { key.verifies() };
+            Key { verifies, id: key.kid }
+        };
+        let keys = keys.into_iter().map(understood).collect();
         Ok(Self { issuer, keys, digest })
     }
 
@@ -86,10 +103,14 @@ impl Keys {
     /// Judges a token. `beside` is what the API server accepts as audience beside its issuer (the default of KEP-1393);
     /// nothing where that is not known: such an audience is then nobody's fault.
     pub fn judge(&self, token: Token<'_>, beside: Option<&[&str]>, now: Timestamp) -> Judgement {
-        let is_own = token.claims.iss == self.issuer && token.is_of_account();
+        // An API server asks its issuer first: another one's keys may have the same names.
+        if token.claims.iss != self.issuer {
+            return Judgement::Foreign;
+        }
+        let is_own = token.is_of_account();
         let key = match (token.head.kid.as_str(), self.keys.as_slice()) {
-            ("", [only]) if is_own => only,
-            // An API server tries all of them.
+            // Of an API server that is not ours it is not known that it publishes all that it tries.
+            ("", [only]) if is_own && beside.is_some() => only,
             ("", _) => return Judgement::Foreign,
             (id, keys) => match keys.iter().find(|key| key.id == id) {
                 Some(key) => key,
@@ -99,7 +120,9 @@ impl Keys {
         };
         let Some((algorithm, key)) = &key.verifies else { return Judgement::Foreign };
         if word(*algorithm) != Some(token.head.alg.as_str()) {
-            return Judgement::False(Fault::Algorithm);
+            // go-jose lets a token choose within its key's family.
+            let is_of_family = family(*algorithm).contains(&token.head.alg.as_str());
+            return if is_of_family { Judgement::Foreign } else { Judgement::False(Fault::Algorithm) };
         }
         match crypto::verify(token.signature, token.message.as_bytes(), key, *algorithm) {
             Ok(true) => {}
@@ -107,7 +130,7 @@ impl Keys {
             // Go reads more forms of base64.
             Err(_) => return Judgement::Foreign,
         }
-        // From here on it is the API server's own word: under an earlier issuer, or of an earlier form.
+        // From here on it is the API server's own word, of whatever form.
         if !is_own || token.head.is_odd() {
             return Judgement::Foreign;
         }
@@ -139,7 +162,7 @@ impl Written {
         }
         let algorithm = self.algorithm()?;
         let key = match self.kty.as_str() {
-            "RSA" if self.n.len() <= LONGEST_MODULUS && self.e.len() <= LONGEST_EXPONENT => {
+            "RSA" if self.has_fitting_modulus() && self.e.len() <= LONGEST_EXPONENT => {
                 DecodingKey::from_rsa_components(&self.n, &self.e).ok()?
             }
             "EC" => DecodingKey::from_ec_components(&self.x, &self.y).ok()?,
@@ -160,6 +183,16 @@ impl Written {
         }
     }
 
+    fn has_fitting_modulus(&self) -> bool {
+        if self.n.len() > LONGEST_MODULUS {
+            return false;
+        }
+        let Ok(modulus) = URL_SAFE_NO_PAD.decode(&self.n) else { return false };
+        let zeros: usize = modulus.iter().position(|byte| *byte != 0).unwrap_or(modulus.len());
+        let first = modulus.get(zeros).map_or(0, |byte| byte.leading_zeros() as usize);
+        (modulus.len() - zeros) * 8 - first >= SHORTEST_MODULUS
+    }
+
     /// Whether both coordinates have so many bytes.
     fn is_point(&self, bytes: usize) -> bool {
         let characters = (bytes * 4).div_ceil(3);
@@ -175,6 +208,14 @@ fn word(algorithm: Algorithm) -> Option<&'static str> {
         Algorithm::ES256 => Some("ES256"),
         Algorithm::ES384 => Some("ES384"),
         _ => None,
+    }
+}
+
+/// What else such a key signs, as go-jose verifies it.
+fn family(algorithm: Algorithm) -> &'static [&'static str] {
+    match algorithm {
+        Algorithm::ES256 | Algorithm::ES384 => &["ES256", "ES384", "ES512"],
+        _ => &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) async fn serve(context: &Arc<Context>, place: &Place, query: &str) ->
     let mut request = Request::new(upstream::Body::Empty);
     *request.method_mut() = Method::GET;
     *request.uri_mut() = onward::uri(Stream::Log, place, query)?;
+    *request.headers_mut() = context.on_host();
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     context.record.upstream("host");
     // Without a deadline for the body either way: even a finished log may be long and its reader slow.

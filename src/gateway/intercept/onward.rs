@@ -84,10 +84,7 @@ pub(super) fn upgrade(
     out.insert(header::UPGRADE, protocol.clone());
     for (name, value) in headers {
         let text = name.as_str();
-        let kept = text.starts_with("sec-websocket-")
-            || *name == STREAM_PROTOCOL
-            || *name == header::ORIGIN
-            || *name == header::USER_AGENT;
+        let kept = text.starts_with("sec-websocket-") || *name == STREAM_PROTOCOL || *name == header::ORIGIN;
         if kept && *name != header::SEC_WEBSOCKET_PROTOCOL {
             out.append(name.clone(), value.clone());
         }

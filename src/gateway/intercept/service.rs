@@ -33,7 +33,7 @@ const ADMITTED_COPIES: usize = 3;
 /// And of the request's own: itself and the one that is sent.
 const OWN_COPIES: usize = 2;
 /// Headers of the request that concern its body or the answer's form.
-const KEPT: &[&str] = &["user-agent", "audit-id", "kubectl-command", "kubectl-session", "traceparent"];
+const KEPT: &[&str] = &["user-agent", "kubectl-command", "kubectl-session", "traceparent"];
 
 /// A Service that asks for no address.
 const PLAIN_SERVICE: &[u8] =
@@ -162,10 +162,11 @@ impl Post<'_> {
 
     async fn create_on_host(&self, intent: &Value, view: &View) -> Result<(Value, bool)> {
         let namespace = Some(view.namespace().as_str());
-        match self.context.host().create(&SERVICES, namespace, intent).await {
+        let api = self.context.host_for_caller();
+        match api.create(&SERVICES, namespace, intent).await {
             Ok(host) => Ok((host, true)),
             Err(error) if error.kind() == Kind::AlreadyExists => {
-                let found = self.context.host().get(&SERVICES, namespace, json::name(intent)).await?;
+                let found = api.get(&SERVICES, namespace, json::name(intent)).await?;
                 match found {
                     Some(host) if is_left_over(&host, view) => Ok((host, false)),
                     _ => Err(busy()),
@@ -248,7 +249,8 @@ impl Post<'_> {
     /// Removes a host Service that the backend then refused. When that fails the syncer does it later.
     async fn take_back(&self, host: &Value) {
         let (namespace, name, uid) = (json::namespace(host), json::name(host), json::uid(host));
-        if let Err(error) = self.context.host().delete(&SERVICES, Some(namespace), name, Some(uid), None).await {
+        let api = self.context.host_for_caller();
+        if let Err(error) = api.delete(&SERVICES, Some(namespace), name, Some(uid), None).await {
             tracing::info!(%error, "a host Service without a virtual one is left to the syncer");
         }
     }

@@ -30,7 +30,8 @@ pub(super) async fn serve(
         return Err(Error::client(Kind::BadRequest, "an upgrade request has no body"));
     }
     let query = request.uri().query().unwrap_or_default();
-    let onward = onward::upgrade(stream, place, request.method().clone(), query, request.headers(), &protocol)?;
+    let mut onward = onward::upgrade(stream, place, request.method().clone(), query, request.headers(), &protocol)?;
+    onward.headers_mut().extend(context.on_host());
     context.record.upstream("upgrade");
     let connection = context.host().pool().dial_upgrade(true, DIAL_DEADLINE).await?;
     let response = connection.send(onward, HEAD_DEADLINE).await?;

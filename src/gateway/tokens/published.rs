@@ -56,8 +56,9 @@ pub(crate) struct Asked {
 #[derive(Debug, Default)]
 struct Known {
     held: Option<Arc<Held>>,
-    /// How often an answer came, or none, and how often none.
+    /// The last flight that ended.
     answered: u64,
+    read: u64,
     failed: u64,
 }
 
@@ -90,7 +91,7 @@ impl Published {
             flight.number += 1;
             flight.begun = Some(now);
             let (tenant, buffers) = (Arc::clone(tenant), Arc::clone(buffers));
-            let asking = ask(self.known.clone(), tenant, buffers, clock.clone());
+            let asking = ask(self.known.clone(), flight.number, tenant, buffers, clock.clone());
             flight.task = Some(task::spawn("token keys", asking));
         }
         Some(Asked { known: self.known.subscribe(), number: flight.number })
@@ -103,11 +104,11 @@ impl Published {
     }
 
     pub(super) fn collect(&self, families: &mut Families, tenant: &[(&'static str, &str)]) {
-        let (answered, failed) = {
+        let (read, failed) = {
             let known = self.known.borrow();
-            (known.answered, known.failed)
+            (known.read, known.failed)
         };
-        for (outcome, count) in [("read", answered - failed), ("failed", failed)] {
+        for (outcome, count) in [("read", read), ("failed", failed)] {
             families.counter(
                 "portico_gateway_token_keys_total",
                 "How often an API server was asked for the keys of its tokens.",
@@ -139,15 +140,18 @@ impl Asked {
     }
 }
 
-async fn ask(known: watch::Sender<Known>, tenant: Arc<Tenant>, buffers: Arc<Share>, clock: Clock) {
+async fn ask(known: watch::Sender<Known>, number: u64, tenant: Arc<Tenant>, buffers: Arc<Share>, clock: Clock) {
     let late = |_| Err(Error::backend(Kind::Timeout, "the keys of its tokens did not come in time"));
     let reading = task::caught(read(&tenant, &buffers));
     let read = tokio::time::timeout(DEADLINE, reading).await.unwrap_or_else(late);
     let (since, generation) = (clock.instant(), tenant.generation);
     known.send_modify(|known| {
-        known.answered += 1;
+        known.answered = number;
         match read {
-            Ok(keys) => known.hold(keys, generation, since),
+            Ok(keys) => {
+                known.read += 1;
+                known.hold(keys, generation, since);
+            }
             Err(error) => {
                 known.failed += 1;
                 tracing::debug!(tenant = %tenant.id, %error, "the keys of its tokens cannot be read");

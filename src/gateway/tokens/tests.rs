@@ -17,6 +17,7 @@ struct Door {
     tokens: Tokens,
     key: TokenKey,
     buffers: Arc<Share>,
+    of_all: Arc<Pace>,
     clock: Clock,
 }
 
@@ -25,7 +26,8 @@ impl Door {
         let clock = Clock::going(Timestamp::from_second(NOW).expect("a time"), 1);
         let tenant = testing::tenant("alpha", 1, "a.example.com", 1);
         let buffers = Share::of(Arc::new(Budget::new(16 << 20)), Arc::<Account>::default());
-        Self { tenant, tokens: Tokens::default(), key: TokenKey::new(&clock), buffers, clock }
+        let (key, of_all) = (TokenKey::new(&clock), Arc::default());
+        Self { tenant, tokens: Tokens::default(), key, buffers, of_all, clock }
     }
 
     fn publishes(self, keys: &[&Key]) -> Self {
@@ -42,8 +44,8 @@ impl Door {
 
     fn judge(&self, token: &str) -> Verdict {
         let (digest, value) = self.digest(token);
-        let (tenant, buffers, clock) = (&self.tenant, &self.buffers, &self.clock);
-        self.tokens.judge(&Shown { tenant, digest: &digest, value: &value, buffers, clock })
+        let (tenant, buffers, of_all, clock) = (&self.tenant, &self.buffers, &*self.of_all, &self.clock);
+        self.tokens.judge(&Shown { tenant, digest: &digest, value: &value, buffers, of_all, clock })
     }
 
     fn counted(&self, outcome: &str) -> u64 {
@@ -92,6 +94,53 @@ async fn forged_tokens_are_judged_so_often_in_a_second_and_then_they_are_strange
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_is_known_stays_so_under_a_flood_though_his_verdict_ages() {
+    let (key, thief) = (Key::ec(), Key::ec());
+    let door = Door::new().publishes(&[&key]);
+    let (good, forged) = (key.of(&claims("web", NOW)), thief.token(&key.head(), &claims("web", NOW)));
+    assert!(matches!(door.judge(&good), Verdict::Known(_)));
+    for _ in 0..10 {
+        tokio::time::advance(SIGNED - Duration::from_secs(1)).await;
+        (0..1000).for_each(|_| drop(door.judge(&forged)));
+        assert!(matches!(door.judge(&forged), Verdict::Unjudged));
+        assert!(matches!(door.judge(&good), Verdict::Known(_)));
+    }
+    assert_eq!(door.counted(TRUE), 1, "by the same keys it is as true as before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_all_tenants_together_are_judged_at_a_pace_as_well() {
+    let (key, thief) = (Key::ec(), Key::ec());
+    let forged = thief.token(&key.head(), &claims("web", NOW));
+    let of_all = Arc::<Pace>::default();
+    let doors = (0..12).map(|_| Door { of_all: Arc::clone(&of_all), ..Door::new().publishes(&[&key]) });
+    let is_judged = |door: &Door| matches!(door.judge(&forged), Verdict::False(Fault::Signature));
+    let judged: usize = doors.map(|door| (0..300).filter(|_| is_judged(&door)).count()).sum();
+    assert_eq!(judged, ALL_A_SECOND as usize);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_old_keys_do_not_know_is_false_only_when_newer_ones_do_not_either() {
+    let (first, second) = (Key::ec(), Key::ec());
+    let door = Door::new().publishes(&[&first]);
+    let reused = second.token(&first.head(), &claims("web", NOW));
+    assert!(matches!(door.judge(&reused), Verdict::False(Fault::Signature)));
+    tokio::time::advance(OLD + Duration::from_secs(1)).await;
+    assert!(matches!(door.judge(&reused), Verdict::Awaits(_)), "they may have been exchanged");
+    let door = door.publishes(&[&first]);
+    assert!(matches!(door.judge(&reused), Verdict::False(Fault::Signature)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_new_generation_good_tokens_do_not_wait_for_its_keys() {
+    let (key, other) = (Key::ec(), Key::ec());
+    let mut door = Door::new().publishes(&[&key]);
+    door.tenant = testing::tenant("alpha", 2, "a.example.com", 1);
+    assert!(matches!(door.judge(&key.of(&claims("web", NOW))), Verdict::Known(_)));
+    assert!(matches!(door.judge(&other.of(&claims("web", NOW))), Verdict::Awaits(_)), "asked for behind it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_api_server_took_back_stays_so_for_some_seconds_or_until_it_says_otherwise() {
     let key = Key::ec();
     let door = Door::new().publishes(&[&key]);
@@ -101,9 +150,9 @@ async fn what_the_api_server_took_back_stays_so_for_some_seconds_or_until_it_say
     door.tokens.refuse(digest, true, &door.clock);
     assert!(door.tokens.accepted(&digest, &door.clock).is_none());
     assert!(matches!(door.judge(&token), Verdict::Refused(_)));
-    tokio::time::advance(SAID).await;
+    tokio::time::advance(SIGNED).await;
     assert!(matches!(door.judge(&token), Verdict::Refused(_)));
-    tokio::time::advance(SAID).await;
+    tokio::time::advance(SIGNED).await;
     assert!(matches!(door.judge(&token), Verdict::Known(_)));
     door.tokens.refuse(digest, true, &door.clock);
     door.tokens.accept(digest, false, &door.clock);

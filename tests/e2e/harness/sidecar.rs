@@ -99,9 +99,14 @@ pub(crate) fn connect(name: &str, namespace: &str) -> PathBuf {
 
 /// Entries of the host API server's audit log by the ServiceAccount of a namespace that is audited (`tests/cluster/up`).
 pub(crate) fn audited(namespace: &str) -> Vec<Value> {
+    let user = format!("system:serviceaccount:{namespace}:");
+    let is_its = |entry: &Value| entry["user"]["username"].as_str().is_some_and(|name| name.starts_with(&user));
+    audit_log().into_iter().filter(is_its).collect()
+}
+
+/// All of that log.
+pub(crate) fn audit_log() -> Vec<Value> {
     let log = host_kubeconfig().with_file_name("log/audit.log");
     let text = std::fs::read_to_string(log).expect("an audit log: make down up");
-    let user = format!("system:serviceaccount:{namespace}:");
-    let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    entries.filter(|e| e["user"]["username"].as_str().is_some_and(|name| name.starts_with(&user))).collect()
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
