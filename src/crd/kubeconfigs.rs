@@ -9,6 +9,9 @@ pub const MOST_KUBECONFIGS: usize = 16;
 const SHORTEST: i64 = 3600;
 const LONGEST: i64 = 10 * 365 * 24 * 3600;
 const SECRET_NAME: &str = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
+/// As the API server has it: a segment of a path, so neither `.` nor `..`.
+const ROLE: &str = r"^(\.\.[^/%]+|\.?[^./%][^/%]*)$";
+const ROLE_OR_NONE: &str = r"^(\.\.[^/%]+|\.?[^./%][^/%]*)?$";
 const LABEL: &str = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
 
 /// A kubeconfig in a Secret of the host namespace, for a user or for a ServiceAccount of the virtual cluster.
@@ -18,7 +21,7 @@ pub struct MachineKubeconfig {
     /// Name of the Secret, which Portico makes and renews. One of somebody else's is left alone.
     #[schemars(length(min = 1, max = 253), regex(pattern = SECRET_NAME))]
     pub secret_name: String,
-    /// User that it names, by a client certificate: printable ASCII, and nothing that begins with `system:` unless the admin
+    /// User that it names, by a client certificate: printable ASCII, and none of Kubernetes' own (`system:`) unless the admin
     /// allows it. Either this or `serviceAccount`.
     #[serde(default)]
     #[schemars(length(max = 253))]
@@ -32,7 +35,7 @@ pub struct MachineKubeconfig {
     pub service_account: Option<AccountOfTenant>,
     /// ClusterRole that the user or ServiceAccount is bound to in the whole virtual cluster; empty: none.
     #[serde(default)]
-    #[schemars(length(max = 253), regex(pattern = r"^[^/%]*$"))]
+    #[schemars(length(max = 253), regex(pattern = ROLE_OR_NONE))]
     pub cluster_role: String,
     /// Role that it is bound to in the Role's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,7 +67,7 @@ pub struct RoleOfTenant {
     #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub namespace: String,
     /// Its name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^/%]*$"))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = ROLE))]
     pub name: String,
 }
 

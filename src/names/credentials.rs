@@ -7,7 +7,9 @@ pub const LONGEST: usize = 253;
 
 /// What names of Kubernetes itself and of its distributions begin with, for whom authorizers and k3s' supervisor have rights
 /// that no RBAC of the tenant gives, or that installers have bound to `cluster-admin`.
-const RESERVED: [&str; 4] = ["system:", "k3s:", "rke2:", "kubeadm:"];
+const RESERVED: [&str; 7] = ["system:", "k3s:", "k3s-", "rke2:", "rke2-", "kubeadm:", "eks:"];
+/// Whole names that are no less: of the certificates that AKS hands out.
+const RESERVED_WHOLE: [&str; 2] = ["clusterAdmin", "clusterUser"];
 
 /// Whether a credential may name this user with these groups; what is wrong, in a sentence, if not. `allow_system` opens the
 /// reserved names.
@@ -17,10 +19,11 @@ pub fn check(user: &str, groups: &[String], allow_system: bool) -> Result<(), Re
     }
     for (what, name) in std::iter::once(("user", user)).chain(groups.iter().map(|group| ("group", group.as_str()))) {
         check_one(what, name)?;
-        if let Some(prefix) = RESERVED.iter().find(|prefix| name.starts_with(**prefix)).filter(|_| !allow_system) {
+        let is_reserved = RESERVED.iter().any(|prefix| name.starts_with(prefix)) || RESERVED_WHOLE.contains(&name);
+        if is_reserved && !allow_system {
             return Err(Refused::Reserved(format!(
-                "the {what} {name:?} begins with {prefix:?}, which the admin of the host cluster has to allow \
-                 (operator.credentials.allowSystemNames)"
+                "the {what} {name:?} is a name of Kubernetes or of a distribution of it (those of system: are), which the admin of \
+                 the host cluster has to allow (operator.credentials.allowSystemNames)"
             )));
         }
     }
@@ -82,8 +85,19 @@ mod tests {
 
     #[test]
     fn kubernetes_own_names_are_the_admins_to_give() {
-        for name in ["system:masters", "system:node:a", "system:", "k3s:server", "rke2:agent", "kubeadm:cluster-admins"]
-        {
+        for name in [
+            "system:masters",
+            "system:node:a",
+            "system:",
+            "k3s:server",
+            "k3s-supervisor",
+            "rke2:agent",
+            "rke2-x",
+            "kubeadm:cluster-admins",
+            "eks:kube-controller",
+            "clusterAdmin",
+            "clusterUser",
+        ] {
             for (user, of) in [(name, groups(&[])), ("jane", groups(&["dev", name]))] {
                 assert!(matches!(check(user, &of, false), Err(Refused::Reserved(_))), "{name}");
                 assert_eq!(check(user, &of, true), Ok(()), "{name}");

@@ -1,8 +1,9 @@
 //! Beside the phases: the Secrets of `spec.kubeconfigs`, made, renewed in time and removed.
 //!
 //! Promises: what Portico has not made for this very virtual cluster is never written or deleted, on the host or inside; what it makes is
-//! named in the status before it is made, so that whoever comes after a crash knows what to remove; a virtual cluster that does not answer
-//! takes so much of a round and no more. Nothing here keeps the cluster from being ready.
+//! named in the status before it is made, so that whoever comes after a crash knows what to remove; the status names a bounded number,
+//! whatever the inside refuses; a virtual cluster that does not answer takes so much of a round and no more. Nothing here keeps the
+//! cluster from being ready.
 
 mod inside;
 mod wish;
@@ -34,6 +35,29 @@ use wish::{Life, Wish, Wished};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Annotation: what a Secret was made from, and of what life its credential is; as [`Life`] writes it.
 const MADE: &str = "portico.dev/kubeconfig-made";
+/// Entries of the status, of whose number no more are begun: those that are gone stay until the inside lets their binding go.
+const MOST_REMEMBERED: usize = 64;
+
+/// Removes the Secrets that are not wanted any more: the host's part, for which the cluster need not answer. What is still to be removed
+/// inside stays in the status.
+pub(crate) async fn forgo(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) {
+    let mut left = Vec::new();
+    for made in std::mem::take(&mut next.kubeconfigs) {
+        if is_wanted(context, cluster, &made.secret_name) {
+            left.push(made);
+            continue;
+        }
+        match remove_secret(context, cluster, &made.secret_name).await {
+            Ok(()) if made.bound_in.is_none() => {}
+            Ok(()) => left.push(KubeconfigStatus { expiration: String::new(), ..made }),
+            Err(error) => {
+                tracing::debug!(tenant = %cluster.id, secret = made.secret_name, %error, "a Secret is removed later");
+                left.push(made);
+            }
+        }
+    }
+    next.kubeconfigs = left;
+}
 
 /// Makes what is missing or old, removes what is not wanted any more, and says what of it failed.
 pub(crate) async fn ensure(
@@ -43,7 +67,7 @@ pub(crate) async fn ensure(
     ways: &[Way],
     next: &mut VirtualClusterStatus,
 ) {
-    if cluster.spec.kubeconfigs.is_empty() && cluster.status.kubeconfigs.is_empty() {
+    if cluster.spec.kubeconfigs.is_empty() && next.kubeconfigs.is_empty() {
         let was_said = next.conditions.iter().any(|c| c.r#type == condition::KUBECONFIGS);
         if was_said {
             let says = ("True", "NoneWanted", "");
@@ -57,7 +81,7 @@ pub(crate) async fn ensure(
         pki,
         ways,
         store: next.store.as_ref().map(|store| store.uid.clone()).unwrap_or_default(),
-        made: cluster.status.kubeconfigs.clone(),
+        made: std::mem::take(&mut next.kubeconfigs),
         inside: Inside::new(context, cluster, PATIENCE),
     };
     let failed = round.all().await;
@@ -104,13 +128,19 @@ impl Round<'_> {
                 message: error.message().to_owned(),
             });
         };
-        let unwanted: Vec<KubeconfigStatus> =
-            self.made.iter().filter(|made| self.entry(&made.secret_name).is_none()).cloned().collect();
-        for made in unwanted {
-            match self.remove(&made).await {
-                Ok(()) => self.made.retain(|other| other.secret_name != made.secret_name),
-                Err(error) => note(&made.secret_name, &error, &mut failed),
+        for made in self.unwanted() {
+            if let Err(error) = remove_secret(self.context, cluster, &made.secret_name).await {
+                note(&made.secret_name, &error, &mut failed);
+                continue;
             }
+            if let Some(place) = &made.bound_in
+                && let Err(error) = self.inside.unbind(&made.secret_name, place).await
+            {
+                // Whoever refuses one would be asked for each of many.
+                note(&made.secret_name, &error, &mut failed);
+                break;
+            }
+            self.made.retain(|other| other.secret_name != made.secret_name);
         }
         for entry in &cluster.spec.kubeconfigs {
             if let Err(error) = self.one(entry).await {
@@ -120,18 +150,28 @@ impl Round<'_> {
         failed
     }
 
-    fn entry(&self, secret: &str) -> Option<&MachineKubeconfig> {
-        self.cluster.spec.kubeconfigs.iter().find(|entry| entry.secret_name == secret)
+    /// What is to go, in each minute another one first: one that is refused holds up no other for long.
+    fn unwanted(&self) -> Vec<KubeconfigStatus> {
+        let is_unwanted = |made: &&KubeconfigStatus| !is_wanted(self.context, self.cluster, &made.secret_name);
+        let mut unwanted: Vec<KubeconfigStatus> = self.made.iter().filter(is_unwanted).cloned().collect();
+        let minute = usize::try_from(self.context.clock.now().as_second() / 60).unwrap_or_default();
+        let first = minute.checked_rem(unwanted.len()).unwrap_or_default();
+        unwanted.rotate_left(first);
+        unwanted
     }
 
     async fn one(&mut self, entry: &MachineKubeconfig) -> Result<()> {
         let bounds = &self.context.config.operator.credentials;
         let wish = Wish::new(entry, bounds, (self.pki, self.ways, &self.store))?;
+        if wish.is_inside() && self.store.is_empty() {
+            // What is made now would be made again when it is known.
+            return Err(Error::own(Kind::Unavailable, "Portico does not know the virtual cluster's store yet"));
+        }
         let now = self.context.clock.now();
         let existing = self.existing(&entry.secret_name).await?;
         if let Some(secret) = &existing
             && let Some(life) = Life::read(&secret["metadata"]["annotations"][MADE], &wish, &secret::data(secret))
-            && !life.is_due(now)
+            && !life.is_due(now, &wish)
         {
             self.said(&entry.secret_name).expiration = text(life.ends);
             return Ok(());
@@ -166,6 +206,10 @@ impl Round<'_> {
     async fn announce(&mut self, wish: &Wish<'_>) -> Result<()> {
         let (secret, wanted) = (&wish.entry.secret_name, wish.bound_in());
         let known = self.made.iter().find(|made| made.secret_name == *secret).cloned();
+        if known.is_none() && self.made.len() >= MOST_REMEMBERED {
+            let message = "the virtual cluster refuses to have the bindings of too many earlier entries removed";
+            return Err(Error::own(Kind::Unavailable, message));
+        }
         // A binding elsewhere first: the status has one place for it.
         if let Some(place) =
             known.as_ref().and_then(|made| made.bound_in.clone()).filter(|p| Some(p) != wanted.as_ref())
@@ -210,20 +254,6 @@ impl Round<'_> {
         }
     }
 
-    async fn remove(&mut self, made: &KubeconfigStatus) -> Result<()> {
-        let (namespace, name) = (self.cluster.namespace(), made.secret_name.as_str());
-        // First what opens something, then what would name it.
-        if let Some(found) = self.context.host.get(&SECRETS, namespace, name).await?
-            && is_ours(&found, self.cluster)
-        {
-            self.context.host.delete(&SECRETS, namespace, name, uid_of(&found)).await?;
-        }
-        match &made.bound_in {
-            Some(place) => self.inside.unbind(name, place).await,
-            None => Ok(()),
-        }
-    }
-
     fn said(&mut self, secret: &str) -> &mut KubeconfigStatus {
         let at = self.made.iter().position(|made| made.secret_name == secret).unwrap_or_else(|| {
             self.made.push(KubeconfigStatus { secret_name: secret.to_owned(), ..KubeconfigStatus::default() });
@@ -231,6 +261,23 @@ impl Round<'_> {
         });
         &mut self.made[at]
     }
+}
+
+/// Whether the spec has an entry of this Secret that may be made: one that is refused by now loses what was made for it.
+fn is_wanted(context: &Context, cluster: &Cluster, secret: &str) -> bool {
+    let bounds = &context.config.operator.credentials;
+    cluster.spec.kubeconfigs.iter().any(|entry| entry.secret_name == secret && Wished::of(entry, bounds).is_ok())
+}
+
+/// First what opens something goes, then what would name it.
+async fn remove_secret(context: &Context, cluster: &Cluster, name: &str) -> Result<()> {
+    let namespace = cluster.namespace();
+    if let Some(found) = context.host.get(&SECRETS, namespace, name).await?
+        && is_ours(&found, cluster)
+    {
+        context.host.delete(&SECRETS, namespace, name, uid_of(&found)).await?;
+    }
+    Ok(())
 }
 
 /// The PKI's and the admin's Secrets are this cluster's, too: the label tells that this one is for a machine.

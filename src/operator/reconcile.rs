@@ -93,6 +93,7 @@ async fn phases(
     let set = if is_ours { control_plane::find(context, cluster).await.during(condition::SERVICES)? } else { None };
     let running = set.as_ref().and_then(control_plane::pki_of);
     let (data, ways) = certificates(context, cluster, hosts, (&addresses.api, &service_ip), running, next).await?;
+    kubeconfigs::forgo(context, cluster, next).await;
     let target = if is_ours {
         // The address, not a name: Portico does not depend on the host's cluster DNS.
         let address = control_plane::authority(&service_ip);

@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::wish::{EVERYWHERE, Wish, Wished};
@@ -33,11 +35,14 @@ pub(super) struct Inside<'a> {
     until: Instant,
     /// It did not answer.
     is_away: bool,
+    /// Tells this VirtualCluster's bindings from those of another one at the same external API server, of the same name perhaps.
+    mark: String,
 }
 
 impl<'a> Inside<'a> {
     pub(super) fn new(context: &'a Context, cluster: &'a Cluster, patience: Duration) -> Self {
-        Self { context, cluster, until: context.clock.instant() + patience, is_away: false }
+        let mark = HEXLOWER.encode(&Sha256::digest(&cluster.uid)[..8]);
+        Self { context, cluster, until: context.clock.instant() + patience, is_away: false, mark }
     }
 
     /// Makes a ServiceAccount if it is missing.
@@ -77,7 +82,7 @@ impl<'a> Inside<'a> {
 
     /// Binds whom the wish is for to its role.
     pub(super) async fn bind(&mut self, wish: &Wish<'_>) -> Result<()> {
-        let name = binding_name(&wish.entry.secret_name);
+        let name = self.binding_name(&wish.entry.secret_name);
         let (namespace, role, roles, bindings) = match &wish.entry.role {
             Some(role) => (Some(role.namespace.as_str()), role.name.as_str(), &ROLES, &ROLE_BINDINGS),
             None => (None, wish.entry.cluster_role.as_str(), &CLUSTER_ROLES, &CLUSTER_ROLE_BINDINGS),
@@ -91,7 +96,7 @@ impl<'a> Inside<'a> {
         let desired = json!({
             "apiVersion": format!("{RBAC}/v1"),
             "kind": bindings.kind,
-            "metadata": {"name": name, "labels": {keys::KUBECONFIG: self.cluster.name()}},
+            "metadata": {"name": name, "labels": {keys::KUBECONFIG: self.mark}},
             "roleRef": {"apiGroup": RBAC, "kind": roles.kind, "name": role},
             "subjects": [subject],
         });
@@ -115,7 +120,7 @@ impl<'a> Inside<'a> {
 
     /// Removes the binding that a Secret had at this place, if it is ours.
     pub(super) async fn unbind(&mut self, secret: &str, place: &str) -> Result<()> {
-        let name = binding_name(secret);
+        let name = self.binding_name(secret);
         let (namespace, bindings) =
             if place == EVERYWHERE { (None, &CLUSTER_ROLE_BINDINGS) } else { (Some(place), &ROLE_BINDINGS) };
         let api = self.api()?;
@@ -125,8 +130,12 @@ impl<'a> Inside<'a> {
         Ok(())
     }
 
+    fn binding_name(&self, secret: &str) -> String {
+        format!("portico:kubeconfig:{secret}:{}", self.mark)
+    }
+
     fn check_ours(&self, kind: &Resource, found: &Value) -> Result<()> {
-        if Mark::Label(keys::KUBECONFIG, self.cluster.name()).is_on(found) {
+        if Mark::Label(keys::KUBECONFIG, &self.mark).is_on(found) {
             return Ok(());
         }
         let name = found["metadata"]["name"].as_str().unwrap_or_default();
@@ -147,10 +156,6 @@ impl<'a> Inside<'a> {
         self.is_away = outcome.as_ref().is_err_and(|error| error.api_status().is_none());
         outcome
     }
-}
-
-fn binding_name(secret: &str) -> String {
-    format!("portico:kubeconfig:{secret}")
 }
 
 fn is_same(existing: &Value, desired: &Value) -> bool {

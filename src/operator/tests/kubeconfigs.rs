@@ -2,6 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
@@ -32,6 +34,7 @@ impl Made {
             made.world.pod_is_ready(namespace, "dev");
             let status = made.round(namespace).await;
             assert_eq!(status["phase"], "Ready", "{status}");
+            made.store(namespace, json!({"uid": "store", "since": "2026-01-01T00:00:00Z"}));
         }
         made
     }
@@ -44,6 +47,17 @@ impl Made {
     fn later(&mut self, seconds: i64) {
         self.world.now = Timestamp::from_second(self.world.now.as_second() + seconds).expect("time");
         self.world.context.clock = Clock::seeded(self.world.now, 1);
+    }
+
+    /// As the syncer says it.
+    fn store(&self, namespace: &str, store: Value) {
+        self.world.host.edit(&VIRTUAL_CLUSTERS, namespace, "dev", |object| object["status"]["store"] = store);
+    }
+
+    /// What a binding is called inside.
+    fn binding(&self, namespace: &str, secret: &str) -> String {
+        let uid = self.world.cluster(namespace, "dev").uid;
+        format!("portico:kubeconfig:{secret}:{}", HEXLOWER.encode(&Sha256::digest(uid)[..8]))
     }
 
     fn wants(&self, namespace: &str, kubeconfigs: Value) {
@@ -127,7 +141,7 @@ async fn an_account_is_made_with_its_rights_and_both_go() {
     assert_eq!(made.secret("team-a", "ci").expect("made")["token"], "planted-account-token");
     assert!(made.secret("team-a", "ci").expect("made")["config"].contains("planted-account-token"));
     assert!(inside.read(SERVICE_ACCOUNTS.plural, "tools", "ci").is_some());
-    let binding = inside.read(CLUSTER_ROLE_BINDINGS.plural, "", "portico:kubeconfig:ci").expect("bound");
+    let binding = inside.read(CLUSTER_ROLE_BINDINGS.plural, "", &made.binding("team-a", "ci")).expect("bound");
     assert_eq!(binding["subjects"], json!([{"kind": "ServiceAccount", "namespace": "tools", "name": "ci"}]));
     assert_eq!(binding["roleRef"]["name"], "view");
 
@@ -136,8 +150,8 @@ async fn an_account_is_made_with_its_rights_and_both_go() {
     made.wants("team-a", json!([{"secretName": "ci", "serviceAccount": account, "role": role}]));
     let status = made.round("team-a").await;
     assert_eq!(status["kubeconfigs"][0]["boundIn"], "shop", "{status}");
-    assert!(inside.read(CLUSTER_ROLE_BINDINGS.plural, "", "portico:kubeconfig:ci").is_none());
-    assert!(inside.read(ROLE_BINDINGS.plural, "shop", "portico:kubeconfig:ci").is_some());
+    assert!(inside.read(CLUSTER_ROLE_BINDINGS.plural, "", &made.binding("team-a", "ci")).is_none());
+    assert!(inside.read(ROLE_BINDINGS.plural, "shop", &made.binding("team-a", "ci")).is_some());
 
     // The cluster does not answer: what names nobody any more is remembered until it does.
     made.wants("team-a", json!([]));
@@ -194,15 +208,16 @@ async fn what_is_somebody_elses_is_left_alone_and_said() {
     assert_eq!(made.world.host.find(&SECRETS, "team-a", "ci"), theirs, "nor is it removed");
 
     // Inside, too.
-    let inside = made.inside("team-b");
+    let (inside, name) = (made.inside("team-b"), made.binding("team-b", "ci"));
+    assert_ne!(name, made.binding("team-a", "ci"), "two that share an API server");
     inside.put("clusterroles", json!({"metadata": {"name": "view"}}));
-    inside.put("clusterrolebindings", json!({"metadata": {"name": "portico:kubeconfig:ci"}, "roleRef": {"name": "x"}}));
+    inside.put("clusterrolebindings", json!({"metadata": {"name": name}, "roleRef": {"name": "x"}}));
     made.wants("team-b", json!([{"secretName": "ci", "user": "robot", "clusterRole": "view"}]));
     let status = made.round("team-b").await;
     assert_eq!(Made::ready(&status).1, "NameTaken", "{status}");
     made.wants("team-b", json!([]));
     made.round("team-b").await;
-    let left = inside.read("clusterrolebindings", "", "portico:kubeconfig:ci").expect("theirs");
+    let left = inside.read("clusterrolebindings", "", &name).expect("theirs");
     assert_eq!(left["roleRef"]["name"], "x");
     assert_eq!(CLUSTER_ROLE_BINDINGS.plural, "clusterrolebindings");
 }
@@ -279,4 +294,78 @@ async fn nothing_is_asked_for_clusters_without_any() {
     let mut next = cluster.status.clone();
     kubeconfigs::ensure(&made.world.context, &cluster, &HashMap::new().into_iter().collect(), &[], &mut next).await;
     assert_eq!((made.world.host.0.counts().gets, next), (gets, cluster.status));
+}
+
+/// Whoever edits the spec again and again while the inside refuses every change.
+#[tokio::test]
+async fn what_is_remembered_of_earlier_entries_is_bounded() {
+    let made = Made::with_clusters(&["team-a"]).await;
+    let inside = made.inside("team-a");
+    inside.put("clusterroles", json!({"metadata": {"name": "view"}}));
+    inside.forbid(None, Some("clusterrolebindings"));
+    let entry = |name: String| json!({"secretName": name, "user": "robot", "clusterRole": "view"});
+    for turn in 0..8 {
+        made.wants("team-a", (0..16).map(|number| entry(format!("s-{turn}-{number}"))).collect());
+        made.round("team-a").await;
+    }
+    let status = made.round("team-a").await;
+    assert_eq!(status["kubeconfigs"].as_array().expect("some").len(), 64);
+    let failed = inside.counts().gets;
+    made.wants("team-a", json!([]));
+    made.round("team-a").await;
+    assert!(inside.counts().gets <= failed + 1, "one is refused, so none of the others is tried in this round");
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_ready_keeps_no_secret_that_is_not_wanted() {
+    let made = Made::with_clusters(&["team-a"]).await;
+    made.wants("team-a", robot());
+    made.round("team-a").await;
+    assert!(made.secret("team-a", "ci").is_some());
+    made.world.host.edit(&STATEFUL_SETS, "team-a", "dev", |set| set["status"] = json!({}));
+    made.wants("team-a", json!([]));
+    let status = made.round("team-a").await;
+    assert_ne!(status["phase"], "Ready");
+    assert!(made.secret("team-a", "ci").is_none() && status["kubeconfigs"].is_null(), "{status}");
+}
+
+/// `allowSystemNames` is taken back.
+#[tokio::test]
+async fn an_entry_that_is_refused_by_now_loses_what_was_made_for_it() {
+    let mut made = Made::with_clusters(&["team-a"]).await;
+    let allow = |made: &mut Made, allow: bool| {
+        let mut config = Config::clone(&made.world.context.config);
+        config.operator.credentials.allow_system_names = allow;
+        made.world.context.config = Arc::new(config);
+    };
+    let inside = made.inside("team-a");
+    inside.put("clusterroles", json!({"metadata": {"name": "view"}}));
+    allow(&mut made, true);
+    made.wants("team-a", json!([{"secretName": "ci", "user": "system:x", "clusterRole": "view"}]));
+    made.round("team-a").await;
+    assert!(made.secret("team-a", "ci").is_some());
+    assert!(inside.read("clusterrolebindings", "", &made.binding("team-a", "ci")).is_some());
+    allow(&mut made, false);
+    let status = made.round("team-a").await;
+    assert_eq!(Made::ready(&status).1, "Refused");
+    assert!(made.secret("team-a", "ci").is_none() && status["kubeconfigs"].is_null(), "{status}");
+    assert!(inside.objects("clusterrolebindings").is_empty());
+}
+
+#[tokio::test]
+async fn a_new_clusters_tokens_are_made_once() {
+    let made = Made::with_clusters(&["team-a"]).await;
+    made.store("team-a", Value::Null);
+    let account = json!({"secretName": "ci", "serviceAccount": {"namespace": "tools", "name": "ci"}});
+    made.wants("team-a", json!([account, {"secretName": "robot", "user": "robot"}]));
+    let status = made.round("team-a").await;
+    assert_eq!(Made::ready(&status).1, "Waiting");
+    assert!(made.secret("team-a", "ci").is_none(), "what hangs on the store waits for it");
+    assert!(made.secret("team-a", "robot").is_some(), "nothing else does");
+    made.store("team-a", json!({"uid": "store"}));
+    made.round("team-a").await;
+    assert!(made.secret("team-a", "ci").is_some());
+    let before = made.world.host.writes();
+    made.round("team-a").await;
+    assert_eq!(made.world.host.writes(), before);
 }

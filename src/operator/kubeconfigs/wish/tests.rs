@@ -32,6 +32,10 @@ fn what_contradicts_itself_or_is_reserved_is_refused() {
     assert!(refused(json!({"user": ""})).contains("empty"));
     assert!(refused(json!({"serviceAccount": account})).contains("user and a serviceAccount"));
     assert!(refused(json!({"clusterRole": "view", "role": {"namespace": "a", "name": "b"}})).contains("clusterRole"));
+    for name in [".", "..", "a/b", "a%2f"] {
+        assert!(refused(json!({"clusterRole": name})).contains("that name"), "{name}");
+        assert!(refused(json!({"role": {"namespace": "a", "name": name}})).contains("that name"), "{name}");
+    }
     assert!(refused(json!({"secretName": "vc-dev"})).contains("its own"));
     assert!(refused(json!({"secretName": "dev-pki"})).contains("its own"));
 }
@@ -80,14 +84,54 @@ fn what_somebody_changed_is_made_anew() {
     }
 }
 
+/// What is kept on hosts: a field that a later version adds must not make every credential anew.
+#[test]
+fn the_print_of_a_wish_stays_what_it_is() {
+    let user = entry(json!({"groups": ["a", "b"], "role": {"namespace": "shop", "name": "deployer"}}));
+    let account = json!({"user": "", "serviceAccount": {"namespace": "tools", "name": "ci"}, "clusterRole": "view"});
+    let way = Way {
+        context: "dev".to_owned(),
+        server: "https://gateway".to_owned(),
+        tls_server_name: Some("dev.example.com".to_owned()),
+        authority: "CA".to_owned(),
+    };
+    let prints = [user, entry(account)].map(|entry| {
+        let wish = Wish::new(&entry, &CredentialsConfig::default(), (&pki(), std::slice::from_ref(&way), "store"));
+        wish.expect("a wish").print
+    });
+    assert_eq!(prints, ["bd0f89d2e5091489e024dcb2799d15c5", "1ee0c96d0ed5a694d6267d5954204463"]);
+}
+
+/// Two clocks: an API server's tokens may be over when they come, or last for ever.
+#[test]
+fn tokens_are_not_made_in_each_round_whatever_end_they_have() {
+    let (pki, at) = (pki(), |seconds: i64| Timestamp::from_second(seconds).expect("time"));
+    let account = entry(json!({"user": "", "serviceAccount": {"namespace": "tools", "name": "ci"}}));
+    let wish = Wish::new(&account, &CredentialsConfig::default(), (&pki, &[], "store")).expect("a wish");
+    for ends in [0, 999_999, 1_000_000, 1_000_001, 1_000_300] {
+        let life = Life { began: at(1_000_000), ends: at(ends) };
+        assert!(!life.is_due(at(1_000_599), &wish), "{ends}");
+        assert!(life.is_due(at(1_000_600), &wish), "{ends}");
+    }
+    let endless = Life { began: at(1_000_000), ends: at(4_000_000_000) };
+    assert!(endless.is_due(at(1_000_000 + wish.seconds * 2 / 3 + 1), &wish));
+}
+
 proptest! {
     /// Never before more than half of its life, and always while a third of it is left.
     #[test]
     fn it_is_renewed_at_about_two_thirds(began in 0_i64..4_000_000_000, life in 600_i64..315_360_000) {
         let at = |seconds: i64| Timestamp::from_second(seconds).expect("time");
+        let (entry, pki) = (entry(json!({"expirationSeconds": life})), pki());
+        let bounds = CredentialsConfig {
+            longest_for_machines: crate::config::Span(std::time::Duration::from_secs(315_360_000)),
+            ..CredentialsConfig::default()
+        };
+        let wish = Wish::new(&entry, &bounds, (&pki, &[], "")).expect("a wish");
         let life_of = Life { began: at(began), ends: at(began + life) };
-        prop_assert!(!life_of.is_due(at(began)) && !life_of.is_due(at(began + life / 2)));
-        prop_assert!(!life_of.is_due(at(began - 3600)), "a clock that went back");
-        prop_assert!(life_of.is_due(at(began + life * 2 / 3 + 1)) && life_of.is_due(at(began + life)));
+        prop_assert!(!life_of.is_due(at(began), &wish) && !life_of.is_due(at(began + life / 2), &wish));
+        prop_assert!(!life_of.is_due(at(began - 300), &wish), "a clock that went back a little");
+        prop_assert!(life_of.is_due(at(began - 301), &wish), "its certificate is not good yet");
+        prop_assert!(life_of.is_due(at(began + life * 2 / 3 + 1), &wish) && life_of.is_due(at(began + life), &wish));
     }
 }
