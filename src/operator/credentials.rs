@@ -39,10 +39,14 @@ const SPACING: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// In case an event was lost, and for what had no room.
 const RELIST: Duration = Duration::from_secs(300);
+/// Between two lists for the sake of what had no room before.
+const RELIST_FOR_ROOM: Duration = Duration::from_secs(60);
 /// Objects and bytes of a page: each has 20 KiB at most, and metadata.
 const PAGE: usize = 100;
 const LARGEST_PAGE: usize = 16 << 20;
 
+/// The watch at work: a list that lasts goes on whatever else happens meanwhile.
+type Following = BoxFuture<'static, (Follower, Event)>;
 /// A step that runs: of which namespace, and how it ended.
 type Step = BoxFuture<'static, (String, Result<Stepped>)>;
 
@@ -70,12 +74,24 @@ struct Answering {
     schedule: Schedule<String>,
     /// When the last step of a namespace ended.
     last: HashMap<String, Instant>,
-    follower: Follower,
+    /// When it was last listed anew because there was room again.
+    relisted: Option<Instant>,
     steps: FuturesUnordered<Step>,
 }
 
 impl Answering {
     fn new(context: &Arc<Context>) -> Self {
+        Self {
+            context: Arc::clone(context),
+            known: Known::default(),
+            schedule: Schedule::default(),
+            last: HashMap::new(),
+            relisted: None,
+            steps: FuturesUnordered::new(),
+        }
+    }
+
+    fn follower(&self) -> Follower {
         let followed = Followed {
             owner: "host".to_owned(),
             resource: CREDENTIAL_REQUESTS,
@@ -88,22 +104,27 @@ impl Answering {
             patience: Duration::ZERO,
             bounds: Bounds { page: PAGE, page_bytes: LARGEST_PAGE, ..Bounds::default() },
         };
-        Self {
-            follower: Follower::new(followed, context.clock.clone()),
-            context: Arc::clone(context),
-            known: Known::default(),
-            schedule: Schedule::default(),
-            last: HashMap::new(),
-            steps: FuturesUnordered::new(),
-        }
+        Follower::new(followed, self.context.clock.clone())
+    }
+
+    fn follow(&self, mut follower: Follower) -> Following {
+        let cluster = Arc::clone(self.context.host.cluster());
+        Box::pin(async move {
+            let event = follower.next(&*cluster).await;
+            (follower, event)
+        })
     }
 
     async fn run(&mut self) {
+        let mut following = self.follow(self.follower());
         loop {
             self.start_due();
             let wake = self.schedule.next(WORKERS, false, self.now());
             tokio::select! {
-                event = self.follower.next(&**self.context.host.cluster()) => self.take(event),
+                (mut follower, event) = &mut following => {
+                    self.take(&mut follower, event);
+                    following = self.follow(follower);
+                }
                 Some((namespace, outcome)) = self.steps.next(), if !self.steps.is_empty() => self.ended(&namespace, outcome),
                 () = tokio::time::sleep_until(wake) => {}
             }
@@ -114,16 +135,16 @@ impl Answering {
         self.context.clock.instant()
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, follower: &mut Follower, event: Event) {
         match event {
             Event::Opens | Event::Watches | Event::Bookmark(_) | Event::Broken(_) => {}
             Event::Lists => self.known.begin(),
             Event::Listed(_) => self.known.end(),
             Event::Applied(json) => match Seen::read(&json) {
                 Ok(seen) => {
-                    self.follower.reached(&seen.version);
+                    follower.reached(&seen.version);
                     let namespace = seen.namespace.clone();
-                    if self.known.put(seen) {
+                    if self.known.put(seen, self.context.clock.now()) {
                         // At once, but no more than one step in a second, whatever is asked.
                         let now = self.now();
                         let due = self.last.get(&namespace).map_or(now, |last| now.max(*last + SPACING));
@@ -134,10 +155,15 @@ impl Answering {
             },
             Event::Deleted(json) => {
                 if let Ok(seen) = Seen::read(&json) {
-                    self.follower.reached(&seen.version);
+                    follower.reached(&seen.version);
                     self.known.remove(&seen.namespace, &seen.name);
                 }
             }
+        }
+        let now = self.now();
+        if self.known.has_room_again() && self.relisted.is_none_or(|last| now >= last + RELIST_FOR_ROOM) {
+            self.relisted = Some(now);
+            follower.relist();
         }
     }
 

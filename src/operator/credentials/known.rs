@@ -1,7 +1,7 @@
 //! Which requests there are, in each namespace, and what is to be done about them. Pure.
 //!
-//! Promises: of one namespace at most [`MOST_KNOWN`] are known, whatever is there; of those at most [`MOST_KEPT`] stay, the oldest
-//! go first.
+//! Promises: of one namespace at most [`MOST_KNOWN`] are known, whatever is there, and that there were more is; of those at most
+//! [`MOST_KEPT`] stay, the oldest go first. None goes before it was known for its whole life, whatever the clock says.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Kind, Result};
 
-/// Known of one namespace; what is beyond is seen again with the next list.
+/// Known of one namespace; what is beyond is seen again with the next list, which is due when half of them are gone.
 pub(super) const MOST_KNOWN: usize = 1024;
 /// Requests that stay in one namespace.
 pub(super) const MOST_KEPT: usize = 64;
@@ -30,6 +30,8 @@ pub(super) struct Seen {
     pub(super) version: String,
     created: Timestamp,
     is_answered: bool,
+    /// It is deleted, but for its finalizers.
+    is_going: bool,
 }
 
 /// One request, by name and uid.
@@ -67,6 +69,7 @@ pub(super) struct Known {
     namespaces: HashMap<String, Space>,
     /// Grows with each list.
     list: u64,
+    is_listing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -74,12 +77,16 @@ struct Space {
     /// By age.
     requests: BTreeMap<(Timestamp, String), Entry>,
     ages: HashMap<String, Timestamp>,
+    /// Since the list began, one was there for which there was no room.
+    is_cut: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     uid: String,
     is_answered: bool,
+    /// When it was made or first seen here, whichever is later: two clocks.
+    since: Timestamp,
     /// How often it was tried to answer it.
     tries: u32,
     /// The list that showed it last.
@@ -90,21 +97,36 @@ impl Known {
     /// A list begins.
     pub(super) fn begin(&mut self) {
         self.list += 1;
+        self.is_listing = true;
+        for space in self.namespaces.values_mut() {
+            space.is_cut = false;
+        }
     }
 
     /// It is whole: what it did not show is gone.
     pub(super) fn end(&mut self) {
         let list = self.list;
+        self.is_listing = false;
         for space in self.namespaces.values_mut() {
             space.requests.retain(|_, entry| entry.list == list);
             let requests = &space.requests;
             space.ages.retain(|name, age| requests.contains_key(&(*age, name.clone())));
         }
-        self.namespaces.retain(|_, space| !space.ages.is_empty());
+        self.namespaces.retain(|_, space| !space.ages.is_empty() || space.is_cut);
+    }
+
+    /// Whether a list would show what had no room before.
+    pub(super) fn has_room_again(&self) -> bool {
+        let has_room = |space: &Space| space.is_cut && space.ages.len() < MOST_KNOWN / 2;
+        !self.is_listing && self.namespaces.values().any(has_room)
     }
 
     /// A request is there. Whether that is news.
-    pub(super) fn put(&mut self, seen: Seen) -> bool {
+    pub(super) fn put(&mut self, seen: Seen, now: Timestamp) -> bool {
+        if seen.is_going {
+            self.remove(&seen.namespace, &seen.name);
+            return false;
+        }
         let list = self.list;
         let space = self.namespaces.entry(seen.namespace).or_default();
         if let Some(age) = space.ages.get(&seen.name).copied() {
@@ -118,10 +140,12 @@ impl Known {
             space.ages.remove(&seen.name);
         }
         if space.ages.len() >= MOST_KNOWN {
+            space.is_cut = true;
             return false;
         }
         space.ages.insert(seen.name.clone(), seen.created);
-        let entry = Entry { uid: seen.uid, is_answered: seen.is_answered, tries: 0, list };
+        let since = seen.created.max(now);
+        let entry = Entry { uid: seen.uid, is_answered: seen.is_answered, since, tries: 0, list };
         space.requests.insert((seen.created, seen.name), entry);
         true
     }
@@ -132,7 +156,7 @@ impl Known {
         if let Some(age) = space.ages.remove(name) {
             space.requests.remove(&(age, name.to_owned()));
         }
-        if space.ages.is_empty() {
+        if space.ages.is_empty() && !space.is_cut {
             self.namespaces.remove(namespace);
         }
     }
@@ -166,9 +190,9 @@ impl Known {
         let space = self.namespaces.get(namespace)?;
         let too_many = space.requests.len().saturating_sub(MOST_KEPT);
         let (mut work, mut open) = (Work::default(), Vec::new());
-        for (at, ((created, name), entry)) in space.requests.iter().enumerate() {
+        for (at, ((_, name), entry)) in space.requests.iter().enumerate() {
             let request = || Request { name: name.clone(), uid: entry.uid.clone() };
-            if at < too_many || is_over(*created, now) {
+            if at < too_many || is_over(entry.since, now) {
                 if work.over.len() < DELETIONS {
                     work.over.push(request());
                 }
@@ -188,8 +212,9 @@ impl Known {
         if space.requests.len() > MOST_KEPT || space.requests.values().any(|entry| !entry.is_answered) {
             return Duration::ZERO;
         }
-        let Some(((oldest, _), _)) = space.requests.first_key_value() else { return Duration::ZERO };
-        let age = now.duration_since(*oldest);
+        // One of which nothing is known but that there was more waits for the list.
+        let Some(oldest) = space.requests.values().map(|entry| entry.since).min() else { return LIFE };
+        let age = now.duration_since(oldest);
         // A moment more, so that it is over then.
         let left = i64::try_from(LIFE.as_secs()).unwrap_or(i64::MAX).saturating_sub(age.as_secs()) + 1;
         Duration::from_secs(u64::try_from(left).unwrap_or(0)).min(LIFE)
@@ -201,8 +226,8 @@ impl Known {
     }
 }
 
-fn is_over(created: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(created).as_secs() >= i64::try_from(LIFE.as_secs()).unwrap_or(i64::MAX)
+fn is_over(since: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(since).as_secs() >= i64::try_from(LIFE.as_secs()).unwrap_or(i64::MAX)
 }
 
 impl Seen {
@@ -223,6 +248,8 @@ impl Seen {
             #[serde(default)]
             resource_version: String,
             creation_timestamp: Timestamp,
+            #[serde(default)]
+            deletion_timestamp: Option<serde::de::IgnoredAny>,
         }
         #[derive(Deserialize, Default)]
         struct Status {
@@ -238,6 +265,7 @@ impl Seen {
             version: metadata.resource_version,
             created: metadata.creation_timestamp,
             is_answered: !status.phase.is_empty(),
+            is_going: metadata.deletion_timestamp.is_some(),
         })
     }
 }

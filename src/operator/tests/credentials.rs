@@ -142,6 +142,34 @@ async fn a_thousand_requests_delay_nobody_else_and_are_bounded() {
     assert_eq!(world.answer("team-a", "late")["phase"], "Issued", "and whoever comes behind it is answered");
 }
 
+/// Something of another namespace is tried again all the time, and each page takes longer than that.
+#[tokio::test(start_paused = true)]
+async fn a_list_becomes_whole_whatever_happens_meanwhile() {
+    let world = World::with_clusters(&["b-asks"]).await;
+    world.add("a-waits", "dev", json!({}));
+    world.asks("a-waits", "one", "jane", |_| {});
+    world.asks("b-asks", "one", "jane", |_| {});
+    world.host.0.page_size(1);
+    world.host.0.page_takes(Duration::from_secs(100));
+    let _running = start(&world);
+    pass(150).await;
+    assert_eq!((world.answer("a-waits", "one"), world.answer("b-asks", "one")), (Value::Null, Value::Null));
+    pass(100).await;
+    assert_eq!(world.answer("b-asks", "one")["phase"], "Issued");
+}
+
+/// More than are known of one namespace, before the operator begins.
+#[tokio::test(start_paused = true)]
+async fn what_had_no_room_is_seen_when_there_is_room() {
+    let world = World::with_clusters(&["team-a"]).await;
+    for number in 0..1100 {
+        world.asks("team-a", &format!("r{number}"), "mallory", |object| object["spec"]["request"] = "x".into());
+    }
+    let _running = start(&world);
+    pass(150).await;
+    assert_eq!(world.left("team-a"), 64);
+}
+
 #[tokio::test(start_paused = true)]
 async fn hostile_requests_are_refused_with_a_reason() {
     let world = World::with_clusters(&["team-a", "team-b"]).await;
