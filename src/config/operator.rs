@@ -42,7 +42,7 @@ pub struct CredentialsConfig {
     pub longest: Span,
     /// The longest life of a credential in a Secret of `spec.kubeconfigs`.
     pub longest_for_machines: Span,
-    /// Whether certificates may name users and groups that begin with `system:` (or `k3s:`, `rke2:`, `kubeadm:`). With it whoever
+    /// Whether certificates may name users and groups that begin with `system:` (or are reserved likewise: `k3s:`, `eks:` and others). With it whoever
     /// may make a CredentialRequest is admin of the namespace's virtual clusters.
     pub allow_system_names: bool,
 }
