@@ -63,7 +63,7 @@ enum Command {
     Serve(serve::Args),
     /// Run one virtual cluster beside the k3s in the same pod, in one namespace (flags of vcluster 0.3).
     Syncer(Box<syncer::Args>),
-    /// Print the VirtualCluster CustomResourceDefinition.
+    /// Print the CustomResourceDefinitions: VirtualCluster and CredentialRequest.
     Crd,
     /// Print the configuration with all defaults.
     Config,
@@ -89,7 +89,7 @@ fn run(cli: Cli) -> Outcome<u8> {
     match command {
         Command::Serve(args) => serve::run(args)?,
         Command::Syncer(args) => syncer::run(host.named_kubeconfig(), *args)?,
-        Command::Crd => output::text(&crate::crd::yaml()),
+        Command::Crd => output::text(&format!("{}---\n{}", crate::crd::yaml(), crate::crd::credentials::yaml())),
         Command::Docs => output::text(&crate::config::docs::markdown()),
         Command::Config => output::text(&serve::default_config()?),
         Command::Version => output::line(&format!("portico {}", env!("CARGO_PKG_VERSION"))),

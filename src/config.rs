@@ -30,7 +30,7 @@ pub use kubelets::KubeletsConfig;
 pub use memory::MemoryConfig;
 pub use metering::MeteringConfig;
 pub use networks::{IpBlock, LabelSelector, NetworkEgress, NetworkPeer, NetworkPort, NetworksConfig, Protocol};
-pub use operator::{OperatorConfig, RolloutConfig};
+pub use operator::{CredentialsConfig, OperatorConfig, RolloutConfig};
 pub use policy::{NodeUsage, PodSecurity, Policies, PolicyBounds};
 pub use quantity::Quantity;
 pub use scrape::{Family, FamilyKind, ScrapeConfig};

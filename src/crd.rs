@@ -2,9 +2,11 @@
 //!
 //! Pure data; what becomes of it is the operator's and the registry's business.
 
+pub mod credentials;
 pub mod docs;
 #[cfg(test)]
 mod fuzzed;
+pub mod kubeconfigs;
 mod limits;
 pub mod pki;
 pub mod policy;
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 
 use rules::RULES;
 
+pub use kubeconfigs::{AccountOfTenant, KubeconfigStatus, MachineKubeconfig, RoleOfTenant};
 pub use limits::{DnsLimits, GatewayLimits, GrantedLimits, Limits, SyncerLimits};
 pub use policy::Policy;
 pub use status::{
@@ -109,6 +112,9 @@ pub struct VirtualClusterSpec {
     pub backend: Option<ExternalBackend>,
     /// CPU and memory of the control plane.
     pub resources: Resources,
+    /// Kubeconfigs for machines, in Secrets of this namespace that Portico renews.
+    #[schemars(length(max = kubeconfigs::MOST_KUBECONFIGS))]
+    pub kubeconfigs: Vec<MachineKubeconfig>,
 }
 
 impl Default for VirtualClusterSpec {
@@ -126,6 +132,7 @@ impl Default for VirtualClusterSpec {
             limits: Limits::default(),
             backend: None,
             resources: Resources::default(),
+            kubeconfigs: Vec::new(),
         }
     }
 }

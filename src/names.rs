@@ -3,6 +3,7 @@
 //! Pure. Every name is parsed once and then carried as its type; no module builds a host name from parts by itself.
 
 pub mod claims;
+pub mod credentials;
 pub mod keys;
 pub mod reserved;
 

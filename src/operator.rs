@@ -13,6 +13,7 @@ mod cidr;
 mod cluster;
 mod context;
 mod control_plane;
+mod credentials;
 mod enforcement;
 mod exposed;
 mod exposing;
@@ -20,6 +21,7 @@ mod exposure;
 mod halt;
 mod host;
 mod kubeconfig;
+mod kubeconfigs;
 mod listener;
 mod networks;
 mod orphans;
@@ -130,8 +132,9 @@ pub async fn run(parts: Parts, drain: Drain) -> Result<()> {
         shown: parts.shown,
     });
     let _shown = context.shown.begin();
-    let mut operator = Operator::new(context);
-    operator.run(drain).await
+    let mut operator = Operator::new(Arc::clone(&context));
+    // Beside each other: neither waits for the other's work.
+    tokio::join!(operator.run(drain.clone()), credentials::run(&context, drain)).0
 }
 
 struct Operator {

@@ -6,7 +6,10 @@
 //! per request against the tenant's current CA.
 
 pub mod certificates;
+mod der;
+pub mod issued;
 mod key_proof;
+pub mod requests;
 pub mod trust;
 
 use std::sync::Arc;

@@ -30,8 +30,15 @@ pub(super) fn missing(namespace: &str, name: &str) -> Failure {
 }
 
 /// Conditions that say something of a cluster that is nevertheless ready.
-const ADVICE: [&str; 6] =
-    [DURABLE, "UpToDate", "StoreFull", "ObjectsSynced", "NetworkPoliciesApplied", "NetworkPoliciesEnforced"];
+const ADVICE: [&str; 7] = [
+    DURABLE,
+    "UpToDate",
+    "StoreFull",
+    "ObjectsSynced",
+    "NetworkPoliciesApplied",
+    "NetworkPoliciesEnforced",
+    "KubeconfigsReady",
+];
 const DURABLE: &str = "Durable";
 
 /// Whether the status speaks of the current spec and says `Ready`.

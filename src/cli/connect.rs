@@ -1,18 +1,26 @@
-//! `portico connect`: a kubeconfig for a virtual cluster, from the Secret that Portico keeps beside it.
+//! `portico connect`: a kubeconfig for a virtual cluster, from the Secret that Portico keeps beside it: as its admin, or with a
+//! short credential that is made for it.
 //!
 //! Which server it names, first that holds: `--server`; the gateway's public address in the Secret; a port that this
 //! command forwards itself, to the gateway or, without rights there, to the control plane's own pod. A cluster of the
 //! sidecar form (`portico syncer`) has no VirtualCluster: its Secret alone tells, and its own pod is the gateway.
 
+mod account;
+mod certificate;
+mod credential;
 mod file;
 mod forward;
 mod kubeconfig;
+mod life;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams};
+use serde_json::json;
 
 use super::access::{PorticoArgs, is_code};
 use super::cluster;
@@ -21,6 +29,8 @@ use super::host::{Host, HostArgs};
 use super::output;
 use crate::crd::{VirtualCluster, VirtualClusterStatus};
 use crate::names::keys;
+use crate::tls::issued;
+use credential::{CredentialArgs, Wanted};
 use forward::Forward;
 use kubeconfig::Access;
 
@@ -45,6 +55,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
     local_port: u16,
     #[command(flatten)]
+    credential: CredentialArgs,
+    #[command(flatten)]
     portico: PorticoArgs,
     /// Run this with KUBECONFIG set and end with its exit code.
     #[arg(last = true, value_name = "COMMAND")]
@@ -52,16 +64,28 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(host_args: &HostArgs, args: Args) -> Outcome<u8> {
+    let wanted = args.credential.wanted()?;
     let host = host_args.connect().await?;
     let status = status(&host, &args.name).await?;
-    let access = read_secret(&host, &args.name, status).await?;
+    let (access, signed) = match (read_secret(&host, &args.name, status).await, &wanted) {
+        // Whoever may not read the admin's credential may still have one of his own: the answer tells the ways, too.
+        (Err(failure), Wanted::User(user)) if failure.is_forbidden() => {
+            let signed = certificate::signed(&host, &args.name, user).await?;
+            (Access::parse(&signed.kubeconfig).map_err(|_| failure)?, Some(signed))
+        }
+        (access, _) => (access?, None),
+    };
     let (access, forward) = choose_server(&host, &args, access).await?;
+    let (access, life) = credential(&host, &args, &wanted, (access, signed), forward.as_ref()).await?;
     let context = format!("portico_{}_{}", args.name, host.namespace);
     let document = access.kubeconfig(&context);
     if !args.command.is_empty() {
         return run_command(&args.command, &document, forward).await;
     }
     deliver(&args, &host.namespace, &context, &document, forward.is_some())?;
+    if let Some(life) = life {
+        output::note(&life);
+    }
     if let Some(forward) = forward {
         output::note(&format!("forwarding {} to {}; Ctrl-C ends it", forward.address(), forward.target()));
         forward.run_until(interrupted()).await?;
@@ -179,6 +203,67 @@ async fn choose_server(host: &Host, args: &Args, access: Access) -> Outcome<(Acc
         );
     }
     Ok((access, Some(forward)))
+}
+
+/// Puts the wanted credential in the admin's place, and says how long it lives.
+async fn credential(
+    host: &Host,
+    args: &Args,
+    wanted: &Wanted,
+    (access, signed): (Access, Option<certificate::Certificate>),
+    forward: Option<&Forward>,
+) -> Outcome<(Access, Option<String>)> {
+    let now = jiff::Timestamp::now();
+    match wanted {
+        Wanted::Admin => {
+            let ends = access.certificate().and_then(|pem| issued::ends(&pem));
+            let life = ends.map(|ends| life::note("the admin's certificate in it", ends, None, now));
+            Ok((access, life))
+        }
+        Wanted::Account(account) => {
+            let token = token(host, args, account, &access, forward).await?;
+            let what = format!("the token of ServiceAccount {} in it", token.account);
+            let note = life::note(&what, token.ends, Some(account.life), now);
+            Ok((access.with_user(json!({"token": token.text})), Some(note)))
+        }
+        Wanted::User(user) => {
+            let signed = match signed {
+                Some(signed) => signed,
+                None => certificate::signed(host, &args.name, user).await?,
+            };
+            let what = format!("the certificate of user {} in it", user.name);
+            let note = life::note(&what, signed.ends, Some(user.life), now);
+            let pair = [signed.certificate, signed.key].map(|pem| STANDARD.encode(pem));
+            let user = json!({"client-certificate-data": pair[0], "client-key-data": pair[1]});
+            Ok((access.with_user(user), Some(note)))
+        }
+    }
+}
+
+/// Asks the virtual cluster, over the way that is written, or one of this moment where that leads nowhere from here.
+async fn token(
+    host: &Host,
+    args: &Args,
+    account: &credential::Account,
+    access: &Access,
+    forward: Option<&Forward>,
+) -> Outcome<account::Token> {
+    let namespace = access.namespace().unwrap_or("default").to_owned();
+    let ask = |access: &Access| {
+        let document = access.kubeconfig("admin");
+        async move { account::token(&document, &namespace, account).await }
+    };
+    if let Some(forward) = forward {
+        return forward.run_while(ask(access)).await?;
+    }
+    if args.server.is_some() || access.has_public_server() {
+        return ask(access).await;
+    }
+    let target =
+        forward::choose(&host.client, &host.namespace, &args.name, &args.portico.portico_namespace, access).await?;
+    let forward = Forward::bind(args.local_port, target).await?;
+    let through = access.clone().forwarded(forward.address().port(), forward.to_gateway());
+    forward.run_while(ask(&through)).await?
 }
 
 fn deliver(args: &Args, namespace: &str, context: &str, document: &serde_json::Value, forwarded: bool) -> Outcome<()> {

@@ -17,11 +17,13 @@ pub(super) struct Failure {
     what: String,
     hint: String,
     code: Code,
+    /// The host API has it that the caller may not.
+    is_forbidden: bool,
 }
 
 impl Failure {
     pub(super) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { what: what.into(), hint: hint.into(), code: Code::Failed }
+        Self { what: what.into(), hint: hint.into(), code: Code::Failed, is_forbidden: false }
     }
 
     pub(super) fn not_found(what: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -35,10 +37,13 @@ impl Failure {
     /// An answer of the host API, while doing `action` ("create the namespace team-a").
     pub(super) fn api(action: &str, error: &kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) if status.code == 403 => Self::new(
-                format!("you may not {action}: {}", status.message),
-                "ask the admin of the host cluster for these rights in this namespace; docs/cli.md lists what each command needs",
-            ),
+            kube::Error::Api(status) if status.code == 403 => Self {
+                is_forbidden: true,
+                ..Self::new(
+                    format!("you may not {action}: {}", status.message),
+                    "ask the admin of the host cluster for these rights in this namespace; docs/cli.md lists what each command needs",
+                )
+            },
             kube::Error::Api(status) if status.code == 401 => Self::new(
                 format!("the host cluster does not accept your credentials ({action})"),
                 "log in again, or choose another --context",
@@ -78,6 +83,10 @@ impl Failure {
 
     pub(super) fn code(&self) -> u8 {
         self.code as u8
+    }
+
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.is_forbidden
     }
 
     pub(super) fn is_not_found(&self) -> bool {

@@ -30,6 +30,31 @@ pub struct OperatorConfig {
     pub max_control_plane_limits: BTreeMap<String, Quantity>,
     /// How a new image or flag reaches the control planes that run.
     pub rollout: RolloutConfig,
+    /// What credentials of virtual clusters may be, beside the admin's kubeconfig.
+    pub credentials: CredentialsConfig,
+}
+
+/// Bounds of the client certificates that Portico signs for whoever may ask in a host namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct CredentialsConfig {
+    /// The longest life of a certificate that a CredentialRequest asks for (`portico connect --user`).
+    pub longest: Span,
+    /// The longest life of a credential in a Secret of `spec.kubeconfigs`.
+    pub longest_for_machines: Span,
+    /// Whether certificates may name users and groups that begin with `system:` (or are reserved likewise: `k3s:`, `eks:` and others). With it whoever
+    /// may make a CredentialRequest is admin of the namespace's virtual clusters.
+    pub allow_system_names: bool,
+}
+
+impl Default for CredentialsConfig {
+    fn default() -> Self {
+        Self {
+            longest: Span(Duration::from_secs(24 * 3600)),
+            longest_for_machines: Span(Duration::from_secs(90 * 24 * 3600)),
+            allow_system_names: false,
+        }
+    }
 }
 
 /// Waves of updates. They hold only what Portico itself renders anew for an unchanged VirtualCluster, after an upgrade or
@@ -65,6 +90,7 @@ impl Default for OperatorConfig {
             control_plane_limits: quantities([("cpu", "2"), ("memory", "2Gi"), ("ephemeral-storage", "4Gi")]),
             max_control_plane_limits: quantities([("cpu", "8"), ("memory", "16Gi"), ("ephemeral-storage", "64Gi")]),
             rollout: RolloutConfig::default(),
+            credentials: CredentialsConfig::default(),
         }
     }
 }
@@ -100,6 +126,13 @@ impl OperatorConfig {
             return refuse(
                 "operator.rollout.timeout must be at least 10s: a control plane needs that to start".to_owned(),
             );
+        }
+        let credentials = &self.credentials;
+        for (key, span) in [("longest", credentials.longest), ("longestForMachines", credentials.longest_for_machines)]
+        {
+            if !(Duration::from_secs(600)..=Duration::from_secs(10 * 365 * 24 * 3600)).contains(&span.0) {
+                return refuse(format!("operator.credentials.{key} must be 10m to 87600h"));
+            }
         }
         Ok(())
     }

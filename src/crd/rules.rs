@@ -52,4 +52,24 @@ pub(super) const RULES: &[(&str, &str, &str)] = &[
         "self.storage.ephemeral == oldSelf.storage.ephemeral && has(self.storage.volumeClaim) == has(oldSelf.storage.volumeClaim) && (!has(self.storage.volumeClaim) || self.storage.volumeClaim == oldSelf.storage.volumeClaim)",
         "storage.ephemeral and storage.volumeClaim cannot be changed later: the data would stay behind; what is in force is in status.storage",
     ),
+    (
+        "spec",
+        "self.kubeconfigs.all(k, (k.user != '') != has(k.serviceAccount) && (k.user != '' || size(k.groups) == 0))",
+        "each of kubeconfigs is for a user (with groups) or for a serviceAccount, not for both",
+    ),
+    (
+        "spec",
+        "self.kubeconfigs.all(k, k.clusterRole == '' || !has(k.role))",
+        "each of kubeconfigs is bound to a clusterRole or to a role, not to both",
+    ),
+    (
+        "spec",
+        "self.kubeconfigs.all(k, self.kubeconfigs.exists_one(other, other.secretName == k.secretName))",
+        "each of kubeconfigs has a secretName of its own",
+    ),
+    (
+        "spec",
+        "self.kubeconfigs.all(k, !k.secretName.startsWith('vc-') && !k.secretName.endsWith('-pki'))",
+        "the secretName of kubeconfigs cannot begin with 'vc-' or end with '-pki': Portico has Secrets of its own there",
+    ),
 ];

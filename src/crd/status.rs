@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::kubeconfigs::KubeconfigStatus;
 use super::limits::GrantedLimits;
 use crate::config::PodSecurity;
 
@@ -20,8 +21,9 @@ pub struct VirtualClusterStatus {
     /// (whether the data outlives the control plane's pod), `UpToDate` (whether it runs with the newest image and flags
     /// that Portico has for it), `HostsAccepted` (which names those of `spec.expose.hosts` that do not lead here, and who
     /// has them), `StoreFull` (since it first was: whether the control plane refuses what adds to its store),
-    /// `ObjectsSynced` (since they first were not: whether there is room for all its objects), and `StoreReplaced` or
-    /// `MassDeletion` while a person is waited for.
+    /// `ObjectsSynced` (since they first were not: whether there is room for all its objects), `KubeconfigsReady` (where
+    /// `spec.kubeconfigs` names some: which are missing, and why), and `StoreReplaced` or `MassDeletion` while a person is
+    /// waited for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Generation of the spec that this status describes.
@@ -71,6 +73,9 @@ pub struct VirtualClusterStatus {
     /// What it may use of the gateway, of DNS and of the syncer: `spec.limits`, within what the configuration allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<GrantedLimits>,
+    /// What was made of `spec.kubeconfigs`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kubeconfigs: Vec<KubeconfigStatus>,
     /// Why nothing is synced, while that is so. Written by the syncer alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldStatus>,

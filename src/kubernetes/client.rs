@@ -49,6 +49,8 @@ pub struct ApiClient {
     layers: Option<kube::Client>,
     headers: Arc<HeaderMap>,
     clock: Clock,
+    /// Bytes of an answer that names no bound of its own.
+    most: usize,
 }
 
 impl ApiClient {
@@ -56,12 +58,17 @@ impl ApiClient {
     pub fn new(pool: Arc<Pool>, mut headers: HeaderMap) -> Self {
         headers.entry(header::USER_AGENT).or_insert_with(user_agent);
         let clock = pool.clock().clone();
-        Self { pool, layers: None, headers: Arc::new(headers), clock }
+        Self { pool, layers: None, headers: Arc::new(headers), clock, most: MAX_BODY }
     }
 
     /// The same server under the same identity, for a plane of low rate: see [`layered`]. Each has bounds of its own.
     pub fn layered(&self) -> Self {
         Self { layers: Some(layered::client(Arc::clone(&self.pool))), ..self.clone() }
+    }
+
+    /// The same server under the same identity, whose answers are small: one that is larger is [`Kind::TooLarge`].
+    pub fn bounded(&self, most: usize) -> Self {
+        Self { most, ..self.clone() }
     }
 
     /// The same with other headers beside.
@@ -223,7 +230,7 @@ impl ApiClient {
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes> {
-        self.exchange_bounded(method, path, content_type, body, deadline, MAX_BODY).await
+        self.exchange_bounded(method, path, content_type, body, deadline, self.most).await
     }
 
     async fn exchange_bounded(

@@ -20,6 +20,15 @@ pub const VIRTUAL_CLUSTERS: Resource = Resource {
     namespaced: true,
 };
 
+/// CredentialRequests.
+pub const CREDENTIAL_REQUESTS: Resource = Resource {
+    group: crd::GROUP,
+    version: "v1alpha1",
+    plural: "credentialrequests",
+    kind: "CredentialRequest",
+    namespaced: true,
+};
+
 /// Pods.
 pub const PODS: Resource = core("pods", "Pod", true);
 /// Services.
@@ -62,6 +71,13 @@ pub const SERVICE_CIDRS: Resource = grouped("networking.k8s.io", "servicecidrs",
 pub const API_SERVICES: Resource = grouped("apiregistration.k8s.io", "apiservices", "APIService", false);
 /// ClusterRoles.
 pub const CLUSTER_ROLES: Resource = grouped("rbac.authorization.k8s.io", "clusterroles", "ClusterRole", false);
+/// Roles.
+pub const ROLES: Resource = grouped("rbac.authorization.k8s.io", "roles", "Role", true);
+/// ClusterRoleBindings.
+pub const CLUSTER_ROLE_BINDINGS: Resource =
+    grouped("rbac.authorization.k8s.io", "clusterrolebindings", "ClusterRoleBinding", false);
+/// RoleBindings.
+pub const ROLE_BINDINGS: Resource = grouped("rbac.authorization.k8s.io", "rolebindings", "RoleBinding", true);
 /// StatefulSets.
 pub const STATEFUL_SETS: Resource = grouped("apps", "statefulsets", "StatefulSet", true);
 /// Leases.

@@ -34,6 +34,8 @@ pub const DELETE_AFTER: &str = "portico.dev/delete-after";
 pub const SIDECAR: &str = "portico.dev/sidecar";
 /// Annotation on a kubeconfig Secret of the sidecar form: names and IPs in the serving certificate, comma-separated.
 pub const CERTIFICATE_NAMES: &str = "portico.dev/certificate-names";
+/// Label on a Secret of `spec.kubeconfigs`, and on a binding that goes with it inside: the VirtualCluster's name.
+pub const KUBECONFIG: &str = "portico.dev/kubeconfig";
 /// Field manager of all server-side applies.
 pub const FIELD_MANAGER: &str = "portico";
 

@@ -14,9 +14,10 @@ use tokio::net::TcpStream;
 
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::ApiClient;
+use crate::kubernetes::api::SharedCluster;
 use crate::names::TenantId;
 use crate::runtime::clock::Clock;
-use crate::tenant::Registry;
+use crate::tenant::{Registry, Tenant};
 use crate::upstream::{Pool, Target};
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const GREETING: &[u8; 8] = b"portico\n";
 /// Bytes of an answer: a few lines of JSON.
 const MOST: usize = 64 << 10;
+/// Of an object: as large as etcd takes one, and its managed fields.
+const LARGEST_OBJECT: usize = 2 << 20;
 
 /// How full a control plane's store is, as Portico's own image says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -47,6 +50,10 @@ pub trait Backends: Send + Sync {
     /// from before the bound.
     fn fill<'a>(&'a self, id: &'a TenantId, uid: &'a str) -> BoxFuture<'a, Result<Option<Fill>>>;
 
+    /// The API server of a cluster (by name and uid) that is served here, as Portico itself; an error when it is not. What
+    /// it answers is bounded.
+    fn inside(&self, id: &TenantId, uid: &str) -> Result<SharedCluster>;
+
     /// Whether a control plane greets whoever connects there. Nothing else is said on the connection.
     fn greets(&self, address: SocketAddr) -> BoxFuture<'_, bool>;
 }
@@ -60,6 +67,13 @@ pub struct Asked {
     pub registry: Arc<Registry>,
 }
 
+impl Asked {
+    fn served(&self, id: &TenantId, uid: &str) -> Result<Arc<Tenant>> {
+        let served = self.registry.load().by_id(id).filter(|tenant| tenant.uid == uid).cloned();
+        served.ok_or_else(|| Error::own(Kind::Unavailable, "it is not served yet"))
+    }
+}
+
 impl Backends for Asked {
     fn version<'a>(&'a self, target: Target, identity: HeaderMap) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
@@ -71,10 +85,13 @@ impl Backends for Asked {
         })
     }
 
+    fn inside(&self, id: &TenantId, uid: &str) -> Result<SharedCluster> {
+        Ok(Arc::new(self.served(id, uid)?.api.bounded(LARGEST_OBJECT)))
+    }
+
     fn fill<'a>(&'a self, id: &'a TenantId, uid: &'a str) -> BoxFuture<'a, Result<Option<Fill>>> {
         Box::pin(async move {
-            let served = self.registry.load().by_id(id).filter(|tenant| tenant.uid == uid).cloned();
-            let served = served.ok_or_else(|| Error::own(Kind::Unavailable, "it is not served yet"))?;
+            let served = self.served(id, uid)?;
             match served.api.get_bounded("/portico/store", DEADLINE, MOST).await {
                 Ok(answer) => read_fill(&answer).map(Some),
                 Err(error) if error.kind() == Kind::NotFound => Ok(None),

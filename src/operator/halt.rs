@@ -26,6 +26,8 @@ pub(crate) mod condition {
     pub(crate) const NETWORK_POLICIES: &str = "NetworkPoliciesApplied";
     /// Beside the order: whether the host's network does what they say.
     pub(crate) const POLICIES_ENFORCED: &str = "NetworkPoliciesEnforced";
+    /// Beside the order: whether the Secrets of `spec.kubeconfigs` are there. Absent as long as there never were any.
+    pub(crate) const KUBECONFIGS: &str = "KubeconfigsReady";
     /// Beside that order: whether all of `spec.expose.hosts` lead here.
     pub(crate) const HOSTS: &str = "HostsAccepted";
 }

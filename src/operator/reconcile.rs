@@ -8,14 +8,15 @@ use serde_json::json;
 use crate::crd::{BackendStatus, VirtualClusterStatus, pki as keys};
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes;
+use crate::kubernetes::kubeconfig::issue::Way;
 use crate::kubernetes::resources::{SECRETS, VIRTUAL_CLUSTERS};
 use crate::operator::cluster::Cluster;
 use crate::operator::context::Context;
 use crate::operator::halt::{During, Halt, condition};
 use crate::operator::secret::{self, Data};
 use crate::operator::{
-    assign_port, cidr, control_plane, kubeconfig, listener, networks, pki, rights, rollout, status, storage,
-    store_fill, system_services,
+    assign_port, cidr, control_plane, kubeconfig, kubeconfigs, listener, networks, pki, rights, rollout, status,
+    storage, store_fill, system_services,
 };
 use crate::tenant::Assertion;
 use crate::tls;
@@ -91,7 +92,8 @@ async fn phases(
     let service_ip = if is_ours { control_plane::ensure_services(context, cluster).await? } else { String::new() };
     let set = if is_ours { control_plane::find(context, cluster).await.during(condition::SERVICES)? } else { None };
     let running = set.as_ref().and_then(control_plane::pki_of);
-    let data = certificates(context, cluster, hosts, (&addresses.api, &service_ip), running, next).await?;
+    let (data, ways) = certificates(context, cluster, hosts, (&addresses.api, &service_ip), running, next).await?;
+    kubeconfigs::forgo(context, cluster, next).await;
     let target = if is_ours {
         // The address, not a name: Portico does not depend on the host's cluster DNS.
         let address = control_plane::authority(&service_ip);
@@ -115,11 +117,12 @@ async fn phases(
     };
     version(context, cluster, target, next).await?;
     store_fill::note(context, cluster, next).await;
+    kubeconfigs::ensure(context, cluster, &data, &ways, next).await;
     networks::judge(context, cluster, next).await;
     Ok(())
 }
 
-/// PKI and kubeconfig, and what the status says of them.
+/// PKI and kubeconfig, the ways that it names, and what the status says of them.
 async fn certificates(
     context: &Context,
     cluster: &Cluster,
@@ -127,7 +130,7 @@ async fn certificates(
     (api_ip, service_ip): (&str, &str),
     running: Option<&str>,
     next: &mut VirtualClusterStatus,
-) -> Result<Data, Halt> {
+) -> Result<(Data, Vec<Way>), Halt> {
     let gateway = &context.config.gateway;
     let wishes = pki::Wishes {
         id: &cluster.id,
@@ -147,7 +150,7 @@ async fn certificates(
     if next.endpoints.is_empty() {
         next.endpoints.push(format!("https://{default_host}"));
     }
-    Ok(data)
+    Ok((data, ways))
 }
 
 /// Asks the backend for its version when it is unknown, was unready until now, or the spec changed.

@@ -1,6 +1,7 @@
-//! Which cluster is worked on when: keyed, one round per cluster at a time, a bounded number at once. Pure.
+//! Which cluster (or whatever else has a key) is worked on when: one round of each at a time, a bounded number at once. Pure.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,9 +12,9 @@ use crate::names::TenantId;
 const IDLE: Duration = Duration::from_secs(3600);
 
 /// Due times and running rounds.
-#[derive(Debug, Default)]
-pub(crate) struct Schedule {
-    entries: HashMap<TenantId, Entry>,
+#[derive(Debug)]
+pub(crate) struct Schedule<K = TenantId> {
+    entries: HashMap<K, Entry>,
     running: usize,
     collect: Option<Instant>,
 }
@@ -28,14 +29,20 @@ struct Entry {
     forgotten: bool,
 }
 
-impl Schedule {
+impl<K> Default for Schedule<K> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), running: 0, collect: None }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Schedule<K> {
     /// Due at once, whatever was planned; the pauses start over.
-    pub(crate) fn now(&mut self, id: &TenantId, now: Instant) {
+    pub(crate) fn now(&mut self, id: &K, now: Instant) {
         self.at(id, now);
     }
 
     /// The same for a later time, unless something is due before.
-    pub(crate) fn at(&mut self, id: &TenantId, due: Instant) {
+    pub(crate) fn at(&mut self, id: &K, due: Instant) {
         let entry = self.entries.entry(id.clone()).or_insert(Entry {
             due,
             attempt: 0,
@@ -51,7 +58,7 @@ impl Schedule {
     }
 
     /// No further rounds. One that runs is still counted until it ends.
-    pub(crate) fn forget(&mut self, id: &TenantId) {
+    pub(crate) fn forget(&mut self, id: &K) {
         match self.entries.get_mut(id) {
             Some(entry) if entry.running => entry.forgotten = true,
             Some(_) => {
@@ -62,7 +69,7 @@ impl Schedule {
     }
 
     /// Marks the longest-due cluster as running, when a worker is free.
-    pub(crate) fn start(&mut self, workers: usize, now: Instant) -> Option<(TenantId, u32)> {
+    pub(crate) fn start(&mut self, workers: usize, now: Instant) -> Option<(K, u32)> {
         if self.running >= workers {
             return None;
         }
@@ -77,7 +84,7 @@ impl Schedule {
     }
 
     /// A round has ended; the next is due at `due`, or at once when news came meanwhile.
-    pub(crate) fn finished(&mut self, id: &TenantId, due: Instant) {
+    pub(crate) fn finished(&mut self, id: &K, due: Instant) {
         self.running = self.running.saturating_sub(1);
         let Some(entry) = self.entries.get_mut(id) else { return };
         if entry.forgotten {
@@ -91,7 +98,7 @@ impl Schedule {
     }
 
     /// Puts off what is due before.
-    pub(crate) fn not_before(&mut self, id: &TenantId, earliest: Instant) {
+    pub(crate) fn not_before(&mut self, id: &K, earliest: Instant) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.due = entry.due.max(earliest);
         }

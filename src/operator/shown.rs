@@ -15,7 +15,7 @@ use crate::operator::cluster::Cluster;
 use crate::operator::halt::condition;
 use crate::runtime::telemetry::{Families, Source};
 
-const CONDITIONS: [&str; 13] = [
+const CONDITIONS: [&str; 14] = [
     condition::READY,
     condition::SERVICES,
     condition::CERTIFICATES,
@@ -29,6 +29,7 @@ const CONDITIONS: [&str; 13] = [
     condition::NETWORK_POLICIES,
     condition::POLICIES_ENFORCED,
     condition::HOSTS,
+    condition::KUBECONFIGS,
 ];
 
 /// Each of [`CONDITIONS`], where it says yes or no.

@@ -1,11 +1,13 @@
 //! Rounds against a host in memory: what is made, what survives a second round, and what a hostile or broken
 //! neighbour can do (nothing).
 
+mod credentials;
 mod distros;
 mod external;
 mod fake;
 mod following;
 mod hosts;
+mod kubeconfigs;
 mod networks;
 mod orphans;
 mod recovery;
@@ -314,7 +316,9 @@ fn the_annotated_configuration_is_the_default_one() {
 /// Here and not beside the types, since those are pure and this reads files.
 #[test]
 fn crd_files_are_the_generated_ones() {
-    for file in ["config/crd/virtualcluster.yaml", "deploy/helm/portico/files/virtualcluster.yaml"] {
-        crate::config::docs::is_committed(file, &crate::crd::yaml());
+    for folder in ["config/crd", "deploy/helm/portico/files"] {
+        let of = |kind: &str| format!("{folder}/{kind}.yaml");
+        crate::config::docs::is_committed(&of("virtualcluster"), &crate::crd::yaml());
+        crate::config::docs::is_committed(&of("credentialrequest"), &crate::crd::credentials::yaml());
     }
 }

@@ -90,7 +90,8 @@ pub fn new_signing_key() -> Result<(String, String)> {
     Ok((pem("EC PRIVATE KEY", der.as_ref()), key.public_key_pem()))
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+/// PEM with lines of 64.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
     let encoded = STANDARD.encode(der);
     let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = encoded.as_str();

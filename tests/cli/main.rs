@@ -1,6 +1,13 @@
 //! The binary as a person meets it: grammar, exit codes, one line what and one line hint. No cluster is needed.
 #![allow(clippy::expect_used)]
 
+mod credentials;
+#[path = "../support/fake.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared, and each uses a part")]
+mod fake;
+#[path = "../support/pki.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared, and each uses a part")]
+mod pki;
 #[path = "../support/port.rs"]
 mod port;
 
@@ -61,6 +68,12 @@ fn usage_errors_end_with_2() {
         &["recover", "a"],
         &["recover", "a", "--adopt", "--discard"],
         &["connect", "a", "--server", "http://h"],
+        &["connect", "a", "--service-account", "A"],
+        &["connect", "a", "--cluster-role", "view"],
+        &["connect", "a", "--service-account", "b", "--role", "view"],
+        &["connect", "a", "--service-account", "b", "--user", "c"],
+        &["connect", "a", "--user", "b", "--expiration", "9m"],
+        &["connect", "a", "--group", "b"],
     ] {
         let output = portico(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
@@ -76,6 +89,9 @@ fn a_failure_is_one_line_what_and_one_line_hint() {
         &["describe", "a"],
         &["delete", "a"],
         &["connect", "a"],
+        &["connect", "a", "--user", "j\u{e4}n"],
+        &["connect", "a", "--expiration", "1h"],
+        &["connect", "a", "--service-account", "b/c"],
         &["create", "a"],
         &["recover", "a", "--adopt"],
         &["recover", "a", "--keep-claims"],
@@ -169,21 +185,29 @@ fn control_planes_of_k3s_and_with_a_database() {
 
 #[test]
 fn what_is_generated_is_what_is_committed() {
-    for (command, file) in [("crd", "config/crd/virtualcluster.yaml"), ("docs", "docs/config.md")] {
+    let kinds = ["config/crd/virtualcluster.yaml", "config/crd/credentialrequest.yaml"];
+    for (command, files) in [("crd", &kinds[..]), ("docs", &["docs/config.md"])] {
         let output = portico(&[command]);
         assert!(output.status.success(), "{}", stderr(&output));
-        let committed = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("there");
-        assert!(stdout(&output) == committed, "portico {command} prints something else than {file}: make generated");
+        let read =
+            |file: &&str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect("there");
+        let committed = files.iter().map(read).collect::<Vec<_>>().join("---\n");
+        assert!(stdout(&output) == committed, "portico {command} prints something else than {files:?}: make generated");
     }
 }
 
 #[test]
-fn the_crd_is_one_yaml_document_with_its_rules() {
+fn each_crd_is_one_yaml_document_with_its_rules() {
     let output = portico(&["crd"]);
-    let crd: serde_json::Value = serde_saphyr::from_str(&stdout(&output)).expect("YAML");
-    assert_eq!(crd["metadata"]["name"], "virtualclusters.portico.dev");
-    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    assert!(schema["properties"]["spec"]["x-kubernetes-validations"].is_array(), "{schema}");
+    let text = stdout(&output);
+    let crds: Vec<serde_json::Value> =
+        text.split("---\n").map(|document| serde_saphyr::from_str(document).expect("YAML")).collect();
+    let names: Vec<&str> = crds.iter().map(|crd| crd["metadata"]["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["virtualclusters.portico.dev", "credentialrequests.portico.dev"]);
+    for crd in crds {
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        assert!(schema["properties"]["spec"]["x-kubernetes-validations"].is_array(), "{schema}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod budgets;
 mod chaos;
 mod clients;
 mod crash;
+mod credentials;
 mod datastores;
 mod dns;
 mod editors;

@@ -1,14 +1,16 @@
 //! Two replicas with registry, operator, syncer and their elections, on one simulated host: VirtualClusters come, go and come
 //! again, ask for each other's names, and their pods run; events get lost or come twice, watches break, Secrets are slow,
 //! calls fail, replicas are killed. In the end both replicas serve the same, every cluster is ready and has what it wants,
-//! exactly its exposed Services are opened to the outside, and nothing is left of those that are gone.
+//! exactly its exposed Services are opened to the outside, credentials are those that are wanted, and nothing is left of those that
+//! are gone.
 //!
 //! Time goes on with the simulation, so that who came first is who was made first.
 
 mod check;
+mod credentials;
 mod replica;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +41,8 @@ pub struct World {
     clock: Clock,
     catalog: fn() -> Catalog,
     replicas: Vec<Option<Replica>>,
+    /// What requests for credentials were answered, by uid.
+    answers: BTreeMap<String, Value>,
 }
 
 impl World {
@@ -57,7 +61,8 @@ impl World {
         let clock = Clock::going("2026-01-01T00:00:00Z".parse().unwrap(), seed);
         let replicas = vec![None, None];
         let random = StdRng::seed_from_u64(seed);
-        let mut world = Self { seed, random, faults, host, backends, clock, catalog, replicas };
+        let mut world =
+            Self { seed, random, faults, host, backends, clock, catalog, replicas, answers: BTreeMap::new() };
         world.restart(0);
         world.restart(1);
         world
@@ -121,6 +126,12 @@ impl World {
                 .for_each(|at| self.restart(at)),
             _ => {}
         }
+        match self.below(12) {
+            0 => self.ask(cluster),
+            1 => self.want_kubeconfigs(cluster),
+            _ => {}
+        }
+        self.observe_answers();
         if self.below(2) == 0 {
             self.host_controllers();
         }
@@ -246,6 +257,7 @@ impl World {
         }
         for _ in 0..90 {
             self.host_controllers();
+            self.observe_answers();
             tokio::time::sleep(Duration::from_secs(10)).await;
         }
         self.check();

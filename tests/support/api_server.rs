@@ -11,6 +11,7 @@ mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use faults::Faults;
 use parking_lot::Mutex;
@@ -89,6 +90,8 @@ struct Orders {
     panicking: BTreeSet<String>,
     /// So many objects to a page, whatever is asked for.
     page: Option<usize>,
+    /// What a page takes.
+    page_takes: Duration,
     /// Namespaces (VirtualClusters aside) and kinds where nothing is allowed.
     forbidden: Vec<(Option<String>, Option<&'static str>)>,
     /// Services without an address get one.
@@ -317,6 +320,11 @@ impl Inner {
     /// So many objects to a page.
     pub fn page_size(&self, size: usize) {
         self.order(|orders| orders.page = Some(size));
+    }
+
+    /// Each page takes so long.
+    pub fn page_takes(&self, time: Duration) {
+        self.order(|orders| orders.page_takes = time);
     }
 
     /// Tokens of pages that were given out are too old.

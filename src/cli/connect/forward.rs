@@ -156,12 +156,12 @@ impl Forward {
     }
 
     /// Forwards until `end`.
-    pub(super) async fn run_until(self, end: impl Future<Output = ()>) -> Outcome<()> {
+    pub(super) async fn run_until(&self, end: impl Future<Output = ()>) -> Outcome<()> {
         self.run_while(end).await
     }
 
     /// Forwards while `work` runs and hands back its result.
-    pub(super) async fn run_while<T>(self, work: impl Future<Output = T>) -> Outcome<T> {
+    pub(super) async fn run_while<T>(&self, work: impl Future<Output = T>) -> Outcome<T> {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         let mut carried: Vec<task::Task<()>> = Vec::new();
         let mut work = std::pin::pin!(work);

@@ -1,6 +1,15 @@
 //! Kubeconfigs as values: reading the tenant's, choosing server and verified name, merging into the user's. Pure.
+//!
+//! Promises: of what the Secret says only servers, certificates, keys and tokens count, whoever wrote it: nothing that has a client run
+//! a command, read a file or trust anybody.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+
+/// What counts of a cluster, and of a user.
+const OF_CLUSTER: [&str; 3] = ["server", "tls-server-name", "certificate-authority-data"];
+const OF_USER: [&str; 3] = ["client-certificate-data", "client-key-data", "token"];
 
 /// The ways to a virtual cluster, out of the kubeconfig in its Secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,16 +32,33 @@ impl Access {
         let current = document.get("current-context").and_then(Value::as_str).unwrap_or_default();
         let context = named(&document, "contexts", current, "context").ok_or("no current context")?;
         let part = |key: &str| context.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let cluster = named(&document, "clusters", &part("cluster"), "cluster").ok_or("no cluster")?.clone();
-        let user = named(&document, "users", &part("user"), "user").ok_or("no user")?.clone();
+        let cluster = only(named(&document, "clusters", &part("cluster"), "cluster").ok_or("no cluster")?, &OF_CLUSTER);
+        let user = only(named(&document, "users", &part("user"), "user").ok_or("no user")?, &OF_USER);
         if server(&cluster).is_empty() {
             return Err("no server".to_owned());
         }
-        let clusters: Vec<&Value> = std::iter::once(&cluster).chain(entries(&document, "clusters")).collect();
-        let by_path = clusters.iter().find(|c| has_tenant_path(server(c))).map(|c| (*c).clone());
-        let by_name = clusters.iter().find(|c| sni(c).is_some()).map(|c| (*c).clone());
+        let others = entries(&document, "clusters").map(|other| only(other, &OF_CLUSTER));
+        let clusters: Vec<Value> = std::iter::once(cluster.clone()).chain(others).collect();
+        let by_path = clusters.iter().find(|c| has_tenant_path(server(c))).cloned();
+        let by_name = clusters.iter().find(|c| sni(c).is_some()).cloned();
         let namespace = context.get("namespace").and_then(Value::as_str).map(str::to_owned);
         Ok(Self { cluster, by_name, by_path, user, namespace, sidecar: None })
+    }
+
+    /// With another user: that part of a kubeconfig.
+    pub(super) fn with_user(self, user: Value) -> Self {
+        Self { user, ..self }
+    }
+
+    /// The client certificate in it, PEM.
+    pub(super) fn certificate(&self) -> Option<String> {
+        let data = self.user.get("client-certificate-data").and_then(Value::as_str)?;
+        String::from_utf8(STANDARD.decode(data).ok()?).ok()
+    }
+
+    /// Namespace of its context.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// Of the sidecar form, whose certificate has these names.
@@ -149,6 +175,12 @@ pub(super) fn is_kubeconfig(text: &str) -> bool {
 fn named<'a>(document: &'a Value, list: &str, name: &str, part: &str) -> Option<&'a Value> {
     let found = document.get(list)?.as_array()?;
     found.iter().find(|e| e.get("name").and_then(Value::as_str) == Some(name))?.get(part)
+}
+
+/// These keys of an object, where they are texts.
+fn only(object: &Value, keys: &[&str]) -> Value {
+    let kept = keys.iter().filter_map(|key| Some(((*key).to_owned(), object.get(key)?.as_str()?.into())));
+    Value::Object(kept.collect())
 }
 
 fn entries<'a>(document: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> {

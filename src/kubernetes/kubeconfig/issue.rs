@@ -16,6 +16,7 @@ pub const CONFIG: &str = "config";
 const CA: &str = "certificate-authority";
 const CERTIFICATE: &str = "client-certificate";
 const KEY: &str = "client-key";
+const TOKEN: &str = "token";
 /// Renewed when less than this is left: people keep copies.
 const RENEW_DAYS: u32 = 60;
 
@@ -53,14 +54,52 @@ pub fn plan(
         pair = certificates::new_leaf(client_ca, &leaf, now)?;
     }
     let authority = ways.first().map(|way| way.authority.clone()).unwrap_or_default();
-    let config = render(ways, &pair)?;
+    let config = render(ways, &admin_entry(ways), &of_pair(&pair))?;
     Ok([(CONFIG, config), (CA, authority), (CERTIFICATE, pair.certificate), (KEY, pair.key)]
         .map(|(key, value)| (key.to_owned(), value))
         .into())
 }
 
-fn render(ways: &[Way], pair: &Pair) -> Result<String> {
-    let user = ways.first().map(|way| format!("{}-admin", way.context)).unwrap_or_default();
+/// The data of a kubeconfig Secret for a client certificate of this user.
+pub fn with_pair(ways: &[Way], user: &str, pair: Pair) -> Result<BTreeMap<String, String>> {
+    let config = render(ways, user, &of_pair(&pair))?;
+    Ok(data(ways, [(CONFIG, config), (CERTIFICATE, pair.certificate), (KEY, pair.key)]))
+}
+
+/// The same for a token.
+pub fn with_token(ways: &[Way], user: &str, token: String) -> Result<BTreeMap<String, String>> {
+    let config = render(ways, user, &json!({"token": token}))?;
+    Ok(data(ways, [(CONFIG, config), (TOKEN, token)]))
+}
+
+/// A kubeconfig without what its users show.
+pub fn without_credential(config: &str) -> Result<String> {
+    let broken = || Error::own(Kind::Internal, "a kubeconfig cannot be read");
+    let mut config: Value = serde_saphyr::from_str(config).map_err(|_| broken())?;
+    for user in config["users"].as_array_mut().into_iter().flatten() {
+        *user = json!({"name": user["name"], "user": {}});
+    }
+    written(&config)
+}
+
+fn data<const N: usize>(ways: &[Way], parts: [(&str, String); N]) -> BTreeMap<String, String> {
+    let authority = ways.first().map(|way| way.authority.clone()).unwrap_or_default();
+    parts.into_iter().chain([(CA, authority)]).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn admin_entry(ways: &[Way]) -> String {
+    ways.first().map(|way| format!("{}-admin", way.context)).unwrap_or_default()
+}
+
+fn of_pair(pair: &Pair) -> Value {
+    json!({
+        "client-certificate-data": STANDARD.encode(&pair.certificate),
+        "client-key-data": STANDARD.encode(&pair.key),
+    })
+}
+
+/// All ways, with one user of this name.
+fn render(ways: &[Way], user: &str, credential: &Value) -> Result<String> {
     let clusters: Vec<Value> = ways
         .iter()
         .map(|way| {
@@ -82,14 +121,15 @@ fn render(ways: &[Way], pair: &Pair) -> Result<String> {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": clusters,
-        "users": [{"name": user, "user": {
-            "client-certificate-data": STANDARD.encode(&pair.certificate),
-            "client-key-data": STANDARD.encode(&pair.key),
-        }}],
+        "users": [{"name": user, "user": credential}],
         "contexts": contexts,
         "current-context": ways.first().map(|way| way.context.as_str()).unwrap_or_default(),
     });
+    written(&config)
+}
+
+fn written(config: &Value) -> Result<String> {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    serde_saphyr::to_string_with_options(&config, options)
+    serde_saphyr::to_string_with_options(config, options)
         .map_err(|e| Error::own(Kind::Internal, "a kubeconfig cannot be written").because(e))
 }

@@ -1,8 +1,9 @@
 //! The simulated host, in the operator's tests' words, and backends that answer.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use http::HeaderMap;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Result, Side};
 use crate::kubernetes::Resource;
+use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::resources::SERVICE_CIDRS;
 use crate::kubernetes::testing::{Faults, Server};
 use crate::names::TenantId;
@@ -31,6 +33,23 @@ pub(super) struct Answers {
     pub(super) open: Mutex<Vec<u16>>,
     /// Ports that were tried.
     pub(super) tried: Mutex<Vec<u16>>,
+    /// What is inside, by uid.
+    tenants: Mutex<HashMap<String, Server>>,
+    /// Whether those that are made from now on take time to answer.
+    pub(super) slow: AtomicBool,
+}
+
+impl Answers {
+    /// The API server of this cluster.
+    pub(super) fn tenant(&self, id: &TenantId, uid: &str) -> Server {
+        let mut tenants = self.tenants.lock();
+        let new = || {
+            let faults = if self.slow.load(Ordering::Relaxed) { Faults::new(0) } else { Faults::none() };
+            faults.stop();
+            Server::new(&format!("of-{id}"), Side::Backend, faults)
+        };
+        tenants.entry(uid.to_owned()).or_insert_with(new).clone()
+    }
 }
 
 impl Backends for Answers {
@@ -43,6 +62,10 @@ impl Backends for Answers {
         Box::pin(async { self.fill.lock().take().transpose() })
     }
 
+    fn inside(&self, id: &TenantId, uid: &str) -> Result<SharedCluster> {
+        Ok(Arc::new(self.tenant(id, uid)))
+    }
+
     fn greets(&self, address: SocketAddr) -> BoxFuture<'_, bool> {
         self.tried.lock().push(address.port());
         Box::pin(async move { self.open.lock().contains(&address.port()) })
@@ -51,14 +74,25 @@ impl Backends for Answers {
 
 impl Default for FakeHost {
     fn default() -> Self {
-        let server = Server::new("host", Side::Host, Faults::none());
-        server.allocates_addresses();
-        server.put("servicecidrs", json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
-        Self(server)
+        Self::over(Faults::none())
     }
 }
 
 impl FakeHost {
+    /// One whose answers take time, so that others come between.
+    pub(super) fn slow() -> Self {
+        let faults = Faults::new(1);
+        faults.stop();
+        Self::over(faults)
+    }
+
+    fn over(faults: Arc<Faults>) -> Self {
+        let server = Server::new("host", Side::Host, faults);
+        server.allocates_addresses();
+        server.put("servicecidrs", json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}));
+        Self(server)
+    }
+
     pub(super) fn host(&self) -> Host {
         Host::new(Arc::new(self.0.clone()))
     }

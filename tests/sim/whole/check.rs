@@ -30,6 +30,7 @@ impl World {
             self.check_objects(registry, object);
         }
         self.check_policies(&living);
+        self.check_credentials(&living);
         self.check_nothing_is_left(&living);
     }
 

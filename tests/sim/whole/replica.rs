@@ -51,7 +51,7 @@ impl Backends {
 }
 
 /// Control planes that answer.
-struct Answers;
+struct Answers(Backends);
 
 impl operator::Backends for Answers {
     fn version<'a>(&'a self, _: Target, _: http::HeaderMap) -> BoxFuture<'a, Result<String>> {
@@ -60,6 +60,10 @@ impl operator::Backends for Answers {
 
     fn fill<'a>(&'a self, _: &'a TenantId, _: &'a str) -> BoxFuture<'a, Result<Option<operator::Fill>>> {
         Box::pin(async { Ok(None) })
+    }
+
+    fn inside(&self, _: &TenantId, uid: &str) -> Result<SharedCluster> {
+        Ok(Arc::new(self.0.of(uid)))
     }
 
     fn greets(&self, _: std::net::SocketAddr) -> BoxFuture<'_, bool> {
@@ -81,7 +85,7 @@ impl Replica {
         let name = format!("replica-{}", clock.random_below(1 << 32));
         let tasks = vec![
             fill(host, &registry, clock, drain.clone()),
-            operate(host, &name, clock, drain.clone()),
+            operate((host, backends), &name, clock, drain.clone()),
             sync(host, (backends, catalog), &registry, (&name, clock), drain),
         ];
         Self { registry, _tasks: tasks, _trigger: trigger }
@@ -124,11 +128,11 @@ where
     task::spawn("election", election::run(lock, candidate, clock.clone(), drain, work))
 }
 
-fn operate(host: &Server, name: &str, clock: &Clock, drain: Drain) -> Task<Result<()>> {
+fn operate((host, backends): (&Server, &Backends), name: &str, clock: &Clock, drain: Drain) -> Task<Result<()>> {
     let parts = operator::Parts {
         config: Arc::new(config()),
         host: Arc::new(host.clone()),
-        backends: Arc::new(Answers),
+        backends: Arc::new(Answers(backends.clone())),
         reaches: Arc::new(Reaches::new(&config(), "")),
         clock: clock.clone(),
         shown: Arc::default(),

@@ -109,6 +109,10 @@ impl Cluster for Server {
             self.faults.before(self.side, false).await?;
             self.faults.read_right(self.side)?;
             self.state.lock().counts.pages += 1;
+            let takes = self.state.lock().orders.page_takes;
+            if !takes.is_zero() {
+                tokio::time::sleep(takes).await;
+            }
             let (version, begin): (u64, usize) = match page.token.split_once('/') {
                 Some((version, begin)) => (version.parse().unwrap_or(0), begin.parse().unwrap_or(0)),
                 None => {

@@ -106,3 +106,29 @@ fn what_is_missing_is_named() {
     assert!(Access::parse("kind: [").is_err());
     assert!(!is_kubeconfig("kind: Pod") && is_kubeconfig(SECRET));
 }
+
+/// Whoever may write the Secret has nothing run on the machine of whoever connects.
+#[test]
+fn a_secret_hands_over_no_commands_files_or_trust() {
+    let hostile = json!({
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "shop"}}],
+        "clusters": [{"name": "c", "cluster": {
+            "server": "https://gateway/clusters/a/dev", "certificate-authority-data": "Q0E=",
+            "certificate-authority": "/etc/shadow", "insecure-skip-tls-verify": true, "proxy-url": "http://evil",
+        }}],
+        "users": [{"name": "u", "user": {
+            "exec": {"command": "sh"}, "auth-provider": {"name": "x"}, "tokenFile": "/f", "client-key": "/f",
+            "client-certificate": "/f", "as": "somebody", "username": "u", "password": "p",
+            "client-certificate-data": "Yw==", "client-key-data": "aw==", "token": "t",
+        }}],
+    });
+    let access = access(&hostile.to_string());
+    let at = access.clone().at("https://other/clusters/a/dev").expect("a way");
+    for (access, server) in [(access, "https://gateway/clusters/a/dev"), (at, "https://other/clusters/a/dev")] {
+        let written = access.kubeconfig("x");
+        assert_eq!(cluster(&access), json!({"server": server, "certificate-authority-data": "Q0E="}));
+        let user = json!({"client-certificate-data": "Yw==", "client-key-data": "aw==", "token": "t"});
+        assert_eq!(written["users"][0]["user"], user);
+    }
+}
