@@ -29,7 +29,11 @@ pub(crate) fn alpha() -> &'static Tenant {
 /// The hostile one.
 pub(crate) fn beta() -> &'static Tenant {
     static BETA: OnceLock<Tenant> = OnceLock::new();
-    BETA.get_or_init(|| Tenant::of_form("beta", "b", &[]))
+    BETA.get_or_init(|| {
+        // Age decides who has a name, in whole seconds: the well-behaved one is the elder.
+        alpha();
+        Tenant::of_form("beta", "b", &[])
+    })
 }
 
 impl Tenant {
