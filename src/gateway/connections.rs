@@ -158,10 +158,15 @@ impl Pass {
         }
     }
 
+    /// Whether it is a tenant's.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
+    }
+
     /// Somebody whom this tenant knows asks on it: from now on it is one of the tenant's, of whom there are `most`. False
     /// when there is none left. The tenant of the first such request has it to its end.
     pub(super) fn known(&self, tenant: &TenantId, most: u32) -> bool {
-        if self.is_known.load(Ordering::Relaxed) {
+        if self.is_known() {
             return true;
         }
         let (mut held, mut state) = (self.held.lock(), self.all.0.state.lock());

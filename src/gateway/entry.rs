@@ -253,6 +253,9 @@ impl Entry {
 
     /// Makes the connection the tenant's, unless it has too many.
     fn connect(&self) -> bool {
+        if self.connection.pass.is_known() {
+            return true;
+        }
         let granted = self.tenant.limits.at_gateway(&self.connection.gateway.config);
         self.connection.pass.known(&self.tenant.id, granted.connections)
     }

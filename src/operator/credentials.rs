@@ -20,7 +20,6 @@ use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
-use crate::kubernetes::ListOptions;
 use crate::kubernetes::follow::{Bounds, Event, Followed, Follower};
 use crate::kubernetes::resources::CREDENTIAL_REQUESTS;
 use crate::operator::context::Context;
@@ -92,19 +91,8 @@ impl Answering {
     }
 
     fn follower(&self) -> Follower {
-        let followed = Followed {
-            owner: "host".to_owned(),
-            resource: CREDENTIAL_REQUESTS,
-            namespace: None,
-            options: ListOptions::default(),
-            streams: false,
-            // The host's store may be restored from a backup.
-            resumes: false,
-            relist_after: RELIST,
-            patience: Duration::ZERO,
-            bounds: Bounds { page: PAGE, page_bytes: LARGEST_PAGE, ..Bounds::default() },
-        };
-        Follower::new(followed, self.context.clock.clone())
+        let bounds = Bounds { page: PAGE, page_bytes: LARGEST_PAGE, ..Bounds::default() };
+        Follower::new(Followed::in_host(CREDENTIAL_REQUESTS, RELIST, bounds), self.context.clock.clone())
     }
 
     fn follow(&self, mut follower: Follower) -> Following {

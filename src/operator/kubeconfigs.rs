@@ -237,10 +237,7 @@ impl Round<'_> {
                 let text = |key: &str| self.pki.get(key).cloned().unwrap_or_default();
                 let ca = Pair { certificate: text(pki::CLIENT_CA), key: text(pki::CLIENT_CA_KEY) };
                 let subject = Subject { user: &wish.entry.user, groups: &wish.entry.groups };
-                let mut serial = [0; 16];
-                aws_lc_rs::rand::fill(&mut serial)
-                    .map_err(|e| Error::own(Kind::Internal, "no randomness").because(e))?;
-                let (pair, ends) = issued::issue_pair(&ca, subject, (now, wish.seconds), serial)?;
+                let (pair, ends) = issued::issue_pair(&ca, subject, (now, wish.seconds), issued::serial()?)?;
                 Ok((issue::with_pair(self.ways, secret, pair)?, Life { began: now, ends }))
             }
             Wished::Account(account) => {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use serde_json::Value;
 
-use crate::kubernetes::ListOptions;
 use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::follow::objects::{self, Key};
 use crate::kubernetes::follow::{Bounds, Followed};
@@ -38,18 +37,7 @@ pub enum Change {
 
 /// All changes from now on; the first is a list. `known` are those that whoever reads has already.
 pub fn changes(host: SharedCluster, known: &[TenantId], clock: Clock) -> impl Stream<Item = Change> + Send + use<> {
-    let followed = Followed {
-        owner: "host".to_owned(),
-        resource: VIRTUAL_CLUSTERS,
-        namespace: None,
-        options: ListOptions::default(),
-        streams: false,
-        // The host's store may be restored from a backup.
-        resumes: false,
-        relist_after: RELIST,
-        patience: Duration::ZERO,
-        bounds: Bounds::default(),
-    };
+    let followed = Followed::in_host(VIRTUAL_CLUSTERS, RELIST, Bounds::default());
     let known: Vec<Key> = known.iter().map(key).collect();
     objects::changes(host, followed, known, clock).filter_map(|change| std::future::ready(named(change)))
 }

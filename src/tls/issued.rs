@@ -80,6 +80,13 @@ pub fn issue(
     Ok(Issued { certificate: pem("CERTIFICATE", &whole), not_after })
 }
 
+/// A serial number. Not of the process's clock, whose randomness tests know.
+pub fn serial() -> Result<[u8; 16]> {
+    let mut serial = [0; 16];
+    aws_lc_rs::rand::fill(&mut serial).map_err(|e| Error::own(Kind::Internal, "there is no randomness").because(e))?;
+    Ok(serial)
+}
+
 /// Makes a key and signs it: certificate and key.
 pub fn issue_pair(
     ca: &Pair,

@@ -93,6 +93,24 @@ async fn hang(world: &World, cluster: &Cluster, token: &str) -> Task {
     task
 }
 
+/// So many seconds at once, on a clock that goes otherwise.
+async fn pass(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    tokio::time::resume();
+}
+
+/// Waits until the backend was asked so often whether it still takes a token.
+async fn judged_again(cluster: &Cluster, often: usize) {
+    let reviews = || cluster.api.seen().iter().filter(|seen| seen.path.contains("selfsubjectreviews")).count();
+    let asked = async {
+        while reviews() < often {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("it is asked");
+}
+
 fn asked(cluster: &Cluster) -> usize {
     cluster.api.seen().iter().filter(|seen| seen.path == CONFIGURATION).count()
 }
@@ -121,9 +139,7 @@ async fn who_shows_a_good_token_is_known_before_his_backend_has_answered() {
         Said::by(cluster, &[&key]);
         let token = key.of(&claims("web", now()));
         // Keys are asked for once in ten seconds.
-        tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(11)).await;
-        tokio::time::resume();
+        pass(11).await;
         let first = hang(&world, cluster, &token).await;
         assert_eq!((world.metric(SEATS, cluster), world.metric(UNKNOWN, cluster)), (1.0, 0.0), "{}", key.published());
         let seen = cluster.last_seen();
@@ -282,32 +298,18 @@ async fn a_watch_ends_when_the_backend_takes_its_users_token_back() {
     let mut watch = get(&mut client, WATCH, &token).await;
     events.send("more".into()).await.expect("sent");
     assert_eq!(piece(&mut watch).await.as_deref(), Some("more"), "it is under way");
-    let reviews = || world.a.api.seen().iter().filter(|seen| seen.path.contains("selfsubjectreviews")).count();
-    let pass = async |seconds| {
-        tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(seconds)).await;
-        tokio::time::resume();
-    };
-    let asks = async |number| {
-        let asked = async {
-            while reviews() < number {
-                tokio::time::sleep(Duration::from_millis(5)).await
-            }
-        };
-        tokio::time::timeout(PATIENCE, asked).await.expect("it is asked");
-    };
     // One answer is not enough: an API server that begins says 401 as well.
     said.refused.lock().insert(bearer(&token));
     pass(361).await;
-    asks(1).await;
+    judged_again(&world.a, 1).await;
     said.refused.lock().clear();
     pass(13).await;
-    asks(2).await;
+    judged_again(&world.a, 2).await;
     events.send("on".into()).await.expect("sent");
     assert_eq!(piece(&mut watch).await.as_deref(), Some("on"));
     said.refused.lock().insert(bearer(&token));
     pass(361).await;
-    asks(3).await;
+    judged_again(&world.a, 3).await;
     pass(13).await;
     assert_eq!(piece(&mut watch).await, None);
 }
@@ -327,20 +329,12 @@ async fn what_is_open_over_a_new_generation_is_judged_again_all_the_same() {
     world.registry.put(&Arc::new(world.a.tenant(2, &world.a.client_ca, &world.clock)));
     // As the source does, which makes generations.
     before.backend.pool.retire(Duration::from_secs(60));
-    let reviews = || world.a.api.seen().iter().filter(|seen| seen.path.contains("selfsubjectreviews")).count();
     said.refused.lock().insert(bearer(&token));
     for (seconds, asked) in [(120, 0), (361, 1), (13, 2)] {
         events.send("more".into()).await.expect("sent");
         assert_eq!(piece(&mut watch).await.as_deref(), Some("more"), "after {asked} questions");
-        tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(seconds)).await;
-        tokio::time::resume();
-        let asks = async {
-            while reviews() < asked {
-                tokio::time::sleep(Duration::from_millis(5)).await
-            }
-        };
-        tokio::time::timeout(PATIENCE, asks).await.expect("it is asked");
+        pass(seconds).await;
+        judged_again(&world.a, asked).await;
     }
     assert_eq!(piece(&mut watch).await, None);
 }

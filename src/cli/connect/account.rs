@@ -3,6 +3,7 @@
 //!
 //! Promises: what is there already is used or left as it is, never changed; every wait ends.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,6 +13,8 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBind
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::credential::{Account, Grant};
@@ -100,42 +103,50 @@ async fn ensure_grant(client: &Client, namespace: &str, wanted: &Account) -> Out
         namespace: Some(namespace.to_owned()),
         api_group: None,
     };
+    let subjects = Some(vec![subject]);
     match &wanted.grant {
         Grant::Nothing => Ok(()),
         Grant::ClusterRole(role) => {
             let roles: Api<ClusterRole> = Api::all(client.clone());
             exists(roles.get_opt(role).await, "ClusterRole", role, "--cluster-role")?;
             let name = binding_name(namespace, &wanted.name, role);
-            let (role_ref, subjects) = (role_ref("ClusterRole", role), Some(vec![subject]));
+            let role_ref = role_ref("ClusterRole", role);
             let object = ClusterRoleBinding { metadata: named(&name), role_ref, subjects };
             let api: Api<ClusterRoleBinding> = Api::all(client.clone());
-            match api.create(&PostParams::default(), &object).await {
-                Ok(_) => Ok(()),
-                Err(error) if is_code(&error, 409) => {
-                    let found =
-                        api.get(&name).await.map_err(|e| failed(&format!("read ClusterRoleBinding {name}"), &e))?;
-                    let is_that = found.role_ref == object.role_ref && found.subjects == object.subjects;
-                    if is_that { Ok(()) } else { Err(taken("ClusterRoleBinding", &name, "")) }
-                }
-                Err(error) => Err(failed(&format!("make ClusterRoleBinding {name}"), &error)),
-            }
+            let is_that = |a: &ClusterRoleBinding| a.role_ref == object.role_ref && a.subjects == object.subjects;
+            ensure_binding(&api, &object, is_that, ("ClusterRoleBinding", &name, None)).await
         }
         Grant::Role(within, role) => {
             let roles: Api<Role> = Api::namespaced(client.clone(), within);
             exists(roles.get_opt(role).await, "Role", &format!("{within}/{role}"), "--role")?;
             let name = binding_name(namespace, &wanted.name, role);
-            let (role_ref, subjects) = (role_ref("Role", role), Some(vec![subject]));
-            let object = RoleBinding { metadata: named(&name), role_ref, subjects };
+            let object = RoleBinding { metadata: named(&name), role_ref: role_ref("Role", role), subjects };
             let api: Api<RoleBinding> = Api::namespaced(client.clone(), within);
-            match api.create(&PostParams::default(), &object).await {
-                Ok(_) => Ok(()),
-                Err(error) if is_code(&error, 409) => {
-                    let found = api.get(&name).await.map_err(|e| failed(&format!("read RoleBinding {name}"), &e))?;
-                    let is_that = found.role_ref == object.role_ref && found.subjects == object.subjects;
-                    if is_that { Ok(()) } else { Err(taken("RoleBinding", &name, &format!("-n {within} "))) }
-                }
-                Err(error) => Err(failed(&format!("make RoleBinding {name} in namespace {within}"), &error)),
-            }
+            let is_that = |a: &RoleBinding| a.role_ref == object.role_ref && a.subjects == object.subjects;
+            ensure_binding(&api, &object, is_that, ("RoleBinding", &name, Some(within))).await
+        }
+    }
+}
+
+/// Makes a binding, in this namespace if it has one; what is there already must be the same.
+async fn ensure_binding<K>(
+    api: &Api<K>,
+    object: &K,
+    is_that: impl Fn(&K) -> bool,
+    (kind, name, namespace): (&str, &str, Option<&str>),
+) -> Outcome<()>
+where
+    K: Clone + Debug + Serialize + DeserializeOwned,
+{
+    match api.create(&PostParams::default(), object).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_code(&error, 409) => {
+            let found = api.get(name).await.map_err(|e| failed(&format!("read {kind} {name}"), &e))?;
+            if is_that(&found) { Ok(()) } else { Err(taken(kind, name, namespace)) }
+        }
+        Err(error) => {
+            let place = namespace.map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
+            Err(failed(&format!("make {kind} {name}{place}"), &error))
         }
     }
 }
@@ -157,7 +168,8 @@ fn binding_name(namespace: &str, account: &str, role: &str) -> String {
     format!("portico:{namespace}:{account}:{role}")
 }
 
-fn taken(kind: &str, name: &str, place: &str) -> Failure {
+fn taken(kind: &str, name: &str, namespace: Option<&str>) -> Failure {
+    let place = namespace.map(|namespace| format!("-n {namespace} ")).unwrap_or_default();
     Failure::new(
         format!("{kind} {name} of the virtual cluster binds something else, and was left as it is"),
         format!("look at it, and delete it if nobody needs it: kubectl {place}get {kind} {name} -o yaml"),

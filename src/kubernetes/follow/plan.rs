@@ -29,6 +29,23 @@ pub struct Followed {
     pub bounds: Bounds,
 }
 
+impl Followed {
+    /// All of a kind in the whole host, whose store may be restored from a backup.
+    pub fn in_host(resource: Resource, relist_after: Duration, bounds: Bounds) -> Self {
+        Self {
+            owner: "host".to_owned(),
+            resource,
+            namespace: None,
+            options: ListOptions::default(),
+            streams: false,
+            resumes: false,
+            relist_after,
+            patience: Duration::ZERO,
+            bounds,
+        }
+    }
+}
+
 /// How much of a list is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {

@@ -88,17 +88,10 @@ pub(super) fn sign(
     let longest = i64::try_from(bounds.longest.0.as_secs()).unwrap_or(i64::MAX);
     let seconds = spec.expiration_seconds.clamp(1, longest);
     let subject = Subject { user: &spec.user, groups: &spec.groups };
-    let unsigned = |error: &crate::error::Error| Denial::new("NoAuthority", error.message());
-    let serial = serial().ok_or_else(|| Denial::new("NoAuthority", "there is no randomness"))?;
-    let issued = issued::issue(&authority.client_ca, subject, key, (now, seconds), serial);
-    issued.map(|issued| Answer::Issued(issued, authority.ways.clone())).map_err(|e| unsigned(&e))
-}
-
-/// Not of the process's clock, whose randomness tests know.
-fn serial() -> Option<[u8; 16]> {
-    let mut serial = [0; 16];
-    aws_lc_rs::rand::fill(&mut serial).ok()?;
-    Some(serial)
+    let issued = issued::serial()
+        .and_then(|serial| issued::issue(&authority.client_ca, subject, key, (now, seconds), serial))
+        .map_err(|error| Denial::new("NoAuthority", error.message()))?;
+    Ok(Answer::Issued(issued, authority.ways.clone()))
 }
 
 impl std::fmt::Debug for Authority {

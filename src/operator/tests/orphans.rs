@@ -104,6 +104,15 @@ async fn copies_for_a_tenant_that_is_gone_go_and_those_of_the_living_are_not_eve
     assert!(!is_there("of-the-earlier") && is_there("of-the-successor") && is_there("of-another"));
     let asked = world.host.0.lists().last().cloned().expect("asked");
     assert_eq!(asked.1, "portico.dev/cluster,portico.dev/cluster!=stays");
+    // More names than a selector holds: all copies are read then, and judged one by one.
+    let many: Vec<String> = (0..65).map(|n| format!("lives-{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for (names, terms) in [(&many[..64], 64), (&many[..], 0)] {
+        sweep(&world.context, TEAM, &pods, &living(names)).await.expect("swept");
+        let asked = world.host.0.lists().last().cloned().expect("asked");
+        assert_eq!(asked.1.matches("!=").count(), terms, "{}", names.len());
+    }
+    assert!(is_there("of-the-successor") && is_there("of-another"));
 }
 
 #[tokio::test(start_paused = true)]
