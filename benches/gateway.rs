@@ -11,6 +11,7 @@ mod environment;
 #[allow(dead_code, unreachable_pub)]
 mod figures;
 #[path = "gateway/load.rs"]
+#[allow(dead_code)]
 mod load;
 #[path = "../tests/support/pki.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -26,15 +27,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use environment::number;
-use load::{Load, Measured};
+use load::{Caller, Load, Measured};
 use proxies::{Case, Proxy};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-const PROXY_CORE: &str = "0";
-const LOAD_CORE: &str = "1";
-const WARM_UP: Duration = Duration::from_secs(2);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -52,7 +49,7 @@ fn compare() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/gateway");
     std::fs::create_dir_all(&folder).expect("folder");
     proxies::write_certificates(&folder);
-    pin_self();
+    load::pin_self();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let length = Duration::from_secs(number("BENCH_SECONDS", 8));
     let rounds = number("BENCH_ROUNDS", 3);
@@ -65,9 +62,9 @@ fn compare() {
                 measured.push(runtime.block_on(one(*proxy, case, &folder, length)));
             }
         }
-        let peer = median(&results[0].1).cpu_micros;
+        let peer = load::median(&results[0].1).cpu_micros;
         for (proxy, measured) in &results {
-            let m = median(measured);
+            let m = load::median(measured);
             println!(
                 "| {} | {} | {:.1} | {:.2} | {:.0} | {:.2} | {:.2} | {:.0} |",
                 case.title(),
@@ -84,29 +81,7 @@ fn compare() {
 }
 
 async fn one(proxy: Proxy, case: Case, folder: &Path, length: Duration) -> Measured {
-    let backend = load::backend(folder, case).await;
-    let running = proxies::start(proxy, case, folder, backend.port, PROXY_CORE).await;
-    let load = Load::connect(folder, case, running.port).await;
-    load.run(WARM_UP).await;
-    let before = process::cpu(running.pid);
-    let done = load.run(length).await;
-    let after = process::cpu(running.pid);
-    done.with_cpu(after - before, process::resident_mib(running.pid))
-}
-
-/// By CPU; an even number takes the lower middle.
-fn median(all: &[Measured]) -> Measured {
-    let mut sorted = all.to_vec();
-    sorted.sort_by(|a, b| a.cpu_micros.total_cmp(&b.cpu_micros));
-    sorted[(sorted.len() - 1) / 2].clone()
-}
-
-fn pin_self() {
-    let pid = std::process::id().to_string();
-    let pinned = std::process::Command::new("taskset")
-        .args(["-cp", LOAD_CORE, &pid])
-        .stdout(std::process::Stdio::null())
-        .status()
-        .expect("taskset of util-linux");
-    assert!(pinned.success(), "two cores are needed");
+    let backend = load::backend(folder, case, &[]).await;
+    let running = proxies::start(proxy, case, folder, backend.port, &[]).await;
+    Load::connect(folder, case, running.port, Caller::Certificate).await.measured(&running, length).await
 }

@@ -17,8 +17,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::proxies::{self, Case};
+use crate::process;
+use crate::proxies::{self, Case, Running};
 
+const CORE: &str = "1";
+const WARM_UP: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 32;
 const STREAMS: usize = 8;
 const PATH: &str = "/api/v1/namespaces/default/pods/web-0";
@@ -36,11 +39,40 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    pub(crate) fn with_cpu(mut self, cpu: Duration, rss_mib: f64) -> Self {
+    fn with_cpu(mut self, cpu: Duration, rss_mib: f64) -> Self {
         self.cpu_micros = cpu.as_secs_f64() * 1e6 / self.requests as f64;
         self.rss_mib = rss_mib;
         self
     }
+}
+
+/// By CPU; an even number takes the lower middle.
+pub(crate) fn median(all: &[Measured]) -> Measured {
+    let mut sorted = all.to_vec();
+    sorted.sort_by(|a, b| a.cpu_micros.total_cmp(&b.cpu_micros));
+    sorted[(sorted.len() - 1) / 2].clone()
+}
+
+/// Load and backend are on one core, and the proxy has the other.
+pub(crate) fn pin_self() {
+    let pid = std::process::id().to_string();
+    let pinned = std::process::Command::new("taskset")
+        .args(["-cp", CORE, &pid])
+        .stdout(std::process::Stdio::null())
+        .status()
+        .expect("taskset of util-linux");
+    assert!(pinned.success(), "two cores are needed");
+}
+
+/// What is said at some paths.
+pub(crate) type Answers = &'static [(&'static str, String)];
+
+/// How the load shows who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    Certificate,
+    /// The value of `Authorization`.
+    Token(&'static str),
 }
 
 /// A running backend.
@@ -49,8 +81,8 @@ pub(crate) struct Backend {
     _task: Task,
 }
 
-/// Answers everything with 1 KiB, in the case's protocol only.
-pub(crate) async fn backend(folder: &Path, case: Case) -> Backend {
+/// Answers at these paths, else with 1 KiB, in the case's protocol only.
+pub(crate) async fn backend(folder: &Path, case: Case, answers: Answers) -> Backend {
     let read = |name: &str| std::fs::read(folder.join(name)).expect("certificate");
     let tls = ServerTls::from_pem(&read("server.crt"), &read("server.key")).expect("serving");
     let mut config = rustls::ServerConfig::clone(tls.config());
@@ -65,9 +97,11 @@ pub(crate) async fn backend(folder: &Path, case: Case) -> Backend {
             let acceptor = acceptor.clone();
             open.spawn(async move {
                 let Ok(tls) = acceptor.accept(stream).await else { return };
-                let service = hyper::service::service_fn(|_: Request<Incoming>| async {
+                let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
+                    let said = answers.iter().find(|(path, _)| *path == request.uri().path());
+                    let body = said.map_or(BODY, |(_, text)| text.as_bytes());
                     let response = Response::builder().header("content-type", "application/json");
-                    Ok::<_, Infallible>(response.body(Full::new(Bytes::from_static(BODY))).expect("response"))
+                    Ok::<_, Infallible>(response.body(Full::new(Bytes::from_static(body))).expect("response"))
                 });
                 // A proxy that goes away ends its connections as it likes.
                 let _ = match case {
@@ -92,19 +126,21 @@ enum Sender {
     H1(Arc<tokio::sync::Mutex<hyper::client::conn::http1::SendRequest<Empty<Bytes>>>>),
 }
 
-/// Open connections with a client certificate.
+/// Open connections of one caller.
 pub(crate) struct Load {
     senders: Vec<Sender>,
+    caller: Caller,
     streams: usize,
     authority: String,
     _connections: Vec<Task>,
 }
 
 impl Load {
-    pub(crate) async fn connect(folder: &Path, case: Case, port: u16) -> Self {
+    pub(crate) async fn connect(folder: &Path, case: Case, port: u16, caller: Caller) -> Self {
         let read = |name: &str| std::fs::read(folder.join(name)).expect("certificate");
         let (certificate, key) = (read("client.crt"), read("client.key"));
-        let base = client_config(&read("ca.crt"), Some((&certificate, &key))).expect("client");
+        let identity = (caller == Caller::Certificate).then_some((certificate.as_slice(), key.as_slice()));
+        let base = client_config(&read("ca.crt"), identity).expect("client");
         let mut config = rustls::ClientConfig::clone(&base);
         config.alpn_protocols = vec![case.alpn().to_vec()];
         let connector = TlsConnector::from(Arc::new(config));
@@ -129,16 +165,25 @@ impl Load {
             }
         }
         let streams = if case == Case::H2 { STREAMS } else { 1 };
-        Self { senders, streams, authority: format!("{}:{port}", proxies::SERVER), _connections: connections }
+        Self { senders, caller, streams, authority: format!("{}:{port}", proxies::SERVER), _connections: connections }
+    }
+
+    /// What the proxy takes for it, once it is warm.
+    pub(crate) async fn measured(&self, proxy: &Running, length: Duration) -> Measured {
+        self.run(WARM_UP).await;
+        let before = process::cpu(proxy.pid);
+        let done = self.run(length).await;
+        let after = process::cpu(proxy.pid);
+        done.with_cpu(after - before, process::resident_mib(proxy.pid))
     }
 
     /// Keeps every stream busy for so long.
-    pub(crate) async fn run(&self, length: Duration) -> Measured {
+    async fn run(&self, length: Duration) -> Measured {
         let (begin, end) = (Instant::now(), Instant::now() + length);
         let mut tasks = JoinSet::new();
         for sender in &self.senders {
             for _ in 0..self.streams {
-                tasks.spawn(stream(sender.clone(), self.authority.clone(), end));
+                tasks.spawn(stream(sender.clone(), self.authority.clone(), self.caller, end));
             }
         }
         let mut all: Vec<Duration> = Vec::new();
@@ -159,11 +204,14 @@ impl Load {
     }
 }
 
-async fn stream(mut sender: Sender, authority: String, end: Instant) -> Vec<Duration> {
+async fn stream(mut sender: Sender, authority: String, caller: Caller, end: Instant) -> Vec<Duration> {
     let mut taken = Vec::new();
     while Instant::now() < end {
         let begin = Instant::now();
-        let request = Request::builder().header("accept", "application/json").header("user-agent", "bench");
+        let mut request = Request::builder().header("accept", "application/json").header("user-agent", "bench");
+        if let Caller::Token(authorization) = caller {
+            request = request.header("authorization", authorization);
+        }
         let (status, length) = match &mut sender {
             Sender::H2(sender) => {
                 let request = request.uri(format!("https://{authority}{PATH}")).body(Empty::new()).expect("request");

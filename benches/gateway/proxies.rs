@@ -25,6 +25,9 @@ use tokio::net::TcpStream;
 
 use crate::pki::{Pair, Pki};
 
+/// The proxy's; load and backend have another.
+const CORE: &str = "0";
+
 /// Name in the serving certificates.
 pub(crate) const SERVER: &str = "bench.portico.local";
 
@@ -102,10 +105,11 @@ pub(crate) fn write_certificates(folder: &Path) {
     pair("proxy", &pki.client("front-proxy", &[]));
 }
 
-pub(crate) async fn start(proxy: Proxy, case: Case, folder: &Path, backend: u16, core: &str) -> Running {
+/// `with` is told to Portico: what it is measured with.
+pub(crate) async fn start(proxy: Proxy, case: Case, folder: &Path, backend: u16, with: &[&str]) -> Running {
     let port = free_port();
     let mut command = Command::new("taskset");
-    command.args(["-c", core]);
+    command.args(["-c", CORE]);
     match proxy {
         Proxy::Haproxy => {
             let file = folder.join("haproxy.cfg");
@@ -114,7 +118,7 @@ pub(crate) async fn start(proxy: Proxy, case: Case, folder: &Path, backend: u16,
         }
         Proxy::Portico => {
             let own = std::env::current_exe().expect("own path");
-            command.arg(own).arg("gateway").arg(folder).arg(port.to_string()).arg(backend.to_string());
+            command.arg(own).arg("gateway").arg(folder).arg(port.to_string()).arg(backend.to_string()).args(with);
         }
     }
     let log = |name: &str| std::fs::File::create(folder.join(format!("{}.{name}", proxy.title()))).expect("log");
@@ -152,11 +156,14 @@ fn haproxy(case: Case, folder: &Path, port: u16, backend: u16) -> String {
 
 /// Portico's gateway with one tenant, as `portico serve` runs it, on one worker.
 pub(crate) fn portico(folder: &Path, port: u16, backend: u16) {
+    serve(tenant(folder, port, backend));
+}
+
+pub(crate) fn serve(tenant: Tenant) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
     runtime.block_on(async {
         telemetry::init(&LogConfig::default()).expect("log");
         let registry = Arc::new(Registry::default());
-        let tenant = tenant(folder, port, backend);
         let host = tenant.api.clone();
         registry.put(&Arc::new(tenant));
         let (_trigger, drain) = drain::channel();
@@ -186,7 +193,7 @@ pub(crate) fn portico(folder: &Path, port: u16, backend: u16) {
     });
 }
 
-fn tenant(folder: &Path, port: u16, backend: u16) -> Tenant {
+pub(crate) fn tenant(folder: &Path, port: u16, backend: u16) -> Tenant {
     let read = |name: &str| std::fs::read(folder.join(name)).expect("certificate");
     let ca = read("ca.crt");
     let (certificate, key) = (read("proxy.crt"), read("proxy.key"));
