@@ -13,6 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::crd::kubeconfigs::MOST_KUBECONFIGS;
 use crate::crd::{KubeconfigStatus, MachineKubeconfig, VirtualClusterStatus, pki};
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::kubeconfig::issue::{self, Way};
@@ -142,10 +143,14 @@ impl Round<'_> {
             }
             self.made.retain(|other| other.secret_name != made.secret_name);
         }
-        for entry in &cluster.spec.kubeconfigs {
+        for entry in entries(cluster) {
             if let Err(error) = self.one(entry).await {
                 note(&entry.secret_name, &error, &mut failed);
             }
+        }
+        if let Some(beyond) = cluster.spec.kubeconfigs.get(MOST_KUBECONFIGS) {
+            let message = format!("only the first {MOST_KUBECONFIGS} of spec.kubeconfigs are made");
+            note(&beyond.secret_name, &Error::own(Kind::Invalid, message), &mut failed);
         }
         failed
     }
@@ -260,10 +265,16 @@ impl Round<'_> {
     }
 }
 
+/// The schema has a bound; one of an earlier version in the host may have none.
+fn entries(cluster: &Cluster) -> &[MachineKubeconfig] {
+    let all = &cluster.spec.kubeconfigs;
+    all.get(..MOST_KUBECONFIGS).unwrap_or(all)
+}
+
 /// Whether the spec has an entry of this Secret that may be made: one that is refused by now loses what was made for it.
 fn is_wanted(context: &Context, cluster: &Cluster, secret: &str) -> bool {
     let bounds = &context.config.operator.credentials;
-    cluster.spec.kubeconfigs.iter().any(|entry| entry.secret_name == secret && Wished::of(entry, bounds).is_ok())
+    entries(cluster).iter().any(|entry| entry.secret_name == secret && Wished::of(entry, bounds).is_ok())
 }
 
 /// First what opens something goes, then what would name it.

@@ -1,4 +1,4 @@
-//! What the operator makes known as metrics: which replica operates, and the conditions of virtual clusters as they were
+//! What the operator makes known as metrics: which replica operates, what became of requests for credentials, and the conditions of virtual clusters as they were
 //! last decided or read.
 //!
 //! Promises: only of those that live, and only while this replica operates; the series of a cluster are as many as there are
@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -35,9 +36,22 @@ const CONDITIONS: [&str; 14] = [
 /// Each of [`CONDITIONS`], where it says yes or no.
 type Said = [Option<bool>; CONDITIONS.len()];
 
-/// All virtual clusters; none while another replica operates.
+/// All that the operator shows.
 #[derive(Debug, Default)]
-pub struct Shown(Mutex<Option<HashMap<TenantId, Said>>>);
+pub struct Shown {
+    /// All virtual clusters; none while another replica operates.
+    clusters: Mutex<Option<HashMap<TenantId, Said>>>,
+    pub(crate) credentials: CredentialsShown,
+}
+
+/// What became of CredentialRequests, since this process began.
+#[derive(Debug, Default)]
+pub(crate) struct CredentialsShown {
+    pub(crate) issued: AtomicU64,
+    pub(crate) denied: AtomicU64,
+    /// Answered later.
+    pub(crate) failed: AtomicU64,
+}
 
 /// While it lives, this replica operates.
 pub(crate) struct Operating(Arc<Shown>);
@@ -45,7 +59,7 @@ pub(crate) struct Operating(Arc<Shown>);
 impl Shown {
     /// This replica operates from now on.
     pub(crate) fn begin(self: &Arc<Self>) -> Operating {
-        *self.0.lock() = Some(HashMap::new());
+        *self.clusters.lock() = Some(HashMap::new());
         Operating(Arc::clone(self))
     }
 
@@ -56,13 +70,13 @@ impl Shown {
 
     /// It is gone, or about to go.
     pub(crate) fn forget(&self, id: &TenantId) {
-        if let Some(clusters) = &mut *self.0.lock() {
+        if let Some(clusters) = &mut *self.clusters.lock() {
             clusters.remove(id);
         }
     }
 
     fn note(&self, id: &TenantId, status: &VirtualClusterStatus) {
-        if let Some(clusters) = &mut *self.0.lock() {
+        if let Some(clusters) = &mut *self.clusters.lock() {
             clusters.insert(id.clone(), CONDITIONS.map(|kind| said(status, kind)));
         }
     }
@@ -70,7 +84,7 @@ impl Shown {
 
 impl Drop for Operating {
     fn drop(&mut self) {
-        *self.0.0.lock() = None;
+        *self.0.clusters.lock() = None;
     }
 }
 
@@ -86,9 +100,18 @@ fn said(status: &VirtualClusterStatus, kind: &str) -> Option<bool> {
 
 impl Source for Shown {
     fn collect(&self, families: &mut Families) {
-        let clusters = self.0.lock();
+        let clusters = self.clusters.lock();
         let is_running = f64::from(u8::from(clusters.is_some()));
         families.gauge("portico_operator_running", "1 on the replica that operates.", &[], is_running);
+        let CredentialsShown { issued, denied, failed } = &self.credentials;
+        for (outcome, number) in [("issued", issued), ("denied", denied), ("failed", failed)] {
+            families.counter(
+                "portico_operator_credential_requests_total",
+                "CredentialRequests that were answered, and attempts that failed and are made again.",
+                &[("outcome", outcome)],
+                number.load(Ordering::Relaxed),
+            );
+        }
         for (id, all) in clusters.iter().flatten() {
             let tenant = [("namespace", id.namespace().as_str()), ("cluster", id.name().as_str())];
             for (kind, is_true) in
@@ -109,7 +132,7 @@ impl Source for Shown {
 #[cfg(test)]
 pub(crate) fn example(id: &TenantId) -> Arc<dyn Source> {
     let shown = Shown::default();
-    *shown.0.lock() = Some(HashMap::from([(id.clone(), [Some(true); CONDITIONS.len()])]));
+    *shown.clusters.lock() = Some(HashMap::from([(id.clone(), [Some(true); CONDITIONS.len()])]));
     Arc::new(shown)
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
@@ -41,6 +42,7 @@ pub(super) async fn step(context: &Context, namespace: &str, work: &Work, attemp
             }
             Err(error) => {
                 // Those behind it would meet the same.
+                context.shown.credentials.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(namespace, request = request.name, %error, "a request is answered later");
                 stepped.waiting.push(request.clone());
                 stepped.retry = Some(Retry::Later.pause(attempt));
@@ -94,10 +96,17 @@ async fn answer_one(
             None => return Ok(Done::Waits),
         },
     };
+    let counter = match &answer {
+        Answer::Issued(..) => &context.shown.credentials.issued,
+        Answer::Denied(_) => &context.shown.credentials.denied,
+    };
     let status = status(answer, namespace, &request.name);
     let patch = json!({"metadata": {"uid": request.uid, "resourceVersion": version}, "status": status});
     match context.host.patch_status(&CREDENTIAL_REQUESTS, namespace, &request.name, &patch).await {
-        Ok(_) => Ok(Done::Answered),
+        Ok(_) => {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok(Done::Answered)
+        }
         Err(error) if error.kind() == Kind::NotFound => Ok(Done::Gone),
         // Somebody wrote it meanwhile, another operator perhaps: read it again.
         Err(error) if error.kind() == Kind::Conflict => Ok(Done::Waits),

@@ -1,5 +1,7 @@
 //! Requests for certificates: answered once and by the right cluster, whoever asks how often, and whatever breaks meanwhile.
 
+use std::sync::atomic::Ordering;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -77,6 +79,7 @@ fn start(world: &World) -> (Task, DrainTrigger) {
     let mut context = World::context(&world.host, world.now);
     context.clock = world.context.clock.clone();
     let (trigger, drain) = drain::channel();
+    context.shown = Arc::clone(&world.context.shown);
     let context = Arc::new(context);
     (task::spawn("credentials under test", async move { credentials::run(&context, drain).await }), trigger)
 }
@@ -104,6 +107,7 @@ async fn each_cluster_signs_for_its_own_namespace_and_once() {
     assert_eq!(world.answer("team-a", "one"), a, "and never again");
     pass(400).await;
     assert_eq!(world.left("team-a") + world.left("team-b"), 0, "some minutes later they are gone");
+    assert_eq!(world.context.shown.credentials.issued.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]

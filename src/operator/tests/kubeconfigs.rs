@@ -369,3 +369,22 @@ async fn a_new_clusters_tokens_are_made_once() {
     made.round("team-a").await;
     assert_eq!(made.world.host.writes(), before);
 }
+
+/// An API server with an earlier CRD.
+#[tokio::test]
+async fn entries_beyond_the_bound_are_said_and_not_made() {
+    let made = Made::with_clusters(&["team-a"]).await;
+    let entries = |count: usize| -> Vec<Value> {
+        (0..count).map(|n| json!({"secretName": format!("s{n:02}"), "user": "robot"})).collect()
+    };
+    made.wants("team-a", json!(entries(18)));
+    let status = made.round("team-a").await;
+    assert_eq!(Made::ready(&status), ("False".to_owned(), "Refused".to_owned()), "{status}");
+    assert!(made.secret("team-a", "s15").is_some() && made.secret("team-a", "s16").is_none());
+    // What an earlier list had within the bound goes when it is beyond.
+    let mut moved = entries(17);
+    moved.rotate_left(1);
+    made.wants("team-a", json!(moved));
+    made.round("team-a").await;
+    assert!(made.secret("team-a", "s16").is_some() && made.secret("team-a", "s00").is_none());
+}
