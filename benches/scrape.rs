@@ -35,6 +35,7 @@ use portico::runtime::clock::Clock;
 use portico::runtime::drain;
 use portico::runtime::task;
 use portico::runtime::telemetry::Metrics;
+use portico::runtime::traces::Traces;
 use portico::runtime::watched::Watched;
 use portico::tenant::{Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
@@ -109,6 +110,7 @@ async fn all() {
         metrics: Metrics::default(),
         clock: Clock::system(),
         watched: Watched::new(Clock::system()),
+        traces: Traces::off(),
     };
     let bound = gateway::run(parts, &drain).await.expect("gateway");
     let address = bound.address.to_string();

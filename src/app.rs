@@ -88,7 +88,8 @@ struct Common {
 }
 
 async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
-    let planes = Planes::new(&config.log, &config.host)?;
+    let mut planes = Planes::new(&config.log, &config.host)?;
+    let traces = planes.trace(&config.tracing)?;
     let identity = process::identity(&planes.clock);
     let reaches = Arc::new(Reaches::new(&config, &planes.host.pool().target().host));
     let metering = metering::parts(&planes, &config, &identity);
@@ -103,6 +104,9 @@ async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
     end(trigger, delay, grace).await?;
     if let Some(journal) = journal {
         journal.close().await;
+    }
+    if let Some(traces) = traces {
+        traces.close().await;
     }
     drop(tasks);
     Ok(())

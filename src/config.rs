@@ -14,6 +14,7 @@ pub mod policy;
 mod quantity;
 mod scrape;
 mod span;
+mod tracing;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ pub use policy::{NodeUsage, PodSecurity, Policies, PolicyBounds};
 pub use quantity::Quantity;
 pub use scrape::{Family, FamilyKind, ScrapeConfig};
 pub use span::Span;
+pub use tracing::TracingConfig;
 
 /// Everything `portico serve` reads at start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -54,6 +56,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Traces of requests.
+    pub tracing: TracingConfig,
     /// What happens before the memory runs out.
     pub memory: MemoryConfig,
     /// What virtual clusters use, measured and kept.
@@ -228,6 +232,7 @@ impl Config {
         self.dns.check()?;
         self.networks.check()?;
         self.memory.check()?;
+        self.tracing.check()?;
         self.metering.check()?;
         self.host.kubelets.check()?;
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {

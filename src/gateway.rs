@@ -51,6 +51,7 @@ mod shared;
 mod shown;
 mod tenants;
 mod tokens;
+mod traced;
 mod tunnel;
 mod upgrade;
 
@@ -80,6 +81,7 @@ use crate::runtime::drain::Drain;
 use crate::runtime::pace::Pace;
 use crate::runtime::task::Task;
 use crate::runtime::telemetry::{Metrics, Source};
+use crate::runtime::traces::Traces;
 use crate::runtime::watched::Watched;
 use crate::tenant::Registry;
 pub use crate::tls::SharedCertificate;
@@ -108,6 +110,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Who keeps the listeners running.
     pub watched: Watched,
+    /// Of requests.
+    pub traces: Traces,
 }
 
 /// A running gateway. Dropped, it takes no new connections; those that are open hold the drain.
@@ -154,6 +158,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         host: parts.host,
         usage: parts.usage,
         figures: parts.figures,
+        traces: parts.traces,
         token_key: TokenKey::new(&parts.clock),
         token_pace: Pace::default(),
         clock: parts.clock,

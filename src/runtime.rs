@@ -12,5 +12,6 @@ pub mod pace;
 pub mod source;
 pub mod task;
 pub mod telemetry;
+pub mod traces;
 pub mod watched;
 pub mod yielding;

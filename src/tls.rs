@@ -164,6 +164,14 @@ pub fn client_config(roots: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<A
     Ok(Arc::new(config))
 }
 
+/// One that trusts nobody: for connections without TLS.
+pub fn client_config_without_roots() -> Result<Arc<ClientConfig>> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::own(Kind::Tls, "no TLS version is usable").because(e))?;
+    Ok(Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
+}
+
 /// All certificates of a PEM text; an error when there is none.
 pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let list = CertificateDer::pem_slice_iter(pem)

@@ -15,6 +15,7 @@ use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain;
 use portico::runtime::telemetry::{self, Metrics};
+use portico::runtime::traces::Traces;
 use portico::runtime::watched::Watched;
 use portico::tenant::{Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
@@ -185,6 +186,7 @@ pub(crate) fn serve(tenant: Tenant) {
             metrics: Metrics::default(),
             clock: Clock::system(),
             watched: Watched::new(Clock::system()),
+            traces: Traces::off(),
         };
         let bound = gateway::run(parts, &drain).await.expect("gateway");
         for listener in bound.listeners() {

@@ -11,6 +11,7 @@ use crate::consumption::Consumption;
 use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::runtime::telemetry::{Families, Metrics, Source};
+use crate::runtime::traces;
 use crate::runtime::watched::{IfDown, Watched};
 use crate::syncer::kinds::{self, Switches};
 use crate::syncer::stats::{Kept, Live, Snapshot};
@@ -87,6 +88,7 @@ fn everything() -> String {
     tab.missed();
     metrics.register(Arc::clone(&consumption) as Arc<dyn Source>);
     metrics.register(Arc::new(memory));
+    metrics.register(Arc::new(traces::example()));
     metrics.register(Arc::new(watched));
     metrics.register(Arc::new(Others));
     metrics.render().expect("renders")

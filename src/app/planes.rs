@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use super::host::Host;
 use crate::admin::{self, Readiness};
-use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, SyncerConfig};
+use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, SyncerConfig, TracingConfig};
 use crate::consumption::Consumption;
 use crate::kubernetes::rights::Access;
 use crate::kubernetes::{self, ApiClient, Kubelets};
@@ -17,6 +17,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::runtime::task::Task;
 use crate::runtime::telemetry::{self, Metrics, Source};
+use crate::runtime::traces::{Sender, Sending, Traces};
 use crate::runtime::watched::Watched;
 use crate::syncer::catalog::Catalog;
 use crate::syncer::kinds::{self, Switches};
@@ -37,6 +38,7 @@ pub(super) struct Planes {
     pub(super) readiness: Readiness,
     pub(super) shared: SharedCertificate,
     pub(super) watched: Watched,
+    pub(super) traces: Traces,
 }
 
 impl Planes {
@@ -53,6 +55,7 @@ impl Planes {
             readiness: Readiness::default(),
             shared: SharedCertificate::default(),
             watched: Watched::new(clock.clone()),
+            traces: Traces::off(),
             clock,
         };
         planes.metrics.register(Arc::new(planes.watched.clone()));
@@ -62,6 +65,16 @@ impl Planes {
         planes.readiness.check("tasks", move || needed.problem());
         planes.readiness.note(move || others.notes());
         Ok(planes)
+    }
+
+    /// Traces begin, where there are to be any; whoever ends the process closes what sends them.
+    pub(super) fn trace(&mut self, config: &TracingConfig) -> anyhow::Result<Option<Sender>> {
+        let (traces, sending) = Traces::new(config, self.clock.clone())?;
+        if traces.is_on() {
+            self.metrics.register(Arc::new(traces.clone()));
+        }
+        self.traces = traces;
+        Ok(sending.map(Sending::start))
     }
 
     /// Health and metrics.
@@ -95,6 +108,7 @@ impl Planes {
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
             watched: self.watched.clone(),
+            traces: self.traces.clone(),
         }
     }
 

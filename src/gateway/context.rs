@@ -17,6 +17,7 @@ use crate::gateway::identity::Identity;
 use crate::kubernetes::ApiClient;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
+use crate::runtime::traces::{Part, Trace};
 use crate::tenant::{Assertion, Tenant};
 use crate::upstream::{self, Class, ResponseBody};
 use crate::usage::Usage;
@@ -43,6 +44,8 @@ pub struct Context {
     pub record: Arc<Record>,
     /// How it came in: known or not.
     pub entry: Entry,
+    /// Where it is traced.
+    pub(super) trace: Option<Arc<Trace>>,
 }
 
 impl Context {
@@ -132,15 +135,29 @@ impl Context {
         Ok(headers)
     }
 
+    /// Begins a part that is done here, which ends when what is returned is dropped.
+    pub(super) fn part(&self, name: &'static str) -> Option<Part> {
+        self.trace.as_ref().map(|trace| trace.part(name))
+    }
+
+    /// Begins a part that a server does, which learns of it by the headers of what it is asked.
+    pub(super) fn asked(&self, server: &'static str, headers: &mut HeaderMap) -> Option<Part> {
+        self.trace.as_ref().map(|trace| trace.asked(server, headers))
+    }
+
     /// Sends a short request with the caller's own credentials to the backend and notes what the answer says of them: a
     /// token that is accepted is known from now on. `method` is what is done by it: GET when nothing is done yet.
     pub(super) async fn send(
         &self,
-        request: Request<upstream::Body>,
+        mut request: Request<upstream::Body>,
         method: &Method,
         deadline: Duration,
     ) -> Result<Response<ResponseBody>> {
+        let mut part = self.asked("ask API server", request.headers_mut());
         let response = self.tenant.backend.pool.send(self.class(false), request, deadline).await?;
+        if let Some(part) = &mut part {
+            part.answered(response.status());
+        }
         self.entry.judged(method, response.status())?;
         Ok(response)
     }

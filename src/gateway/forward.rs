@@ -39,10 +39,11 @@ pub(super) async fn forward(context: &Arc<Context>, request: Request<Incoming>) 
     let class = context.class(long_running);
     context.record.upstream(class.name());
     let meter = Arc::new(BodyMeter::new(context, request.body()));
-    let request = upstream_request(context, request, &meter)?;
+    let mut request = upstream_request(context, request, &meter)?;
     let known = context.entry.is_known();
     let deadline = if long_running && known { NO_DEADLINE } else { context.config().request_timeout.0 };
     let method = request.method().clone();
+    let mut part = context.asked("API server", request.headers_mut());
     let sending = context.tenant.backend.pool.send(class, request, deadline);
     let sent = if known { sending.await } else { Box::pin(before_stall(sending, &meter)).await };
     let response = match sent {
@@ -50,6 +51,9 @@ pub(super) async fn forward(context: &Arc<Context>, request: Request<Incoming>) 
         Err(_) if meter.is_exceeded() => return Err(meter.too_large()),
         Err(error) => return Err(error),
     };
+    if let Some(mut part) = part.take() {
+        part.answered(response.status());
+    }
     context.judged(&method, response.status())?;
     let (mut head, body) = response.into_parts();
     identity::clean_response(&mut head.headers, false);

@@ -17,9 +17,11 @@ use super::flag::Flag;
 use super::metrics::{TenantMetrics, VerbClass};
 use super::reading::{Hold, Reading};
 use super::shared::Gateway;
+use super::traced;
 use crate::consumption::{Amounts, Tab};
 use crate::error::Kind;
 use crate::runtime::telemetry::ACCESS;
+use crate::runtime::traces::Trace;
 
 /// Paths are cut here in the log.
 const LONGEST_PATH: usize = 512;
@@ -60,6 +62,7 @@ struct Fields {
     namespace: String,
     /// Bytes that are counted there.
     counted: u64,
+    trace: Option<Arc<Trace>>,
 }
 
 impl Record {
@@ -144,6 +147,11 @@ impl Record {
         self.fields.lock().audit_id.clone()
     }
 
+    /// It is traced.
+    pub(super) fn traced(&self, trace: Arc<Trace>) {
+        self.fields.lock().trace = Some(trace);
+    }
+
     pub(super) fn user(&self, user: &str) {
         user.clone_into(&mut self.fields.lock().user);
     }
@@ -186,6 +194,23 @@ impl Fields {
         if let Some(tab) = self.tab.as_ref().filter(|_| !was_known) {
             tab.add(&self.namespace, &Amounts { calls: 1, ..Amounts::default() });
         }
+    }
+
+    fn finish_trace(&mut self, began: Instant, bytes: (u64, u64)) {
+        let Some(trace) = self.trace.take() else { return };
+        let account = traced::Account {
+            cluster: &self.tenant_name,
+            user: &self.user,
+            method: &self.method,
+            path: &self.path,
+            verb: self.verb,
+            resource: &self.resource,
+            code: self.code,
+            flag: self.flag,
+            audit_id: self.audit_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
+            bytes,
+        };
+        traced::finish(&trace, began, &account);
     }
 
     fn count_bytes(&mut self, all: u64) {
@@ -232,6 +257,7 @@ impl Drop for Record {
             tenant.finished(class, fields.code, took, received, sent);
         }
         fields.count_bytes(received + sent);
+        fields.finish_trace(self.started, (received, sent));
         if !fields.is_known && !may_log(&self.connection.gateway) {
             return;
         }

@@ -101,11 +101,19 @@ async fn phases(
         return Box::pin(metrics_api::serve(asked, request, upgrade.is_some())).await;
     }
     record.counted_on(Arc::clone(&state.tab), &info.namespace);
+    let came = clock.instant();
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;
     record.user(caller.who.name());
     browser::check(bound.site, &caller.who, asked(&request, upgrade.is_some(), is_relayed))?;
     scarce::check(&state, &info, request.method())?;
-    let entry = entry::enter(connection, tenant, state, &caller, info.is_long_running(), record).await?;
+    let entered = entry::enter(connection, tenant, Arc::clone(&state), &caller, info.is_long_running(), record);
+    let entry = entered.await?;
+    // Of who is known only: nobody outside fills what is kept of it.
+    let trace = entry.is_known().then(|| gateway.traces.of_request(request.headers(), &state.traces)).flatten();
+    if let Some(trace) = &trace {
+        trace.past("enter", came);
+        record.traced(Arc::clone(trace));
+    }
 
     set_path(&mut request, &bound.path)?;
     request.headers_mut().remove(header::HOST);
@@ -122,6 +130,7 @@ async fn phases(
         prefix: bound.prefix,
         record: Arc::clone(record),
         entry,
+        trace,
     };
     let mut answer = dispatch(&Arc::new(context), request).await?;
     browser::clean_answer(bound.site, answer.headers_mut());

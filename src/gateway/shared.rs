@@ -15,6 +15,7 @@ use crate::kubernetes::ApiClient;
 use crate::names::reserved;
 use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
+use crate::runtime::traces::Traces;
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
 use crate::usage::Usage;
@@ -43,6 +44,7 @@ pub(super) struct Gateway {
     pub(super) scrapes: Arc<Scrapes>,
     /// Of the whole fleet; where there is a shared listener.
     pub(super) door: Option<Door>,
+    pub(super) traces: Traces,
     /// Of log lines about callers who are not known.
     pub(super) unknown_lines: Pace,
 }

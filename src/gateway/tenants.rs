@@ -22,6 +22,7 @@ use super::tokens::Tokens;
 use crate::config::GatewayConfig;
 use crate::consumption::{Consumption, Tab};
 use crate::names::TenantId;
+use crate::runtime::pace::Pace;
 use crate::runtime::telemetry::{Families, Source};
 use crate::tenant::memory::{Account, Memory};
 use crate::tenant::{Snapshot, Tenant};
@@ -43,6 +44,8 @@ pub(super) struct TenantState {
     pub(super) stream_buffers: Arc<Share>,
     /// What it used.
     pub(super) tab: Arc<Tab>,
+    /// How many of its requests may be traced.
+    pub(super) traces: Pace,
     /// What its requests take of the memory, and whether that is too much.
     pub(super) account: Arc<Account>,
 }
@@ -114,6 +117,7 @@ impl Tenants {
             buffers: Share::of(Arc::clone(&self.budget), Arc::clone(&account)),
             stream_buffers: Share::of(Arc::clone(&self.stream_budget), Arc::clone(&account)),
             tab: self.consumption.tab(id, uid),
+            traces: Pace::default(),
             account,
         });
         let kept = Kept { uid: uid.to_owned(), generation, state };

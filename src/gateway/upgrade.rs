@@ -33,11 +33,15 @@ pub(super) async fn forward(context: &Arc<Context>, mut request: Request<Incomin
     let headers = onward.headers_mut();
     headers.extend(context.backend_headers()?);
     set_upgrade(headers, protocol.clone());
+    let mut part = context.asked("API server", headers);
 
     let deadline = context.config().request_timeout.0;
     let connection = context.tenant.backend.pool.dial_upgrade(context.with_identity(), deadline).await?;
     let method = onward.method().clone();
     let mut response = connection.send(onward, deadline).await?;
+    if let Some(mut part) = part.take() {
+        part.answered(response.status());
+    }
     context.judged(&method, response.status())?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut head, body) = response.into_parts();

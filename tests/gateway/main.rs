@@ -4,6 +4,9 @@
 #[path = "../support/support.rs"]
 mod support;
 
+#[path = "../support/collector.rs"]
+mod collector;
+
 #[path = "../support/api_server.rs"]
 mod api_server;
 
@@ -33,6 +36,7 @@ mod silence;
 mod slow;
 mod swap;
 mod tokens;
+mod traces;
 mod trailers;
 mod unknown;
 mod upgrades;

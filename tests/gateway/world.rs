@@ -23,6 +23,7 @@ use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
 use portico::runtime::task::{self, Task};
 use portico::runtime::telemetry::Metrics;
+use portico::runtime::traces::Traces;
 use portico::runtime::watched::Watched;
 use portico::tenant::{Aggregator, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
@@ -162,6 +163,11 @@ impl World {
 
     /// On a host of its own; without one, alpha's backend answers for it.
     pub async fn on_host(config: GatewayConfig, clock: Clock, host: Option<&FakeApi>) -> Self {
+        Self::whole(config, clock, host, Traces::off()).await
+    }
+
+    /// With all that a test may want otherwise.
+    pub async fn whole(config: GatewayConfig, clock: Clock, host: Option<&FakeApi>, traces: Traces) -> Self {
         let config = GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..config };
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
         let registry = Arc::new(Registry::default());
@@ -188,6 +194,7 @@ impl World {
             metrics: metrics.clone(),
             clock: clock.clone(),
             watched: Watched::new(clock.clone()),
+            traces,
         };
         let bound = gateway::run(parts, &drain).await.expect("gateway");
         let mut ports = bound.ports();

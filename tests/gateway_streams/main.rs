@@ -5,6 +5,9 @@
 #[path = "../support/support.rs"]
 mod support;
 
+#[path = "../support/collector.rs"]
+mod collector;
+
 mod admission;
 mod attacks;
 mod kubelets;
@@ -13,5 +16,6 @@ mod rights;
 mod rules;
 mod services;
 mod streams;
+mod traces;
 mod usage;
 mod world;

@@ -15,6 +15,7 @@ use portico::names::{self, Limit, TenantId, VirtualName, VirtualNamespace};
 use portico::runtime::clock::Clock;
 use portico::runtime::drain::{self, DrainTrigger};
 use portico::runtime::telemetry::Metrics;
+use portico::runtime::traces::Traces;
 use portico::runtime::watched::Watched;
 use portico::tenant::{Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
@@ -87,6 +88,16 @@ impl World {
         clock: Clock,
         streams: impl Fn(Seen) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        Self::whole(config, clock, Traces::off(), streams).await
+    }
+
+    /// With all that a test may want otherwise.
+    pub async fn whole(
+        config: &HostConfig,
+        clock: Clock,
+        traces: Traces,
+        streams: impl Fn(Seen) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
         let host_objects = Objects::default();
         let objects = host_objects.clone();
@@ -117,6 +128,7 @@ impl World {
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             watched: Watched::new(clock.clone()),
+            traces,
             clock,
         };
         let bound = gateway::run(parts, &drain).await.expect("gateway");

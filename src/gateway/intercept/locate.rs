@@ -1,5 +1,6 @@
 //! The host pod that a virtual pod is, found by name and proven by the identity recorded on it.
 
+use http::HeaderMap;
 use serde_json::Value;
 
 use super::stream::Stream;
@@ -8,6 +9,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::context::Context;
 use crate::kubernetes::resources::PODS;
 use crate::names::{self, HostName, HostNamespace, Limit, VirtualName, VirtualNamespace, keys};
+use crate::runtime::traces::Part;
 
 /// Where a stream goes.
 #[derive(Debug)]
@@ -19,6 +21,16 @@ pub(super) struct Place {
     /// Always named towards the host, whose pod may have containers that the virtual one has not. None for
     /// port-forward.
     pub(super) container: Option<String>,
+}
+
+impl Place {
+    /// Begins the host's part of a trace.
+    pub(super) fn asked(&self, context: &Context, headers: &mut HeaderMap) -> Option<Part> {
+        let mut part = context.asked("host", headers)?;
+        part.says("k8s.namespace.name", self.host_namespace.as_str());
+        part.says("k8s.pod.name", self.host_pod.as_str());
+        Some(part)
+    }
 }
 
 /// `None`: a log of a pod that has no node yet, which is nothing.

@@ -24,10 +24,14 @@ pub(super) async fn serve(context: &Arc<Context>, place: &Place, query: &str) ->
     *request.uri_mut() = onward::uri(Stream::Log, place, query)?;
     *request.headers_mut() = context.on_host();
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    let mut part = place.asked(context, request.headers_mut());
     context.record.upstream("host");
     // Without a deadline for the body either way: even a finished log may be long and its reader slow.
     let class = if follow { Class::Watch } else { Class::Unary };
     let response = context.host().pool().send(class, request, HEAD_DEADLINE).await?;
+    if let Some(mut part) = part.take() {
+        part.answered(response.status());
+    }
     if response.status() != StatusCode::OK {
         return refusal::answer(place, response).await;
     }

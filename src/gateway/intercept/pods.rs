@@ -26,15 +26,21 @@ pub(crate) async fn serve(
 ) -> Result<Response<Body>> {
     stream.check_method(request.method())?;
     Box::pin(review::token(context)).await?;
+    let authorizing = context.part("authorize");
     access::check(context, stream, request.method()).await?;
+    drop(authorizing);
     let query = request.uri().query().unwrap_or_default();
     if api::parameter(query, "dryRun").is_some_and(|value| !value.is_empty()) {
         return Err(Error::client(Kind::BadRequest, "the dryRun parameter is not supported here"));
     }
     if stream.is_connect() {
+        let _admitting = context.part("admit");
         admission::check(context, stream).await?;
     }
-    let Some(place) = locate::place(context, stream, query).await? else { return Ok(nothing_yet()) };
+    let locating = context.part("locate");
+    let place = locate::place(context, stream, query).await?;
+    drop(locating);
+    let Some(place) = place else { return Ok(nothing_yet()) };
     if stream == Stream::Log && context.upgrade.is_none() {
         return log::serve(context, &place, query).await;
     }

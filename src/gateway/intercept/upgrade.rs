@@ -32,9 +32,13 @@ pub(super) async fn serve(
     let query = request.uri().query().unwrap_or_default();
     let mut onward = onward::upgrade(stream, place, request.method().clone(), query, request.headers(), &protocol)?;
     onward.headers_mut().extend(context.on_host());
+    let mut part = place.asked(context, onward.headers_mut());
     context.record.upstream("upgrade");
     let connection = context.host().pool().dial_upgrade(true, DIAL_DEADLINE).await?;
     let response = connection.send(onward, HEAD_DEADLINE).await?;
+    if let Some(mut part) = part.take() {
+        part.answered(response.status());
+    }
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return refusal::answer(place, response).await;
     }
