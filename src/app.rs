@@ -165,6 +165,7 @@ fn tenants(common: &Common, drain: &Drain) -> Task {
         policies: Arc::new(common.config.policies()),
         reserved: Arc::new(Reserved::new(&common.config)),
         reaches: Arc::clone(&common.reaches),
+        jwt: Arc::new(common.config.auth.jwt.clone()),
         clock: common.planes.clock.clone(),
     };
     let awaited = common.planes.readiness.await_for("tenants", "the VirtualClusters are not listed yet");

@@ -2,6 +2,7 @@
 //!
 //! `docs/config.md` is generated from these types' doc comments; `config/gateway.yaml` is the annotated default.
 
+mod auth;
 mod dns;
 pub mod docs;
 mod gateway;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 
+pub use auth::{AuthConfig, JwtBounds};
 pub use dns::DnsConfig;
 pub use gateway::GatewayConfig;
 pub use kubelets::KubeletsConfig;
@@ -44,6 +46,8 @@ pub use tracing::TracingConfig;
 pub struct Config {
     /// Where to listen and what to show there.
     pub gateway: GatewayConfig,
+    /// How callers may be known beside.
+    pub auth: AuthConfig,
     /// The host cluster.
     pub host: HostConfig,
     /// The syncer.
@@ -228,6 +232,7 @@ impl Config {
     fn check(&self) -> Result<()> {
         let refuse = |message: &str| Err(Error::client(Kind::Invalid, message));
         self.gateway.check()?;
+        self.auth.check()?;
         self.operator.check()?;
         self.dns.check()?;
         self.networks.check()?;

@@ -2,6 +2,7 @@
 //!
 //! Pure data; what becomes of it is the operator's and the registry's business.
 
+pub mod auth;
 pub mod credentials;
 pub mod docs;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 
 use rules::RULES;
 
+pub use auth::Auth;
 pub use kubeconfigs::{AccountOfTenant, KubeconfigStatus, MachineKubeconfig, RoleOfTenant};
 pub use limits::{DnsLimits, GatewayLimits, GrantedLimits, Limits, SyncerLimits};
 pub use policy::Policy;
@@ -257,14 +259,6 @@ pub struct Expose {
     #[serde(rename = "extraSANs")]
     #[schemars(length(max = 64), inner(length(max = 253), regex(pattern = r"^(\*\.)?[A-Za-z0-9.:-]+$")))]
     pub extra_sans: Vec<String>,
-}
-
-/// Authentication.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Auth {
-    /// Whether callers without credentials reach the backend as `system:anonymous`.
-    pub anonymous: bool,
 }
 
 /// A running API server.

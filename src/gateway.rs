@@ -35,11 +35,14 @@ mod forward;
 mod fuzzed;
 mod handshake;
 mod intercept;
+mod issued;
+mod jwt;
 mod known;
 mod kubelet;
 mod limits;
 mod places;
 mod proxied;
+mod published;
 mod request;
 mod review;
 mod scarce;
@@ -62,6 +65,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use self::jwt::Turns;
 use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
 use self::metrics_api::Figures;
@@ -161,6 +165,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         traces: parts.traces,
         token_key: TokenKey::new(&parts.clock),
         token_pace: Pace::default(),
+        issuer_turns: Turns::default(),
         clock: parts.clock,
         metrics,
         tenants: kept,

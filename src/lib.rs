@@ -19,6 +19,7 @@ pub mod tls;
 
 pub mod crd;
 pub mod exposition;
+pub mod issuers;
 pub mod names;
 pub mod translate;
 

@@ -166,10 +166,19 @@ pub fn client_config(roots: &[u8], identity: Option<(&[u8], &[u8])>) -> Result<A
 
 /// One that trusts nobody: for connections without TLS.
 pub fn client_config_without_roots() -> Result<Arc<ClientConfig>> {
+    of_roots(RootCertStore::empty())
+}
+
+/// One that trusts whom browsers trust (Mozilla's list): for servers of the web.
+pub fn client_config_of_the_web() -> Result<Arc<ClientConfig>> {
+    of_roots(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
+}
+
+fn of_roots(roots: RootCertStore) -> Result<Arc<ClientConfig>> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::own(Kind::Tls, "no TLS version is usable").because(e))?;
-    Ok(Arc::new(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// All certificates of a PEM text; an error when there is none.

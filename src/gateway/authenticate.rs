@@ -1,7 +1,7 @@
 //! Who calls: the certificate of the handshake judged by the tenant's CA of now, else a token for the backend to judge,
 //! else nobody. The order and the outcomes are kube-apiserver's: what was tried and failed is never anonymous.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
+use super::jwt::Bearer;
 use crate::error::status::Status;
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::identity::{self, Cleaned, Credentials, Identity};
@@ -39,6 +40,8 @@ pub struct Caller {
 pub enum Who {
     /// By a client certificate that the tenant's CA signed.
     Certificate(Identity),
+    /// By a token of an issuer that the tenant accepts.
+    Issued(Arc<Bearer>),
     /// By a token that only the backend can judge: the whole `Authorization` value.
     Token(HeaderValue),
     /// Not at all, and the tenant allows that.
@@ -46,10 +49,20 @@ pub enum Who {
 }
 
 impl Who {
+    /// Who it is, where that is asserted to the backend.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Certificate(identity) => Some(identity),
+            Self::Issued(bearer) => Some(&bearer.identity),
+            Self::Token(_) | Self::Anonymous => None,
+        }
+    }
+
     /// For logs.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::Certificate(identity) => &identity.user,
+            Self::Issued(bearer) => &bearer.identity.user,
             Self::Token(_) => "(token)",
             Self::Anonymous => "system:anonymous",
         }
@@ -60,9 +73,26 @@ impl std::fmt::Debug for Who {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Certificate(identity) => f.debug_tuple("Certificate").field(&identity.user).finish(),
+            Self::Issued(bearer) => f.debug_tuple("Issued").field(&bearer.identity.user).finish(),
             Self::Token(_) => f.write_str("Token(…)"),
             Self::Anonymous => f.write_str("Anonymous"),
         }
+    }
+}
+
+impl Caller {
+    /// Not where he is asserted by impersonation himself: our own right to it would judge his, and not the caller's.
+    pub(super) fn may_impersonate(&self, tenant: &Tenant) -> Result<()> {
+        let by = match self.who {
+            Who::Token(_) => return Ok(()),
+            Who::Issued(_) => "a token of spec.auth.jwt",
+            Who::Certificate(_) | Who::Anonymous => "a client certificate",
+        };
+        if tenant.backend.assertion == Assertion::Impersonate && !self.impersonate.is_empty() {
+            let message = format!("impersonation with {by} is not possible on this cluster; use a token of its own");
+            return Err(Error::client(Kind::Forbidden, message));
+        }
+        Ok(())
     }
 }
 
@@ -180,11 +210,7 @@ pub(super) fn authenticate(
         }
         (Outcome::None, Credentials::None) => return Err(Error::client(Kind::Unauthorized, "no credentials")),
     };
-    let asserted_by_impersonation = tenant.backend.assertion == Assertion::Impersonate && !matches!(who, Who::Token(_));
-    if asserted_by_impersonation && !cleaned.impersonate.is_empty() {
-        // our own right to impersonate would judge it, not the caller's
-        let message = "impersonation with a client certificate is not possible on this cluster; use a token";
-        return Err(Error::client(Kind::Forbidden, message));
-    }
-    Ok(Caller { who, impersonate: cleaned.impersonate })
+    let caller = Caller { who, impersonate: cleaned.impersonate };
+    caller.may_impersonate(tenant)?;
+    Ok(caller)
 }

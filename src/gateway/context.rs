@@ -97,8 +97,8 @@ impl Context {
     /// Connections by which requests of this caller reach the backend.
     pub fn class(&self, long_running: bool) -> Class {
         match (&self.caller.who, self.entry.is_known(), long_running) {
-            (Who::Certificate(_), _, false) => Class::Unary,
-            (Who::Certificate(_), _, true) => Class::Watch,
+            (Who::Certificate(_) | Who::Issued(_), _, false) => Class::Unary,
+            (Who::Certificate(_) | Who::Issued(_), _, true) => Class::Watch,
             (Who::Token(_), true, false) => Class::Token,
             (Who::Token(_), true, true) => Class::TokenWatch,
             (Who::Token(_), false, false) => Class::Unknown,
@@ -122,6 +122,7 @@ impl Context {
         };
         let mut headers = match &self.caller.who {
             Who::Certificate(identity) => assert(identity)?,
+            Who::Issued(bearer) => assert(&bearer.identity)?,
             Who::Anonymous => assert(&Identity::anonymous())?,
             Who::Token(value) => HeaderMap::from_iter([(header::AUTHORIZATION, value.clone())]),
         };

@@ -1,5 +1,5 @@
-//! When something that takes long must end although neither side is done: its tenant is gone, the tenant's CA no longer
-//! vouches for the caller, the caller's certificate or token has come to the end of its time or is taken back, or the process ends. A new generation of
+//! When something that takes long must end although neither side is done: its tenant is gone, the tenant's CA or issuers no longer
+//! vouch for the caller, the caller's certificate or token has come to the end of its time or is taken back, or the process ends. A new generation of
 //! the same cluster ends nothing by itself.
 
 use std::future::Future;
@@ -75,6 +75,11 @@ async fn revoked(context: &Arc<Context>) {
         if context.entry.bearer().is_some_and(|bearer| bearer.is_over(context.clock().now())) {
             return;
         }
+        if let Who::Issued(bearer) = &context.caller.who
+            && !bearer.holds(&now.issuers, context.clock().now())
+        {
+            return;
+        }
     }
 }
 
@@ -97,6 +102,10 @@ async fn taken_back(context: &Arc<Context>) {
 /// Resolves when one of the certificates, or the token, may have come to the end of its time; never where neither has one.
 async fn end_of(context: &Context, certificates: Option<&Certificates>) {
     let clock = context.clock();
+    if let Who::Issued(bearer) = &context.caller.who {
+        let left = bearer.left(clock.now());
+        return tokio::time::sleep((left + BEHIND_THE_END).min(LOOK_AGAIN)).await;
+    }
     let left = match (certificates, context.entry.bearer()) {
         (Some(certificates), _) => certificates.until_next_end(clock).unwrap_or(LOOK_AGAIN),
         (None, Some(bearer)) => bearer.left(clock.now()).unwrap_or(LOOK_AGAIN),

@@ -74,6 +74,7 @@ pub(super) async fn enter(
     let (token, user) = match &caller.who {
         Who::Token(value) => (Some(gateway.token_key.digest(tenant, value)), None),
         Who::Certificate(identity) => (None, Some(identity.user.clone())),
+        Who::Issued(bearer) => (None, Some(bearer.identity.user.clone())),
         Who::Anonymous => (None, None),
     };
     let entry = Entry {
@@ -91,7 +92,7 @@ pub(super) async fn enter(
         to_note: AtomicBool::new(true),
     };
     match &caller.who {
-        Who::Certificate(_) => entry.seated(true),
+        Who::Certificate(_) | Who::Issued(_) => entry.seated(true),
         Who::Token(value) => entry.shown(value).await,
         Who::Anonymous => {
             Box::pin(entry.placed(&gateway.tenants.anonymous)).await?;

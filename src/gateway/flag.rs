@@ -18,6 +18,8 @@ pub enum Flag {
     Unknown,
     /// The token is not one that the cluster accepts.
     Token(Fault),
+    /// The token of an issuer is not one that the cluster accepts: why, in the log's word.
+    Issuer(&'static str),
 }
 
 impl Flag {
@@ -30,6 +32,7 @@ impl Flag {
             Self::Unread => "SLOW",
             Self::Unknown => "UNKN",
             Self::Token(fault) => fault.flag(),
+            Self::Issuer(word) => word,
         }
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn is_large(body: &Incoming) -> bool {
 pub(super) fn is_read_here(context: &Context, body: &impl HttpBody) -> bool {
     match context.caller.who {
         _ if context.entry.is_known() => false,
-        Who::Certificate(_) | Who::Token(_) => true,
+        Who::Certificate(_) | Who::Issued(_) | Who::Token(_) => true,
         Who::Anonymous => body.size_hint().upper().is_some_and(|length| length <= LONGEST_REFUSAL as u64),
     }
 }

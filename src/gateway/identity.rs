@@ -17,6 +17,6 @@ mod user;
 
 pub use certificate::end_of_validity;
 pub use headers::{Cleaned, Credentials, clean, clean_response, credentials};
-pub use keys::{Keys, LONGEST_DOCUMENT};
+pub use keys::{Keys, LONGEST_DOCUMENT, Signed};
 pub use token::{Bearer, Fault, Judgement, Token};
 pub use user::Identity;

@@ -29,6 +29,8 @@ pub(super) struct TokenKey([u8; 32]);
 #[derive(Debug)]
 pub(super) struct Recent<V> {
     period: Duration,
+    /// Of what was learnt in one period, where that has a weight.
+    most_weight: usize,
     periods: Mutex<Periods<V>>,
 }
 
@@ -36,6 +38,8 @@ pub(super) struct Recent<V> {
 struct Periods<V> {
     began: Option<Instant>,
     this: HashMap<TokenDigest, V>,
+    /// Of `this`.
+    weight: usize,
     last: HashMap<TokenDigest, V>,
 }
 
@@ -64,7 +68,12 @@ impl TokenDigest {
 
 impl<V: Clone> Recent<V> {
     pub(super) fn new(period: Duration) -> Self {
-        Self { period, periods: Mutex::new(Periods { began: None, this: HashMap::new(), last: HashMap::new() }) }
+        Self::within(period, usize::MAX)
+    }
+
+    /// The same, of things that have a weight: so much in one period, and no more.
+    pub(super) fn within(period: Duration, most_weight: usize) -> Self {
+        Self { period, most_weight, periods: Mutex::default() }
     }
 
     /// What is known of a token, and whether that is of this period: else it should be learnt again.
@@ -81,11 +90,17 @@ impl<V: Clone> Recent<V> {
 
     /// Notes what has just been learnt.
     pub(super) fn insert(&self, token: TokenDigest, value: V, now: Instant) {
+        self.insert_of(token, value, 0, now);
+    }
+
+    /// The same, of so much weight.
+    pub(super) fn insert_of(&self, token: TokenDigest, value: V, weight: usize, now: Instant) {
         let mut periods = self.periods.lock();
         periods.turn(self.period, now);
-        if periods.this.len() >= MOST {
+        if periods.this.len() >= MOST || periods.weight.saturating_add(weight) > self.most_weight {
             periods.end(now);
         }
+        periods.weight = periods.weight.saturating_add(weight);
         periods.this.insert(token, value);
     }
 
@@ -97,12 +112,18 @@ impl<V: Clone> Recent<V> {
     }
 }
 
+impl<V> Default for Periods<V> {
+    fn default() -> Self {
+        Self { began: None, this: HashMap::new(), weight: 0, last: HashMap::new() }
+    }
+}
+
 impl<V> Periods<V> {
     fn turn(&mut self, period: Duration, now: Instant) {
         let began = *self.began.get_or_insert(now);
         let passed = now.saturating_duration_since(began);
         if passed >= 2 * period {
-            *self = Self { began: Some(now), this: HashMap::new(), last: HashMap::new() };
+            *self = Self { began: Some(now), ..Self::default() };
         } else if passed >= period {
             self.end(began + period);
         }
@@ -110,6 +131,7 @@ impl<V> Periods<V> {
 
     fn end(&mut self, at: Instant) {
         self.last = std::mem::take(&mut self.this);
+        self.weight = 0;
         self.began = Some(at);
     }
 }

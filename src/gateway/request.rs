@@ -19,7 +19,7 @@ use super::reading::Reading;
 use super::record::Record;
 use super::respond::{self, Body};
 use super::scrape::{fleet, own_page};
-use super::{aggregator, entry, forward, kubelet, metrics_api, review, scarce, upgrade};
+use super::{aggregator, entry, forward, issued, kubelet, metrics_api, review, scarce, upgrade};
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::api::{self, RequestInfo};
 use crate::gateway::identity;
@@ -104,6 +104,7 @@ async fn phases(
     let came = clock.instant();
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;
     record.user(caller.who.name());
+    let caller = issued::identify(connection, tenant, &state, caller, record).await?;
     browser::check(bound.site, &caller.who, asked(&request, upgrade.is_some(), is_relayed))?;
     scarce::check(&state, &info, request.method())?;
     let entered = entry::enter(connection, tenant, Arc::clone(&state), &caller, info.is_long_running(), record);

@@ -175,7 +175,7 @@ pub(super) async fn user_name(context: &Context) -> String {
         return bearer.user.clone();
     }
     match &context.caller.who {
-        Who::Certificate(identity) => identity.user.clone(),
+        Who::Certificate(_) | Who::Issued(_) => context.caller.who.name().to_owned(),
         Who::Anonymous => Identity::anonymous().user,
         Who::Token(_) => {
             let answer = Box::pin(answer(context, SELF, &who_am_i())).await;
@@ -209,8 +209,8 @@ async fn access_of(context: &Context, identity: &Identity, mut spec: Value) -> R
 /// The caller as the backend knows it, where the gateway knows it too.
 fn subject(context: &Context) -> Option<Identity> {
     match &context.caller.who {
-        Who::Certificate(identity) => {
-            let mut identity = identity.clone();
+        who @ (Who::Certificate(_) | Who::Issued(_)) => {
+            let mut identity = who.identity()?.clone();
             let all = "system:authenticated";
             if identity.user != "system:anonymous" && !identity.groups.iter().any(|g| g == all) {
                 identity.groups.push(all.to_owned());

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::connections::Connections;
+use super::jwt::Turns;
 use super::known::TokenKey;
 use super::metrics::GatewayMetrics;
 use super::metrics_api::figures::Figures;
@@ -37,6 +38,8 @@ pub(super) struct Gateway {
     pub(super) token_key: TokenKey,
     /// How often tokens of all tenants are judged.
     pub(super) token_pace: Pace,
+    /// How often issuers of tokens are asked for their keys.
+    pub(super) issuer_turns: Turns,
     pub(super) metrics: Arc<GatewayMetrics>,
     pub(super) tenants: Arc<Tenants>,
     pub(super) connections: Connections,

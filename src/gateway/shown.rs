@@ -32,6 +32,7 @@ pub(crate) fn example(id: TenantId) -> Arc<dyn Source> {
         }
     }
     state.tokens.count_all();
+    state.jwts.count_all();
     Arc::new(Example { id, gateway: GatewayMetrics::default(), tenants, scrapes: Counts::new(1) })
 }
 

@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use super::admission::Admission;
 use super::buffer::{Budget, Share};
 use super::connections::Connections;
+use super::jwt::Jwts;
 use super::kubelet::{Allowance, Shared};
 use super::limits::Limits;
 use super::metrics::{TenantMetrics, collect_tenant};
@@ -39,6 +40,8 @@ pub(super) struct TenantState {
     /// What its own API server asks for as aggregator: apart, so that neither its users nor that keep the other out.
     pub(super) aggregator: Limits,
     pub(super) tokens: Tokens,
+    /// Of other issuers.
+    pub(super) jwts: Jwts,
     pub(super) kubelets: Allowance,
     pub(super) buffers: Arc<Share>,
     pub(super) stream_buffers: Arc<Share>,
@@ -113,6 +116,7 @@ impl Tenants {
             limits: Limits::default(),
             aggregator: Limits::default(),
             tokens: Tokens::default(),
+            jwts: Jwts::default(),
             kubelets: Allowance::default(),
             buffers: Share::of(Arc::clone(&self.budget), Arc::clone(&account)),
             stream_buffers: Share::of(Arc::clone(&self.stream_budget), Arc::clone(&account)),
@@ -151,6 +155,7 @@ impl Tenants {
             state.metrics.unknown_refused.load(Ordering::Relaxed),
         );
         state.tokens.collect(families, &tenant);
+        state.jwts.collect(families, &tenant);
         let bytes = state.buffers.in_use() as f64;
         families.gauge("portico_gateway_buffered_bytes", "Bytes that whole bodies take now.", &tenant, bytes);
         families.counter(

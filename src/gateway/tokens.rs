@@ -5,19 +5,18 @@
 //! though it is signed and in time has nothing of the tenant's for some seconds. This is about resources, never about
 //! rights: each request is judged again by the API server. Must not know requests.
 
-mod published;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
 
-pub(super) use self::published::Asked;
-use self::published::{Held, PAUSE, Published};
 use super::buffer::Share;
-use super::identity::{Bearer, Fault, Judgement, Token};
+use super::identity::{Bearer, Fault, Judgement, Keys, LONGEST_DOCUMENT, Token};
 use super::known::{Recent, TokenDigest};
+pub(super) use super::published::Asked;
+use super::published::{DEADLINE, Held, Published};
+use crate::error::Result;
 use crate::runtime::answers::{Answers, Terms};
 use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
@@ -32,6 +31,12 @@ const SIGNED: Duration = Duration::from_secs(150);
 const A_SECOND: u32 = 200;
 /// Of all tenants together: a fifth of a core.
 const ALL_A_SECOND: u32 = 2000;
+/// How often keys are asked for at most.
+const PAUSE: Duration = Duration::from_secs(10);
+const CONFIGURATION: &str = "/.well-known/openid-configuration";
+const SET: &str = "/openid/v1/jwks";
+/// An API server refuses to show the set as anything else (406), `application/json` included.
+const KEY_SET: &str = "application/jwk-set+json";
 /// Keys are asked for anew when they are older and somebody shows a token.
 const OLD: Duration = Duration::from_secs(300);
 
@@ -120,7 +125,8 @@ impl Default for Tokens {
 
 impl Shown<'_> {
     fn ask(&self, published: &Published) -> Option<Asked> {
-        published.ask(self.tenant, self.buffers, self.clock)
+        let (tenant, buffers) = (Arc::clone(self.tenant), Arc::clone(self.buffers));
+        published.ask(PAUSE, self.clock, || (tenant.generation, read(tenant, buffers)))
     }
 }
 
@@ -159,6 +165,12 @@ impl Tokens {
         verdict
     }
 
+    /// Whether it was judged here, or by the API server, a moment ago.
+    pub(super) fn knows(&self, token: &TokenDigest, clock: &Clock) -> bool {
+        let now = clock.instant();
+        self.signed.has(token, now) || self.accepted.has(token, now)
+    }
+
     /// Whether the API server has just accepted it, and whether that need not be noted again.
     pub(super) fn accepted(&self, token: &TokenDigest, clock: &Clock) -> Option<bool> {
         self.accepted.get(token, clock.instant()).map(|(_, is_fresh)| is_fresh)
@@ -193,7 +205,14 @@ impl Tokens {
                 );
             }
         }
-        self.published.collect(families, tenant);
+        for (outcome, count) in self.published.counts() {
+            families.counter(
+                "portico_gateway_token_keys_total",
+                "How often an API server was asked for the keys of its tokens.",
+                &[tenant, &[("outcome", outcome)]].concat(),
+                count,
+            );
+        }
     }
 
     /// One of each, for the page about metrics.
@@ -267,6 +286,13 @@ impl Tokens {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+async fn read(tenant: Arc<Tenant>, buffers: Arc<Share>) -> Result<Keys> {
+    let _drawn = buffers.draw(2 * LONGEST_DOCUMENT)?;
+    let configuration = tenant.api.get_bounded(CONFIGURATION, DEADLINE, LONGEST_DOCUMENT).await?;
+    let set = tenant.api.get_as(SET, KEY_SET, DEADLINE, LONGEST_DOCUMENT).await?;
+    Keys::read(&configuration, &set)
 }
 
 #[cfg(test)]

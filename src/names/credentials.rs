@@ -19,8 +19,7 @@ pub fn check(user: &str, groups: &[String], allow_system: bool) -> Result<(), Re
     }
     for (what, name) in std::iter::once(("user", user)).chain(groups.iter().map(|group| ("group", group.as_str()))) {
         check_one(what, name)?;
-        let is_reserved = RESERVED.iter().any(|prefix| name.starts_with(prefix)) || RESERVED_WHOLE.contains(&name);
-        if is_reserved && !allow_system {
+        if is_reserved(name) && !allow_system {
             return Err(Refused::Reserved(format!(
                 "the {what} {name:?} is a name of Kubernetes or of a distribution of it (those of system: are), which the admin of \
                  the host cluster has to allow (operator.credentials.allowSystemNames)"
@@ -28,6 +27,11 @@ pub fn check(user: &str, groups: &[String], allow_system: bool) -> Result<(), Re
         }
     }
     Ok(())
+}
+
+/// Whether a user's or group's name is one of Kubernetes' own, or of a distribution of it.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.iter().any(|prefix| name.starts_with(prefix)) || RESERVED_WHOLE.contains(&name)
 }
 
 /// Why a name was refused.

@@ -28,6 +28,8 @@ pub(crate) mod condition {
     pub(crate) const POLICIES_ENFORCED: &str = "NetworkPoliciesEnforced";
     /// Beside the order: whether the Secrets of `spec.kubeconfigs` are there. Absent as long as there never were any.
     pub(crate) const KUBECONFIGS: &str = "KubeconfigsReady";
+    /// Beside the order: whether all of `spec.auth.jwt` is in force. Absent as long as there never was any.
+    pub(crate) const AUTH: &str = "AuthAccepted";
     /// Beside that order: whether all of `spec.expose.hosts` lead here.
     pub(crate) const HOSTS: &str = "HostsAccepted";
 }

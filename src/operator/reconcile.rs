@@ -46,6 +46,7 @@ pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32
     let now = context.clock.now();
     status::conclude(&mut next, halt.as_ref(), cluster.generation, now);
     status::hosts(&mut next, &verdict, cluster.generation, now);
+    status::auth(&mut next, &context.config.auth.jwt, cluster, now);
     let pause = match &halt {
         None => context.clock.jitter(DRIFT),
         Some(halt) => {

@@ -16,7 +16,7 @@ use crate::operator::cluster::Cluster;
 use crate::operator::halt::condition;
 use crate::runtime::telemetry::{Families, Source};
 
-const CONDITIONS: [&str; 14] = [
+const CONDITIONS: [&str; 15] = [
     condition::READY,
     condition::SERVICES,
     condition::CERTIFICATES,
@@ -30,6 +30,7 @@ const CONDITIONS: [&str; 14] = [
     condition::NETWORK_POLICIES,
     condition::POLICIES_ENFORCED,
     condition::HOSTS,
+    condition::AUTH,
     condition::KUBECONFIGS,
 ];
 

@@ -3,8 +3,11 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use crate::config::JwtBounds;
 use crate::crd::{Condition, VirtualClusterStatus};
+use crate::issuers::Issuers;
 use crate::names::claims::Verdict;
+use crate::operator::cluster::Cluster;
 use crate::operator::halt::{Halt, Retry, condition};
 
 /// In the order in which they come true.
@@ -12,6 +15,9 @@ const ORDER: [&str; 4] = [condition::SERVICES, condition::CERTIFICATES, conditio
 
 /// Reasons of a hold, each a condition of its own.
 const HOLDS: [&str; 2] = [condition::STORE_REPLACED, condition::MASS_DELETION];
+
+/// Of a condition, in bytes: Kubernetes' own bound is 32 KiB.
+const LONGEST_MESSAGE: usize = 2048;
 
 /// Completes `status` with conditions, phase and message after a round that came through (`None`) or halted.
 pub(crate) fn conclude(status: &mut VirtualClusterStatus, halt: Option<&Halt>, generation: i64, now: Timestamp) {
@@ -86,6 +92,26 @@ pub(crate) fn hosts(status: &mut VirtualClusterStatus, verdict: &Verdict, genera
     let value = if verdict.refused.is_empty() { "True" } else { "False" };
     let message = verdict.message();
     set(&mut status.conditions, condition::HOSTS, (value, verdict.reason(), &message), generation, now);
+}
+
+/// Says which issuers of its tokens are not in force as they are written. The gateway judges them by the same rules.
+pub(crate) fn auth(status: &mut VirtualClusterStatus, bounds: &JwtBounds, cluster: &Cluster, now: Timestamp) {
+    let written = &cluster.spec.auth.jwt;
+    let was_said = status.conditions.iter().any(|c| c.r#type == condition::AUTH);
+    if written.is_empty() && !was_said {
+        return;
+    }
+    let issuers = Issuers::new(written, bounds, &Issuers::default());
+    let (value, reason, message) = match issuers.faults() {
+        [] => ("True", "Accepted", String::new()),
+        faults => {
+            let after = "; such an entry is as it was last fit, as long as its issuer is listed, allowed and known to the gateway, and off otherwise";
+            ("False", "Invalid", format!("spec.auth.{}{after}", faults.join("; spec.auth.")))
+        }
+    };
+    let end = message.floor_char_boundary(LONGEST_MESSAGE);
+    let message = message.get(..end).unwrap_or_default();
+    set(&mut status.conditions, condition::AUTH, (value, reason, message), cluster.generation, now);
 }
 
 fn set(

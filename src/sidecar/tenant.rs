@@ -82,6 +82,7 @@ impl Inputs<'_> {
             api,
             // k3s' arguments are its owner's.
             audiences: None,
+            issuers: Arc::default(),
             // As k3s itself: `anonymous-auth=false`.
             anonymous: false,
             api_service_ip: around.address,

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use super::life::Life;
 use crate::crd::policy::GrantedPolicy;
 use crate::crd::{Limits, OnLoss};
+use crate::issuers::Issuers;
 use crate::kubernetes::ApiClient;
 use crate::names::TenantId;
 use crate::tls::{ClientTrust, ServerTls};
@@ -53,6 +54,8 @@ pub struct Tenant {
     /// What its API server accepts as audience of ServiceAccounts' tokens beside its issuer; `None` where somebody else wrote
     /// its arguments, so that it is not known, nor whether it publishes all of its keys.
     pub audiences: Option<&'static [&'static str]>,
+    /// Whose tokens it accepts beside its own.
+    pub issuers: Arc<Issuers>,
     /// Whether callers without credentials pass as anonymous.
     pub anonymous: bool,
     /// ClusterIP of the tenant's API Service on the host (its `kubernetes` Service).

@@ -18,7 +18,11 @@ const LAYERS: &[Layer] = &[
         siblings: Siblings::Free,
         modules: &["config", "error", "runtime", "tls"],
     },
-    Layer { name: "domain", siblings: Siblings::Free, modules: &["exposition", "names", "crd", "translate"] },
+    Layer {
+        name: "domain",
+        siblings: Siblings::Free,
+        modules: &["exposition", "names", "crd", "issuers", "translate"],
+    },
     Layer { name: "upstream", siblings: Siblings::Never, modules: &["upstream"] },
     Layer { name: "kubernetes", siblings: Siblings::Never, modules: &["kubernetes"] },
     Layer { name: "state", siblings: Siblings::Never, modules: &["tenant", "usage", "consumption"] },

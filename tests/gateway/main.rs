@@ -25,6 +25,7 @@ mod h2spec;
 mod heads;
 mod hello;
 mod identity;
+mod jwt;
 mod leaving;
 mod life;
 mod limits;

@@ -103,6 +103,7 @@ impl Following {
             policies: Arc::default(),
             reserved: Arc::new(Reserved::new(&config)),
             reaches: Arc::new(Reaches::new(&config, "")),
+            jwt: Arc::default(),
             clock: world.clock.clone(),
         };
         let (trigger, drain) = drain::channel();

@@ -28,6 +28,7 @@ pub fn tenant(id: TenantId, pool: Arc<Pool>, server_tls: ServerTls, client_trust
         api: ApiClient::new(Arc::clone(&pool), http::HeaderMap::new()),
         backend: Backend { pool, assertion: Assertion::FrontProxy },
         audiences: Some(&[]),
+        issuers: Arc::default(),
         anonymous: false,
         api_service_ip: IpAddr::from([10, 96, 0, 2]),
         dns_service_ip: IpAddr::from([10, 96, 0, 3]),

@@ -16,8 +16,10 @@ use crate::error::{Error, Kind, Result};
 
 /// Of what an API server says of its tokens, of either document.
 pub const LONGEST_DOCUMENT: usize = 64 << 10;
-/// API servers have one key, or two while they change it.
+/// API servers have one key, or two while they change it; issuers some more.
 const MOST: usize = 16;
+/// Keys with which a token is tried that names none.
+const MOST_TRIES: usize = 4;
 /// Of a key's name: an API server's is a digest.
 const LONGEST_ID: usize = 1024;
 /// Of an RSA key, in characters: 4096 bits. A longer one makes each forged token dear.
@@ -35,9 +37,22 @@ pub struct Keys {
     digest: [u8; 32],
 }
 
+/// Whether a token is signed with one of somebody's keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signed {
+    /// It is.
+    Yes,
+    /// Not with the key that it names, or by an algorithm that is not this key's.
+    No,
+    /// It names none of them.
+    UnknownKey,
+}
+
 #[derive(Debug)]
 struct Key {
     id: String,
+    /// Its algorithm is said, and not its kind's first.
+    is_exact: bool,
     /// Nothing: of a kind that is not understood here.
     verifies: Option<(Algorithm, DecodingKey)>,
 }
@@ -73,6 +88,18 @@ impl Keys {
         let unreadable = |error| refuse("cannot be read").because(error);
         let Configuration { issuer } = serde_json::from_slice(configuration).map_err(unreadable)?;
         let Set { keys } = serde_json::from_slice(set).map_err(unreadable)?;
+        Self::of(issuer, keys, configuration, set)
+    }
+
+    /// From the set that an issuer publishes.
+    pub fn of_issuer(issuer: &str, set: &[u8]) -> Result<Self> {
+        let Set { keys } = serde_json::from_slice(set).map_err(|error| refuse("cannot be read").because(error))?;
+        // Other uses than signing are none of a token's.
+        let keys = keys.into_iter().filter(|key| matches!(key.r#use.as_str(), "" | "sig")).collect();
+        Self::of(issuer.to_owned(), keys, b"", set)
+    }
+
+    fn of(issuer: String, keys: Vec<Written>, configuration: &[u8], set: &[u8]) -> Result<Self> {
         if issuer.is_empty() || keys.is_empty() || keys.len() > MOST {
             return Err(refuse("are none, or too many"));
         }
@@ -89,7 +116,7 @@ impl Keys {
         let digest = Sha256::new().chain_update(configuration).chain_update([0]).chain_update(set).finalize().into();
         let understood = |key: Written| {
             let verifies = if doubled.contains(&key.kid) { None } else { key.verifies() };
-            Key { verifies, id: key.kid }
+            Key { verifies, is_exact: !key.alg.is_empty(), id: key.kid }
         };
         let keys = keys.into_iter().map(understood).collect();
         Ok(Self { issuer, keys, digest })
@@ -140,6 +167,24 @@ impl Keys {
         }
     }
 
+    /// Whether a token is signed with one of these, which are all that its issuer signs with. One that names none is tried with
+    /// those whose kind is its algorithm's.
+    pub fn signed(&self, token: &Token<'_>) -> Signed {
+        if token.head.is_odd() {
+            return Signed::No;
+        }
+        let id = token.head.kid.as_str();
+        let mut named = self.keys.iter().filter(|key| id.is_empty() || key.id == id).peekable();
+        if named.peek().is_none() {
+            return Signed::UnknownKey;
+        }
+        let tries = named.filter_map(|key| key.fitting(&token.head.alg)).take(MOST_TRIES);
+        let is_signed = |(algorithm, key): (Algorithm, &DecodingKey)| {
+            crypto::verify(token.signature, token.message.as_bytes(), key, algorithm) == Ok(true)
+        };
+        if tries.into_iter().any(is_signed) { Signed::Yes } else { Signed::No }
+    }
+
     /// `Some(None)`: only the API server knows.
     fn fault(&self, claims: &Claims, beside: Option<&[&str]>, now: Timestamp) -> Option<Option<Fault>> {
         if let Err(fault) = claims.in_time(now) {
@@ -152,6 +197,15 @@ impl Keys {
         }
         let Some(beside) = beside else { return Some(None) };
         if audiences.iter().any(|one| beside.contains(&one.as_str())) { None } else { Some(Some(Fault::Audience)) }
+    }
+}
+
+impl Key {
+    /// With what a token is verified that has this algorithm.
+    fn fitting(&self, word: &str) -> Option<(Algorithm, &DecodingKey)> {
+        let (algorithm, verifies) = self.verifies.as_ref()?;
+        let wanted = chosen(word, *algorithm).filter(|one| !self.is_exact || one == algorithm)?;
+        Some((wanted, verifies))
     }
 }
 
@@ -177,6 +231,9 @@ impl Written {
             ("RSA", _, "" | "RS256") => Some(Algorithm::RS256),
             ("RSA", _, "RS384") => Some(Algorithm::RS384),
             ("RSA", _, "RS512") => Some(Algorithm::RS512),
+            ("RSA", _, "PS256") => Some(Algorithm::PS256),
+            ("RSA", _, "PS384") => Some(Algorithm::PS384),
+            ("RSA", _, "PS512") => Some(Algorithm::PS512),
             ("EC", "P-256", "" | "ES256") if self.is_point(32) => Some(Algorithm::ES256),
             ("EC", "P-384", "" | "ES384") if self.is_point(48) => Some(Algorithm::ES384),
             _ => None,
@@ -207,6 +264,22 @@ fn word(algorithm: Algorithm) -> Option<&'static str> {
         Algorithm::RS512 => Some("RS512"),
         Algorithm::ES256 => Some("ES256"),
         Algorithm::ES384 => Some("ES384"),
+        _ => None,
+    }
+}
+
+/// What a token may choose of a key's kind: never a secret's, and never none.
+fn chosen(word: &str, of: Algorithm) -> Option<Algorithm> {
+    let is_rsa = !matches!(of, Algorithm::ES256 | Algorithm::ES384);
+    match word {
+        "RS256" if is_rsa => Some(Algorithm::RS256),
+        "RS384" if is_rsa => Some(Algorithm::RS384),
+        "RS512" if is_rsa => Some(Algorithm::RS512),
+        "PS256" if is_rsa => Some(Algorithm::PS256),
+        "PS384" if is_rsa => Some(Algorithm::PS384),
+        "PS512" if is_rsa => Some(Algorithm::PS512),
+        "ES256" if of == Algorithm::ES256 => Some(of),
+        "ES384" if of == Algorithm::ES384 => Some(of),
         _ => None,
     }
 }

@@ -14,6 +14,7 @@ use super::parts::Parts;
 use crate::crd::policy::GrantedPolicy;
 use crate::crd::{Distro, VirtualCluster, pki};
 use crate::error::{Error, Kind, Result, Side};
+use crate::issuers::Issuers;
 use crate::kubernetes;
 use crate::kubernetes::{ApiClient, Secret};
 use crate::names::TenantId;
@@ -49,8 +50,16 @@ pub(super) async fn tenant(parts: &Parts, id: &TenantId, cluster: &VirtualCluste
         return Ok(None);
     }
     let same = old.filter(|tenant| fingerprint.has_connections_of(&tenant.fingerprint)).map(Arc::as_ref);
-    let inputs = Inputs { id, cluster, secret: &secret, external, fingerprint };
+    let issuers = issuers(parts, cluster, old.map(Arc::as_ref));
+    let inputs = Inputs { id, cluster, secret: &secret, external, issuers, fingerprint };
     Ok(Some(Arc::new(inputs.build(parts, same)?)))
+}
+
+/// Whose tokens count from now on. A successor of the same name has nothing of what its predecessor had.
+fn issuers(parts: &Parts, cluster: &VirtualCluster, old: Option<&Tenant>) -> Issuers {
+    let before = old.filter(|old| Some(old.uid.as_str()) == cluster.metadata.uid.as_deref());
+    let none = Issuers::default();
+    Issuers::new(&cluster.spec.auth.jwt, &parts.jwt, before.map_or(&none, |old| &*old.issuers))
 }
 
 /// An API server that a user named, and which addresses it may have.
@@ -111,6 +120,7 @@ struct Inputs<'a> {
     cluster: &'a VirtualCluster,
     secret: &'a Secret,
     external: Option<External>,
+    issuers: Issuers,
     fingerprint: Fingerprint,
 }
 
@@ -144,6 +154,7 @@ impl Inputs<'_> {
             backend,
             api,
             audiences: self.audiences(),
+            issuers: Arc::new(self.issuers),
             anonymous: self.cluster.spec.auth.anonymous,
             api_service_ip: address(&status.api_service_ip)?,
             dns_service_ip: address(&status.dns_service_ip)?,

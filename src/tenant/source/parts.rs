@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::Policies;
+use crate::config::{JwtBounds, Policies};
 use crate::kubernetes::Reaches;
 use crate::kubernetes::api::SharedCluster;
 use crate::names::reserved::Reserved;
@@ -20,6 +20,8 @@ pub struct Parts {
     pub reserved: Arc<Reserved>,
     /// What virtual clusters may ask of the host, at most.
     pub policies: Arc<Policies>,
+    /// Whose tokens they may accept.
+    pub jwt: Arc<JwtBounds>,
     /// Where those of `distro: external` may lead to.
     pub reaches: Arc<Reaches>,
     /// The clock of the process; tests bring their own.

@@ -60,6 +60,7 @@ impl Replica {
             policies: Arc::default(),
             reserved: Arc::new(Reserved::new(&config)),
             reaches: Arc::new(Reaches::new(&config, "")),
+            jwt: Arc::default(),
             clock: clock.clone(),
         };
         let (trigger, drain) = drain::channel();

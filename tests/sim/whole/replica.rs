@@ -107,6 +107,7 @@ fn fill(host: &Server, registry: &Arc<Registry>, clock: &Clock, drain: Drain) ->
         policies: Arc::default(),
         reserved: Arc::new(Reserved::new(&config())),
         reaches: Arc::new(Reaches::new(&config(), "")),
+        jwt: Arc::default(),
         clock: clock.clone(),
     };
     task::spawn("registry", async move { source::run(&parts, drain, || {}).await })

@@ -1,9 +1,10 @@
-//! The keys that one tenant's API server publishes for its tokens, asked for when somebody shows one.
+//! The keys that somebody publishes for his tokens, asked for when one is shown.
 //!
-//! Promises: asked once for all who wait, in a task of its own that nobody's leaving ends, and not again for ten seconds
-//! whatever came of it; what is known is used on while the API server is away. A tenant at which nobody shows a token costs
-//! nothing. Must not know tokens.
+//! Promises: asked once for all who wait, in a task of its own that nobody's leaving ends, and not again for some seconds
+//! whatever came of it; what is known is used on while he is away. Where nobody shows a token nothing is asked. Must not know
+//! tokens, or how anybody is asked.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,21 +13,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
-use crate::gateway::buffer::Share;
-use crate::gateway::identity::{Keys, LONGEST_DOCUMENT};
+use crate::gateway::identity::Keys;
 use crate::runtime::clock::Clock;
 use crate::runtime::task::{self, Task};
-use crate::runtime::telemetry::Families;
-use crate::tenant::Tenant;
 
-/// How often keys are asked for at most.
-pub(super) const PAUSE: Duration = Duration::from_secs(10);
-/// For both documents.
-const DEADLINE: Duration = Duration::from_secs(3);
-const CONFIGURATION: &str = "/.well-known/openid-configuration";
-const SET: &str = "/openid/v1/jwks";
-/// An API server refuses to show the set as anything else (406), `application/json` included.
-const KEY_SET: &str = "application/jwk-set+json";
+/// For all that is asked.
+pub(super) const DEADLINE: Duration = Duration::from_secs(3);
 
 /// What is known of them.
 #[derive(Debug, Default)]
@@ -39,7 +31,7 @@ pub(super) struct Published {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) keys: Keys,
-    /// Of the tenant that was asked.
+    /// Of whoever was asked.
     pub(super) generation: u64,
     pub(super) since: Instant,
     /// Grows when they are others.
@@ -80,18 +72,21 @@ impl Published {
         self.known.borrow().held.as_ref().map_or(0, |held| held.version)
     }
 
-    /// Begins to ask, or joins who does. `None`: that was a moment ago.
-    pub(super) fn ask(&self, tenant: &Arc<Tenant>, buffers: &Arc<Share>, clock: &Clock) -> Option<Asked> {
+    /// Begins to ask, or joins who does. `None`: that was less than `pause` ago.
+    pub(super) fn ask<F>(&self, pause: Duration, clock: &Clock, read: impl FnOnce() -> (u64, F)) -> Option<Asked>
+    where
+        F: Future<Output = Result<Keys>> + Send + 'static,
+    {
         let mut flight = self.flight.lock();
         let now = clock.instant();
         if flight.task.as_ref().is_none_or(Task::is_finished) {
-            if flight.begun.is_some_and(|begun| now.saturating_duration_since(begun) < PAUSE) {
+            if flight.begun.is_some_and(|begun| now.saturating_duration_since(begun) < pause) {
                 return None;
             }
             flight.number += 1;
             flight.begun = Some(now);
-            let (tenant, buffers) = (Arc::clone(tenant), Arc::clone(buffers));
-            let asking = ask(self.known.clone(), flight.number, tenant, buffers, clock.clone());
+            let (generation, read) = read();
+            let asking = ask(self.known.clone(), flight.number, generation, read, clock.clone());
             flight.task = Some(task::spawn("token keys", asking));
         }
         Some(Asked { known: self.known.subscribe(), number: flight.number })
@@ -103,19 +98,10 @@ impl Published {
         self.known.send_modify(|known| known.hold(keys, generation, now));
     }
 
-    pub(super) fn collect(&self, families: &mut Families, tenant: &[(&'static str, &str)]) {
-        let (read, failed) = {
-            let known = self.known.borrow();
-            (known.read, known.failed)
-        };
-        for (outcome, count) in [("read", read), ("failed", failed)] {
-            families.counter(
-                "portico_gateway_token_keys_total",
-                "How often an API server was asked for the keys of its tokens.",
-                &[tenant, &[("outcome", outcome)]].concat(),
-                count,
-            );
-        }
+    /// How often they were read, and could not be.
+    pub(super) fn counts(&self) -> [(&'static str, u64); 2] {
+        let known = self.known.borrow();
+        [("read", known.read), ("failed", known.failed)]
     }
 }
 
@@ -140,11 +126,16 @@ impl Asked {
     }
 }
 
-async fn ask(known: watch::Sender<Known>, number: u64, tenant: Arc<Tenant>, buffers: Arc<Share>, clock: Clock) {
-    let late = |_| Err(Error::backend(Kind::Timeout, "the keys of its tokens did not come in time"));
-    let reading = task::caught(read(&tenant, &buffers));
-    let read = tokio::time::timeout(DEADLINE, reading).await.unwrap_or_else(late);
-    let (since, generation) = (clock.instant(), tenant.generation);
+async fn ask(
+    known: watch::Sender<Known>,
+    number: u64,
+    generation: u64,
+    read: impl Future<Output = Result<Keys>> + Send + 'static,
+    clock: Clock,
+) {
+    let late = |_| Err(Error::backend(Kind::Timeout, "the keys did not come in time"));
+    let read = tokio::time::timeout(DEADLINE, task::caught(read)).await.unwrap_or_else(late);
+    let since = clock.instant();
     known.send_modify(|known| {
         known.answered = number;
         match read {
@@ -154,15 +145,8 @@ async fn ask(known: watch::Sender<Known>, number: u64, tenant: Arc<Tenant>, buff
             }
             Err(error) => {
                 known.failed += 1;
-                tracing::debug!(tenant = %tenant.id, %error, "the keys of its tokens cannot be read");
+                tracing::debug!(%error, "keys of tokens cannot be read");
             }
         }
     });
-}
-
-async fn read(tenant: &Tenant, buffers: &Arc<Share>) -> Result<Keys> {
-    let _drawn = buffers.draw(2 * LONGEST_DOCUMENT)?;
-    let configuration = tenant.api.get_bounded(CONFIGURATION, DEADLINE, LONGEST_DOCUMENT).await?;
-    let set = tenant.api.get_as(SET, KEY_SET, DEADLINE, LONGEST_DOCUMENT).await?;
-    Keys::read(&configuration, &set)
 }

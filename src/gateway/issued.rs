@@ -1,0 +1,69 @@
+//! Who shows a token of an issuer that his tenant accepts becomes known by it, on one of the strangers' places.
+//!
+//! Promises: whoever is judged false here is 401 in an API server's words, with the reason in the log alone; whose token is nobody's
+//! here goes on as he came. Must not know how tokens are judged.
+
+use std::sync::Arc;
+
+use super::authenticate::{Caller, Who};
+use super::connection::Connection;
+use super::flag::Flag;
+use super::jwt::{Shown, Verdict};
+use super::record::Record;
+use super::tenants::TenantState;
+use crate::error::{Error, Kind, Result};
+use crate::tenant::Tenant;
+
+/// The caller, as he is known from here on.
+pub(super) async fn identify(
+    connection: &Connection,
+    tenant: &Tenant,
+    state: &TenantState,
+    caller: Caller,
+    record: &Record,
+) -> Result<Caller> {
+    let Who::Token(value) = &caller.who else { return Ok(caller) };
+    if tenant.issuers.is_empty() {
+        return Ok(caller);
+    }
+    let gateway = &connection.gateway;
+    let (digest, clock) = (gateway.token_key.digest(tenant, value), &gateway.clock);
+    let bearer = match state.jwts.known(&tenant.issuers, &digest, clock) {
+        Some(bearer) => bearer,
+        // One of a ServiceAccount in use is not read for this each time.
+        None if state.tokens.knows(&digest, clock) => return Ok(caller),
+        None => {
+            let places = &gateway.tenants.unknown;
+            let Some(_place) = places.enter(&tenant.id, connection.peer.ip()).await else {
+                record.flag(Flag::Unknown);
+                return Err(later());
+            };
+            let shown = Shown {
+                tenant: &tenant.id,
+                issuers: &tenant.issuers,
+                digest: &digest,
+                value,
+                of_all: &gateway.token_pace,
+                turns: &gateway.issuer_turns,
+                clock,
+            };
+            match Box::pin(state.jwts.judge(&shown)).await {
+                Verdict::Known(bearer) => bearer,
+                Verdict::Foreign => return Ok(caller),
+                Verdict::TooMany => return Err(later()),
+                Verdict::False(fault) => {
+                    record.flag(Flag::Issuer(fault.flag()));
+                    return Err(Error::client(Kind::Unauthorized, "Unauthorized"));
+                }
+            }
+        }
+    };
+    let caller = Caller { who: Who::Issued(Arc::clone(&bearer)), ..caller };
+    record.user(caller.who.name());
+    caller.may_impersonate(tenant)?;
+    Ok(caller)
+}
+
+fn later() -> Error {
+    Error::client(Kind::TooManyRequests, "too many tokens that nobody knows yet are shown, please try again later")
+}
