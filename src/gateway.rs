@@ -56,6 +56,7 @@ mod tenants;
 mod tokens;
 mod traced;
 mod tunnel;
+mod turns;
 mod upgrade;
 
 use std::collections::BTreeSet;
@@ -65,7 +66,6 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use self::jwt::Turns;
 use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
 use self::metrics_api::Figures;
@@ -76,6 +76,7 @@ use self::shared::{Gateway, SharedNames};
 #[cfg(test)]
 pub(crate) use self::shown::{example, of_the_fleet};
 use self::tenants::Tenants;
+use self::turns::Turns;
 use crate::config::GatewayConfig;
 use crate::consumption::Consumption;
 use crate::error::{Error, Kind, Result};

@@ -8,6 +8,7 @@
 
 mod check;
 mod claims;
+mod issuer;
 mod user;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::config::JwtBounds;
 use crate::crd::auth::{JwtAuthenticator, MOST_ISSUERS};
 
 pub use claims::Claims;
+pub use issuer::{Issuer, Place};
 pub use user::{LONGEST_NAME, Refusal, User};
 
 /// All that one virtual cluster accepts.
@@ -23,36 +25,6 @@ pub use user::{LONGEST_NAME, Refusal, User};
 pub struct Issuers {
     all: Vec<Arc<Issuer>>,
     faults: Vec<String>,
-}
-
-/// One that is in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issuer {
-    /// What its tokens have as `iss`.
-    pub url: String,
-    /// Where its configuration is.
-    pub discovery: Place,
-    /// PEM; the system's when there is none.
-    pub authority: Option<String>,
-    /// Which other servers its configuration may name.
-    pub bounds: JwtBounds,
-    audiences: Vec<String>,
-    rules: Vec<(String, String)>,
-    username: (String, String),
-    groups: Option<(String, String)>,
-    uid: Option<String>,
-    extra: Vec<(String, String)>,
-}
-
-/// A server, and a path there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// In lower case.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// From the first slash on.
-    pub path: String,
 }
 
 impl Issuers {
@@ -98,41 +70,6 @@ impl Issuers {
     /// What is not in force as it is written, each in a sentence.
     pub fn faults(&self) -> &[String] {
         &self.faults
-    }
-}
-
-impl Issuer {
-    /// Whether both have the same keys.
-    pub fn has_keys_of(&self, other: &Self) -> bool {
-        (&self.url, &self.discovery, &self.authority) == (&other.url, &other.discovery, &other.authority)
-    }
-
-    fn is_allowed(&self, bounds: &JwtBounds) -> bool {
-        bounds.allows(&self.discovery.host, self.discovery.port)
-    }
-}
-
-impl Place {
-    /// Of an `https` URL without user, query and fragment.
-    pub fn parse(url: &str) -> Option<Self> {
-        Self::with_query(url).filter(|place| !place.path.contains(['?', '%']))
-    }
-
-    /// The same, where a query is part of the path.
-    pub fn with_query(url: &str) -> Option<Self> {
-        let rest = url.strip_prefix("https://")?;
-        if rest.contains(['#', '\\', '@']) || !rest.bytes().all(|b| b.is_ascii_graphic()) {
-            return None;
-        }
-        let at = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(at);
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().ok().filter(|port| *port > 0)?),
-            None => (authority, 443),
-        };
-        let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-        let is_host = !host.is_empty() && host.len() <= 253 && host.bytes().all(is_name);
-        is_host.then(|| Self { host: host.to_ascii_lowercase(), port, path: path.to_owned() })
     }
 }
 

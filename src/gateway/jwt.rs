@@ -18,10 +18,10 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub(super) use self::fetch::Turns;
 use super::identity::{Identity, Signed, Token};
 use super::known::{Recent, TokenDigest};
 use super::published::{Held, Published};
+use super::turns::Turns;
 use crate::error::Result;
 use crate::issuers::{Claims, Issuer, Issuers, Refusal, User};
 use crate::names::TenantId;
@@ -42,8 +42,6 @@ const ALL_A_SECOND: u32 = 2000;
 const OLD: Duration = Duration::from_secs(300);
 /// Keys that were not read again for so long are none.
 const STALE: Duration = Duration::from_secs(3600);
-/// How often an issuer is asked at most.
-const PAUSE: Duration = Duration::from_secs(2);
 
 /// Of one tenant.
 #[derive(Debug)]

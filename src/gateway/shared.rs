@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::connections::Connections;
-use super::jwt::Turns;
 use super::known::TokenKey;
 use super::metrics::GatewayMetrics;
 use super::metrics_api::figures::Figures;
 use super::scrape::door::Door;
 use super::scrape::kept::Scrapes;
 use super::tenants::Tenants;
+use super::turns::Turns;
 use crate::config::GatewayConfig;
 use crate::kubernetes::ApiClient;
 use crate::names::reserved;

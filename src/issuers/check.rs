@@ -1,6 +1,6 @@
 //! An entry of `spec.auth.jwt` as it is written, checked whole.
 
-use super::{Issuer, Place};
+use super::issuer::{Issuer, Place};
 use crate::config::JwtBounds;
 use crate::crd::auth::{JwtAuthenticator, MOST_OF_ISSUER};
 

@@ -19,7 +19,9 @@ fn written(change: Value) -> JwtAuthenticator {
 
 fn merge(into: &mut Value, change: Value) {
     match change {
-        Value::Object(fields) if into.is_object() => fields.into_iter().for_each(|(name, value)| merge(&mut into[name.as_str()], value)),
+        Value::Object(fields) if into.is_object() => {
+            fields.into_iter().for_each(|(name, value)| merge(&mut into[name.as_str()], value))
+        }
         other => *into = other,
     }
 }
@@ -148,7 +150,7 @@ fn an_unfit_entry_says_what_to_do() {
         (json!({"userValidationRules": [{"expression": "true"}]}), "userValidationRules: CEL"),
         (json!({"userValidationRules": [{}]}), "userValidationRules: CEL"),
     ] {
-        let issuers = of(&[change.clone()]);
+        let issuers = of(std::slice::from_ref(&change));
         assert!(issuers.is_empty(), "{change}");
         let [fault] = issuers.faults() else { panic!("{change}: {:?}", issuers.faults()) };
         assert!(fault.starts_with("jwt[0].") && fault.contains(said), "{fault}");
@@ -158,7 +160,7 @@ fn an_unfit_entry_says_what_to_do() {
 #[test]
 fn an_unfit_edit_keeps_what_was_and_gives_up_what_was_taken_away() {
     let (a, b) = (json!({}), json!({"issuer": {"url": "https://b.example.com", "audiences": ["b"]}}));
-    let before = of(&[a.clone(), b.clone()]);
+    let before = of(&[a.clone(), b]);
     let unfit = json!({"issuer": {"audiences": []}});
     let edit = |entries: &[Value], bounds: &JwtBounds| {
         let all: Vec<_> = entries.iter().cloned().map(written).collect();

@@ -1,6 +1,7 @@
 //! Whose a token is, by its claims and its issuer's mappings.
 
-use super::{Claims, Issuer};
+use super::claims::Claims;
+use super::issuer::Issuer;
 use crate::names::credentials;
 
 /// Of a user's name, a group's or another value.
@@ -24,8 +25,6 @@ pub struct User {
     pub extra: Vec<(String, Vec<String>)>,
     /// The last second in which he is one, since the epoch.
     pub ends: i64,
-    /// Bytes of all of that.
-    pub weight: usize,
 }
 
 /// Why a token makes nobody a user.
@@ -80,8 +79,9 @@ impl Issuer {
                 extra.push((key.clone(), values));
             }
         }
-        let weight = self.weigh((&name, &groups, uid.as_deref(), &extra))?;
-        Ok(User { name, groups, uid, extra, ends, weight })
+        let user = User { name, groups, uid, extra, ends };
+        self.check(&user)?;
+        Ok(user)
     }
 
     fn name(&self, claims: &Claims) -> Result<String, Refusal> {
@@ -94,17 +94,16 @@ impl Issuer {
         Ok(format!("{prefix}{said}"))
     }
 
-    fn weigh(
-        &self,
-        (name, groups, uid, extra): (&str, &[String], Option<&str>, &[(String, Vec<String>)]),
-    ) -> Result<usize, Refusal> {
-        let named = std::iter::once(name).chain(groups.iter().map(String::as_str));
+    /// Whether he can be said to an API server, and may be.
+    fn check(&self, user: &User) -> Result<(), Refusal> {
+        let User { name, groups, uid, extra, .. } = user;
+        let named = std::iter::once(name.as_str()).chain(groups.iter().map(String::as_str));
         if !self.bounds.allow_system_names && named.clone().any(credentials::is_reserved) {
             return Err(Refusal::Reserved);
         }
         let (mut count, mut bytes) = (0, 0);
         let values = extra.iter().flat_map(|(_, values)| values.iter().map(String::as_str));
-        for value in named.chain(uid).chain(values) {
+        for value in named.chain(uid.as_deref()).chain(values) {
             if value.is_empty()
                 || value.len() > LONGEST_NAME
                 || value.chars().any(char::is_control)
@@ -118,7 +117,7 @@ impl Issuer {
         if count > MOST_VALUES || bytes > MOST_BYTES {
             return Err(Refusal::Values);
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
