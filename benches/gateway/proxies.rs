@@ -174,6 +174,7 @@ pub(crate) fn portico(folder: &Path, port: u16, backend: u16) {
             usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), Clock::system())),
             host,
             figures: Arc::<crate::figures::FakeFigures>::default(),
+            audit: None,
             consumption: Arc::default(),
             metrics: Metrics::default(),
             clock: Clock::system(),

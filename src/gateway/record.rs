@@ -12,6 +12,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::audited::{Audited, End};
 use super::connection::Connection;
 use super::flag::Flag;
 use super::metrics::{TenantMetrics, VerbClass};
@@ -44,6 +45,8 @@ struct Fields {
     tenant: Option<Arc<TenantMetrics>>,
     tenant_name: String,
     audit_id: Option<HeaderValue>,
+    /// What it leaves in the audit log.
+    audited: Option<Box<Audited>>,
     user: String,
     method: String,
     path: String,
@@ -144,6 +147,38 @@ impl Record {
         self.fields.lock().audit_id.clone()
     }
 
+    /// What it leaves in the audit log, where there is one.
+    pub(super) fn audited(&self, audited: Option<Box<Audited>>) {
+        self.fields.lock().audited = audited;
+    }
+
+    /// Changes that.
+    pub(super) fn audit<T>(&self, change: impl FnOnce(&mut Audited) -> T) -> Option<T> {
+        self.fields.lock().audited.as_deref_mut().map(change)
+    }
+
+    /// The answer's head goes out, and a stream or a watch begins.
+    pub(super) fn begins(&self) {
+        let mut fields = self.fields.lock();
+        let end = self.end(&fields);
+        if let Some(audited) = fields.audited.as_deref_mut().filter(|_| end.is_long) {
+            audited.started(end, &self.connection);
+        }
+    }
+
+    fn end(&self, fields: &Fields) -> End {
+        End {
+            code: fields.code,
+            flag: fields.flag,
+            is_upstream: !fields.upstream.is_empty(),
+            is_long: fields.long_running,
+            is_known: fields.is_known,
+            received: self.received(),
+            sent: self.sent.load(Ordering::Relaxed),
+            took: self.started.elapsed(),
+        }
+    }
+
     pub(super) fn user(&self, user: &str) {
         user.clone_into(&mut self.fields.lock().user);
     }
@@ -232,7 +267,21 @@ impl Drop for Record {
             tenant.finished(class, fields.code, took, received, sent);
         }
         fields.count_bytes(received + sent);
-        if !fields.is_known && !may_log(&self.connection.gateway) {
+        let may_be_written = fields.is_known || may_log(&self.connection.gateway);
+        if let Some(audited) = fields.audited.take() {
+            let end = End {
+                code: fields.code,
+                flag: fields.flag,
+                is_upstream: !fields.upstream.is_empty(),
+                is_long: fields.long_running,
+                is_known: fields.is_known,
+                received,
+                sent,
+                took,
+            };
+            audited.ended(end, may_be_written, &self.connection);
+        }
+        if !may_be_written {
             return;
         }
         // What a client chose is a string of its own: the text format then quotes it, and escapes what would end the line.

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::body::Incoming;
 
 use super::audit_id::{self, AUDIT_ID};
+use super::audited;
 use super::authenticate::{Who, authenticate};
 use super::bind::{self, Bound};
 use super::browser::{self, Asked};
@@ -58,6 +59,9 @@ pub(super) async fn serve(
         }
     }
     record.code(response.status().as_u16());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS || !response.body().is_whole() {
+        record.begins();
+    }
     // As API servers do. What comes from one has its own, which is the same.
     if let Some(audit_id) = record.named() {
         response.headers_mut().entry(AUDIT_ID).or_insert(audit_id);
@@ -101,11 +105,29 @@ async fn phases(
         return Box::pin(metrics_api::serve(asked, request, upgrade.is_some())).await;
     }
     record.counted_on(Arc::clone(&state.tab), &info.namespace);
+    record.audited(audited::begin(&audited::Read {
+        connection,
+        tenant,
+        state: &state,
+        info: &info,
+        path: &bound.path,
+        query: request.uri().query().unwrap_or_default(),
+        headers: request.headers(),
+        audit_id: audit_id.to_str().unwrap_or_default(),
+        impersonate: &cleaned.impersonate,
+    }));
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;
     record.user(caller.who.name());
+    record.audit(|audited| audited.is_of(&caller.who, None));
     browser::check(bound.site, &caller.who, asked(&request, upgrade.is_some(), is_relayed))?;
     scarce::check(&state, &info, request.method())?;
     let entry = entry::enter(connection, tenant, state, &caller, info.is_long_running(), record).await?;
+    record
+        .audit(|audited| {
+            audited.is_of(&caller.who, entry.bearer());
+            audited.promise(entry.is_known(), connection)
+        })
+        .transpose()?;
 
     set_path(&mut request, &bound.path)?;
     request.headers_mut().remove(header::HOST);

@@ -17,6 +17,7 @@ use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
+use crate::trail::Trail;
 use crate::usage::Usage;
 
 /// The gateway, as each of its connections sees it.
@@ -43,6 +44,8 @@ pub(super) struct Gateway {
     pub(super) scrapes: Arc<Scrapes>,
     /// Of the whole fleet; where there is a shared listener.
     pub(super) door: Option<Door>,
+    /// Where there is an audit log.
+    pub(super) audit: Option<Arc<Trail>>,
     /// Of log lines about callers who are not known.
     pub(super) unknown_lines: Pace,
 }

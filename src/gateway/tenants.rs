@@ -25,6 +25,7 @@ use crate::names::TenantId;
 use crate::runtime::telemetry::{Families, Source};
 use crate::tenant::memory::{Account, Memory};
 use crate::tenant::{Snapshot, Tenant};
+use crate::trail::Tab as AuditTab;
 
 /// Bytes for larger buffers of upgraded streams, of all tenants: 256 bulk transfers in one direction, a quarter of them of
 /// one tenant. Others are slower, not refused.
@@ -43,6 +44,8 @@ pub(super) struct TenantState {
     pub(super) stream_buffers: Arc<Share>,
     /// What it used.
     pub(super) tab: Arc<Tab>,
+    /// Its events of the audit log.
+    pub(super) audit: Arc<AuditTab>,
     /// What its requests take of the memory, and whether that is too much.
     pub(super) account: Arc<Account>,
 }
@@ -73,10 +76,17 @@ pub(super) struct Tenants {
     pub(super) admission: Admission,
     /// What they are shown of kubelets.
     pub(super) kubelets: Shared,
+    /// There is an audit log.
+    audits: bool,
 }
 
 impl Tenants {
-    pub(super) fn new(config: &GatewayConfig, memory: &Memory, consumption: &Arc<Consumption>) -> Arc<Self> {
+    pub(super) fn new(
+        config: &GatewayConfig,
+        memory: &Memory,
+        consumption: &Arc<Consumption>,
+        audits: bool,
+    ) -> Arc<Self> {
         let places = || Places::new(config.max_unknown, config.max_unknown_per_tenant);
         Arc::new(Self {
             budget: Arc::new(Budget::new(config.max_buffered_bytes)),
@@ -88,6 +98,7 @@ impl Tenants {
             anonymous: places(),
             admission: Admission::default(),
             kubelets: Shared::default(),
+            audits,
             states: RwLock::default(),
         })
     }
@@ -114,6 +125,7 @@ impl Tenants {
             buffers: Share::of(Arc::clone(&self.budget), Arc::clone(&account)),
             stream_buffers: Share::of(Arc::clone(&self.stream_budget), Arc::clone(&account)),
             tab: self.consumption.tab(id, uid),
+            audit: Arc::default(),
             account,
         });
         let kept = Kept { uid: uid.to_owned(), generation, state };
@@ -147,6 +159,9 @@ impl Tenants {
             state.metrics.unknown_refused.load(Ordering::Relaxed),
         );
         state.tokens.collect(families, &tenant);
+        if self.audits {
+            state.audit.collect(families, &tenant);
+        }
         let bytes = state.buffers.in_use() as f64;
         families.gauge("portico_gateway_buffered_bytes", "Bytes that whole bodies take now.", &tenant, bytes);
         families.counter(
@@ -195,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_cluster_that_is_made_again_begins_with_nothing_of_its_predecessor() {
-        let tenants = Tenants::new(&GatewayConfig::default(), &Memory::default(), &Arc::default());
+        let tenants = Tenants::new(&GatewayConfig::default(), &Memory::default(), &Arc::default(), false);
         let id = TenantId::parse("team-a", "dev").expect("valid");
         let of = |uid: &str, generation| tenants.state(&id, uid, generation);
         let first = of("1", 3);

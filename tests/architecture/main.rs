@@ -18,14 +18,14 @@ const LAYERS: &[Layer] = &[
         siblings: Siblings::Free,
         modules: &["config", "error", "runtime", "tls"],
     },
-    Layer { name: "domain", siblings: Siblings::Free, modules: &["exposition", "names", "crd", "translate"] },
+    Layer { name: "domain", siblings: Siblings::Free, modules: &["exposition", "names", "crd", "audit", "translate"] },
     Layer { name: "upstream", siblings: Siblings::Never, modules: &["upstream"] },
     Layer { name: "kubernetes", siblings: Siblings::Never, modules: &["kubernetes"] },
-    Layer { name: "state", siblings: Siblings::Never, modules: &["tenant", "usage", "consumption"] },
+    Layer { name: "state", siblings: Siblings::Never, modules: &["tenant", "usage", "consumption", "trail"] },
     Layer {
         name: "planes",
         siblings: Siblings::Never,
-        modules: &["gateway", "syncer", "operator", "sidecar", "dns", "metering", "admin"],
+        modules: &["gateway", "syncer", "operator", "sidecar", "dns", "metering", "archive", "admin"],
     },
     Layer { name: "wiring", siblings: Siblings::Free, modules: &["app", "cli"] },
 ];

@@ -184,6 +184,7 @@ impl World {
             usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), clock.clone())),
             figures: Arc::clone(&figures) as Arc<_>,
             host,
+            audit: None,
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             clock: clock.clone(),

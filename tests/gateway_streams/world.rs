@@ -114,6 +114,7 @@ impl World {
             host: client,
             usage: Arc::clone(&usage),
             figures: Arc::clone(&usage) as Arc<_>,
+            audit: None,
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             watched: Watched::new(clock.clone()),
