@@ -19,7 +19,11 @@ impl Lines {
     /// Opens or makes it. A last line that is not whole is cut off: whoever wrote it was ended in the middle.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
-        let length = file.metadata()?.len();
+        let known = file.metadata()?;
+        if !known.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+        }
+        let length = known.len();
         let begin = length.saturating_sub(TAIL);
         file.seek(SeekFrom::Start(begin))?;
         let mut tail = Vec::new();

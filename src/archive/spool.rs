@@ -109,9 +109,11 @@ impl Spool {
     }
 
     fn open(folder: PathBuf, most: u64, lock: Lock) -> io::Result<Self> {
-        let cursor = read_cursor(&folder.join(CURSOR));
+        let (cursor, all) = (read_cursor(&folder.join(CURSOR)), numbers(&folder)?);
+        // One that names what is not there says nothing of what is.
+        let cursor = if all.is_empty() || all.contains(&cursor.segment) { cursor } else { Cursor::default() };
         let mut segments = VecDeque::new();
-        for number in numbers(&folder)? {
+        for number in all {
             let path = name(&folder, number);
             if number < cursor.segment {
                 fs::remove_file(&path)?;

@@ -28,6 +28,8 @@ pub(crate) mod condition {
     pub(crate) const POLICIES_ENFORCED: &str = "NetworkPoliciesEnforced";
     /// Beside the order: whether the Secrets of `spec.kubeconfigs` are there. Absent as long as there never were any.
     pub(crate) const KUBECONFIGS: &str = "KubeconfigsReady";
+    /// Beside the order: whether `spec.audit` is kept to. Absent as long as nothing was asked for.
+    pub(crate) const AUDIT: &str = "AuditAccepted";
     /// Beside that order: whether all of `spec.expose.hosts` lead here.
     pub(crate) const HOSTS: &str = "HostsAccepted";
 }

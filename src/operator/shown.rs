@@ -15,7 +15,7 @@ use crate::operator::cluster::Cluster;
 use crate::operator::halt::condition;
 use crate::runtime::telemetry::{Families, Source};
 
-const CONDITIONS: [&str; 14] = [
+const CONDITIONS: [&str; 15] = [
     condition::READY,
     condition::SERVICES,
     condition::CERTIFICATES,
@@ -30,6 +30,7 @@ const CONDITIONS: [&str; 14] = [
     condition::POLICIES_ENFORCED,
     condition::HOSTS,
     condition::KUBECONFIGS,
+    condition::AUDIT,
 ];
 
 /// Each of [`CONDITIONS`], where it says yes or no.

@@ -12,8 +12,9 @@ use crate::error::{Error, Kind};
 
 /// A virtual cluster may have this part of it.
 const PARTS: usize = 4;
-/// Taken at once.
+/// Taken at once: events, and their bytes. The smallest file that there can be holds more.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 512 << 10;
 
 /// One event of a virtual cluster.
 #[derive(Debug)]
@@ -74,7 +75,8 @@ impl State {
         }
     }
 
-    /// When all is full, whoever has less than an even part goes on: no number of others keeps him out.
+    /// When all is full, whoever has less than an even part of a quarter more goes on: no number of others keeps him out, and what
+    /// they have beyond the bound grows as the logarithm of their number.
     fn has_room(&self, tab: &Tab, bytes: usize, most: usize) -> Result<(), Full> {
         let own = tab.waiting.load(Ordering::Relaxed);
         if own + bytes > most / PARTS {
@@ -122,7 +124,12 @@ impl Queue {
         if state.events.is_empty() && !state.is_closed {
             self.ready.wait_for(&mut state, patience);
         }
-        let number = state.events.len().min(BATCH);
+        let mut bytes = 0;
+        let fits = state.events.iter().take(BATCH).take_while(|event| {
+            bytes += event.line.len();
+            bytes <= BATCH_BYTES
+        });
+        let number = fits.count();
         let events = state.events.drain(..number).collect();
         Taken { events, is_last: state.is_closed && state.events.is_empty() }
     }

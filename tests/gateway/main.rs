@@ -10,6 +10,7 @@ mod api_server;
 #[path = "../support/load.rs"]
 mod load;
 
+mod audited;
 mod browsers;
 mod chains;
 mod churn;
@@ -36,5 +37,6 @@ mod tokens;
 mod trailers;
 mod unknown;
 mod upgrades;
+mod webhook;
 mod wire;
 mod world;

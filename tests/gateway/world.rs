@@ -26,6 +26,7 @@ use portico::runtime::telemetry::Metrics;
 use portico::runtime::watched::Watched;
 use portico::tenant::{Aggregator, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
+use portico::trail::Trail;
 use portico::upstream::Pool;
 use portico::usage::Usage;
 use rustls::pki_types::ServerName;
@@ -162,6 +163,15 @@ impl World {
 
     /// On a host of its own; without one, alpha's backend answers for it.
     pub async fn on_host(config: GatewayConfig, clock: Clock, host: Option<&FakeApi>) -> Self {
+        Self::built(config, clock, host, None).await
+    }
+
+    /// With an audit log.
+    pub async fn audited(config: GatewayConfig, audit: &Arc<Trail>) -> Self {
+        Self::built(config, Clock::system(), None, Some(Arc::clone(audit))).await
+    }
+
+    async fn built(config: GatewayConfig, clock: Clock, host: Option<&FakeApi>, audit: Option<Arc<Trail>>) -> Self {
         let config = GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..config };
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
         let registry = Arc::new(Registry::default());
@@ -184,7 +194,7 @@ impl World {
             usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), clock.clone())),
             figures: Arc::clone(&figures) as Arc<_>,
             host,
-            audit: None,
+            audit,
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             clock: clock.clone(),

@@ -7,6 +7,7 @@ mod support;
 
 mod admission;
 mod attacks;
+mod audited;
 mod kubelets;
 mod logs;
 mod rights;

@@ -18,6 +18,7 @@ use portico::runtime::telemetry::Metrics;
 use portico::runtime::watched::Watched;
 use portico::tenant::{Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
+use portico::trail::Trail;
 use portico::upstream::Pool;
 use portico::usage::Usage;
 use serde_json::{Value, json};
@@ -87,6 +88,20 @@ impl World {
         clock: Clock,
         streams: impl Fn(Seen) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        Self::built(config, clock, None, streams).await
+    }
+
+    /// With an audit log.
+    pub async fn audited(audit: &Arc<Trail>, streams: impl Fn(Seen) -> Answer + Send + Sync + 'static) -> Self {
+        Self::built(&HostConfig::default(), Clock::system(), Some(Arc::clone(audit)), streams).await
+    }
+
+    async fn built(
+        config: &HostConfig,
+        clock: Clock,
+        audit: Option<Arc<Trail>>,
+        streams: impl Fn(Seen) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
         let host_objects = Objects::default();
         let objects = host_objects.clone();
@@ -114,7 +129,7 @@ impl World {
             host: client,
             usage: Arc::clone(&usage),
             figures: Arc::clone(&usage) as Arc<_>,
-            audit: None,
+            audit,
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             watched: Watched::new(clock.clone()),
@@ -142,7 +157,7 @@ impl World {
                 "labels": {"portico.dev/cluster": owner},
                 "annotations": {"portico.dev/object-name": name, "portico.dev/object-namespace": "default",
                     "portico.dev/object-uid": uid, "portico.dev/object-kind": "Pod"},
-            }}),
+            }, "spec": {"nodeName": "node-1"}}),
         );
     }
 
