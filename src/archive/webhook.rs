@@ -82,11 +82,10 @@ impl Webhook {
     }
 
     /// Until the process ends, and then once more.
-    pub(super) async fn run(self, mut ending: watch::Receiver<bool>) {
+    pub(super) async fn run(self, ending: watch::Receiver<bool>) {
         let clock = self.clock.clone();
         // A fault of it ends none of what the others do.
         task::repeat("audit webhook", &clock, BACKOFF, || self.work(ending.clone())).await;
-        let _ = ending.changed().await;
     }
 
     async fn work(&self, mut ending: watch::Receiver<bool>) -> Result<()> {

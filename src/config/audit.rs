@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 pub use self::rule::{AuditLevel, AuditResources, AuditRule, Stage};
 use crate::error::{Error, Kind, Result};
 
-/// For the queue; less would not hold the events of one moment.
-const QUEUE: std::ops::RangeInclusive<usize> = 1 << 20..=1 << 30;
+/// For the queue; less would not hold the events of one moment, and an outsider's requests could take a tenant's part of it.
+const QUEUE: std::ops::RangeInclusive<usize> = 4 << 20..=1 << 30;
 const MOST_MEGABYTES: u64 = 1 << 20;
 const MOST_FILES: u32 = 1000;
 /// A spool has at least so many segments of a megabyte.
@@ -145,7 +145,7 @@ impl AuditConfig {
             return refuse("policy.omitStages: each stage once");
         }
         if !QUEUE.contains(&self.max_queued_bytes) {
-            return refuse("maxQueuedBytes: from 1048576 to 1073741824");
+            return refuse("maxQueuedBytes: from 4194304 to 1073741824");
         }
         if !(1..=MOST_RATE).contains(&self.max_events_per_second_per_tenant) {
             return refuse("maxEventsPerSecondPerTenant: from 1 to 1000000");

@@ -124,11 +124,16 @@ impl Audited {
     }
 
     /// A stream or a watch begins: nobody should have to wait for its end to know of it.
-    pub(super) fn started(&mut self, end: End, connection: &Connection) {
+    pub(super) fn started(&mut self, end: End, may_be_written: bool, connection: &Connection) {
         self.is_begun = true;
-        if self.wanted.started {
+        if !self.wanted.started {
+            return;
+        }
+        if may_be_written {
             let place = self.place.take();
             self.leave(Stage::ResponseStarted, &end, place, connection);
+        } else {
+            self.tab.lost(Loss::Unknown);
         }
     }
 

@@ -162,7 +162,8 @@ impl Record {
         let mut fields = self.fields.lock();
         let end = self.end(&fields);
         if let Some(audited) = fields.audited.as_deref_mut().filter(|_| end.is_long) {
-            audited.started(end, &self.connection);
+            let may_be_written = end.is_known || has_line(&self.connection.gateway);
+            audited.started(end, may_be_written, &self.connection);
         }
     }
 
@@ -236,9 +237,13 @@ impl Fields {
 }
 
 /// Whoever is not known has so many lines a second together, or he fills the disks of others.
-fn may_log(gateway: &Gateway) -> bool {
+fn has_line(gateway: &Gateway) -> bool {
     let most = u32::try_from(gateway.config.max_unknown_log_lines_per_second).unwrap_or(u32::MAX);
-    let may = gateway.unknown_lines.pass(most, most.saturating_mul(5), gateway.clock.instant()).is_ok();
+    gateway.unknown_lines.pass(most, most.saturating_mul(5), gateway.clock.instant()).is_ok()
+}
+
+fn may_log(gateway: &Gateway) -> bool {
+    let may = has_line(gateway);
     if !may {
         gateway.metrics.unlogged.fetch_add(1, Ordering::Relaxed);
     }
