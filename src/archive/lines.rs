@@ -2,10 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// The last line begins within so many bytes: no event is longer by far.
 const TAIL: u64 = 64 << 10;
+
+/// Its group may read it, nobody else: what ships the file may run as another user.
+const MODE: u32 = 0o640;
 
 /// Nothing else writes to it.
 #[derive(Debug)]
@@ -18,7 +22,7 @@ pub(super) struct Lines {
 impl Lines {
     /// Opens or makes it. A last line that is not whole is cut off: whoever wrote it was ended in the middle.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+        let mut file = OpenOptions::new().create(true).append(true).read(true).mode(MODE).open(path)?;
         let known = file.metadata()?;
         if !known.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));

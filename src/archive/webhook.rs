@@ -1,8 +1,8 @@
 //! What waits in the spool, sent in batches, in its order, until it is taken.
 //!
 //! Promises: every wait has a deadline, and nothing but the head of an answer is needed; a batch is sent again until it is taken
-//! or found unfit; what other processes left is sent when there is nothing else to do. Whoever takes them tells doubles by the
-//! events' `auditID` and `stage`.
+//! or found unfit; what other processes left is sent when there is nothing else to do. A double is
+//! the same line: an `auditID` alone is the caller's to choose.
 
 use std::sync::Arc;
 use std::time::Duration;

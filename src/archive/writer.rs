@@ -1,5 +1,6 @@
 //! The thread that writes: events in their order, to the file and to the spool.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,18 +22,27 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Until the trail is closed and all of it is written.
+    /// Until the trail is closed and all of it is written. A panic loses what was about to be written, and nothing else.
     pub(super) fn run(mut self) {
+        while catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            tracing::error!("the writer of the audit log panicked, and goes on");
+            std::thread::sleep(TRY_AGAIN);
+        }
+    }
+
+    fn work(&mut self) {
         loop {
-            let taken = self.trail.take(LOOK_AGAIN);
+            let trail = Arc::clone(&self.trail);
+            let taken = trail.take(LOOK_AGAIN);
+            let is_last = taken.is_last;
             if !taken.events.is_empty() {
-                self.write(&taken.events);
-                self.trail.done(&taken.events);
+                let held = Held { trail: &trail, events: &taken.events };
+                self.write(held.events);
             }
             if let Some(spool) = &self.spool {
                 self.trail.crowded(spool.is_crowded());
             }
-            if taken.is_last {
+            if is_last {
                 return;
             }
         }
@@ -56,6 +66,18 @@ impl Writer {
                 lost(events, Loss::Spool);
             }
         }
+    }
+}
+
+/// What is written now. However that ends, it takes no more of what may wait.
+struct Held<'a> {
+    trail: &'a Trail,
+    events: &'a [Event],
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.trail.done(self.events);
     }
 }
 

@@ -123,23 +123,22 @@ impl Audited {
         self.draft.is_on(pod, node);
     }
 
-    /// A stream or a watch begins: nobody should have to wait for its end to know of it.
-    pub(super) fn started(&mut self, end: End, may_be_written: bool, connection: &Connection) {
+    /// A stream or a watch begins: nobody should have to wait for its end to know of it. False: nothing will be written of its
+    /// end, and nothing need be kept of it for so long.
+    pub(super) fn started(&mut self, end: End, may_be_written: bool, connection: &Connection) -> bool {
         self.is_begun = true;
-        if !self.wanted.started {
-            return;
-        }
-        if may_be_written {
+        if self.wanted.started && may_be_written {
             let place = self.place.take();
             self.leave(Stage::ResponseStarted, &end, place, connection);
-        } else {
+        } else if self.wanted.started {
             self.tab.lost(Loss::Unknown);
         }
+        self.is_written_at_its_end(end.code)
     }
 
     /// It is over. Callers who are not known may have been too many.
     pub(super) fn ended(mut self: Box<Self>, end: End, may_be_written: bool, connection: &Connection) {
-        if !self.wanted.complete && !self.trail.is_refusal(end.code) {
+        if !self.is_written_at_its_end(end.code) {
             return;
         }
         if !may_be_written {
@@ -147,6 +146,10 @@ impl Audited {
         }
         let place = self.place.take();
         self.leave(Stage::ResponseComplete, &end, place, connection);
+    }
+
+    fn is_written_at_its_end(&self, code: u16) -> bool {
+        self.wanted.complete || self.trail.is_refusal(code)
     }
 
     fn leave(&self, stage: Stage, end: &End, place: Option<Place>, connection: &Connection) {

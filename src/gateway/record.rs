@@ -163,7 +163,9 @@ impl Record {
         let end = self.end(&fields);
         if let Some(audited) = fields.audited.as_deref_mut().filter(|_| end.is_long) {
             let may_be_written = end.is_known || has_line(&self.connection.gateway);
-            audited.started(end, may_be_written, &self.connection);
+            if !audited.started(end, may_be_written, &self.connection) {
+                fields.audited = None;
+            }
         }
     }
 

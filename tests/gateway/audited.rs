@@ -9,9 +9,10 @@ use portico::audit::Asks;
 use portico::config::GatewayConfig;
 use portico::config::audit::{AuditConfig, AuditFile, AuditPolicy, WhenFull};
 use portico::runtime::clock::Clock;
-use portico::trail::Trail;
+use portico::trail::{Tab, Trail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::support::fake::Answer;
 use crate::world::{Cluster, INVENTED, PATIENCE, World, status, text};
@@ -212,6 +213,27 @@ async fn a_watch_is_written_when_it_begins_and_when_it_ends() {
     drop(text(watch).await);
     let ended = log.until("of the end", |event| event["stage"] == "ResponseComplete").await;
     assert_eq!(ended["auditID"], begun["auditID"]);
+}
+
+/// What waits is all of others' here, of so many that no even part holds one event more.
+#[tokio::test]
+async fn where_nothing_can_be_written_requests_that_would_be_are_not_done() {
+    let config = AuditConfig { when_full: WhenFull::Block, max_queued_bytes: 1 << 20, ..AuditConfig::default() };
+    let trail = Trail::new(&config).expect("a trail");
+    let world = World::audited(GatewayConfig::default(), &trail).await;
+    let others: Vec<Arc<Tab>> = (0..40).map(|_| Arc::default()).collect();
+    let places = |tab| (0..4).map_while(|_| trail.promise(tab, true, Instant::now()).ok());
+    let held: Vec<_> = others.iter().flat_map(places).collect();
+    let mut jane = world.by_name(&world.b).user(world.b.user("jane")).http(true).await;
+    let (host, path) = (world.b.host.clone(), "/api/v1/namespaces/default/pods/x");
+    let refused = jane.send("DELETE", &host, path, &[]).await;
+    assert_eq!(refused.headers()["retry-after"], "2");
+    let message = text(refused).await;
+    assert!(message.contains("the audit log cannot be written") && message.contains("503"), "{message}");
+    assert!(world.b.api.seen().is_empty());
+    assert_eq!(text(jane.get(path).await).await, "beta", "what leaves no event goes on");
+    drop(held);
+    assert_eq!(text(jane.send("DELETE", &host, path, &[]).await).await, "beta");
 }
 
 /// Nothing is written here, so what waits grows until it is taken.

@@ -127,7 +127,8 @@ impl AuditRule {
         if !matches!(self.level, AuditLevel::None | AuditLevel::Metadata) {
             return Some("level: only None and Metadata, bodies are never kept".to_owned());
         }
-        if !self.non_resource_urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let is_of_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if is_of_resources && !self.non_resource_urls.is_empty() {
             return Some("nonResourceURLs exclude resources and namespaces".to_owned());
         }
         for url in &self.non_resource_urls {
