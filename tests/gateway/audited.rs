@@ -222,8 +222,10 @@ async fn where_nothing_can_be_written_requests_that_would_be_are_not_done() {
     let trail = Trail::new(&config).expect("a trail");
     let world = World::audited(GatewayConfig::default(), &trail).await;
     let others: Vec<Arc<Tab>> = (0..40).map(|_| Arc::default()).collect();
-    let places = |tab| (0..4).map_while(|_| trail.promise(tab, true, Instant::now()).ok());
-    let held: Vec<_> = others.iter().flat_map(places).collect();
+    let mut held = Vec::new();
+    for tab in others.iter().cycle().take(160) {
+        held.extend(trail.promise(tab, true, Instant::now()));
+    }
     let mut jane = world.by_name(&world.b).user(world.b.user("jane")).http(true).await;
     let (host, path) = (world.b.host.clone(), "/api/v1/namespaces/default/pods/x");
     let refused = jane.send("DELETE", &host, path, &[]).await;
