@@ -5,7 +5,8 @@
 //! Promises: the tenant is computed anew for every request; no identity passes that was
 //! not verified here or is not judged by the backend; what is forwarded is never buffered, and the few bodies that are
 //! read as a whole are of callers who are known, and drawn on one budget of the process; every failure is a
-//! `metav1.Status`; every request leaves one log line. Must not know how objects are synced.
+//! `metav1.Status`; every request leaves one log line, and the
+//! events of the audit log that its policies want. Must not know how objects are synced.
 
 pub mod api;
 mod audit_id;
