@@ -115,7 +115,7 @@ bench: up image ## Measure against the real proxies and direct calls (docs/perfo
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt --all
-	gofmt -w deploy/control-plane $(CLUSTER)/kube
+	gofmt -w deploy/control-plane $(CLUSTER)/kube tests/e2e/issuer
 
 .PHONY: generated
 generated: crd manifests ## Write everything that is generated and committed; tests compare it
@@ -141,7 +141,7 @@ binary: ## The static portico binary, also at target/bin/portico
 .PHONY: fmt-check
 fmt-check:
 	cargo fmt --all --check
-	@test -z "$$(gofmt -l deploy/control-plane $(CLUSTER)/kube)" || { echo "run 'make fmt': $$(gofmt -l deploy/control-plane $(CLUSTER)/kube)" >&2; exit 1; }
+	@test -z "$$(gofmt -l deploy/control-plane $(CLUSTER)/kube tests/e2e/issuer)" || { echo "run 'make fmt': $$(gofmt -l deploy/control-plane $(CLUSTER)/kube tests/e2e/issuer)" >&2; exit 1; }
 
 .PHONY: clippy
 clippy:

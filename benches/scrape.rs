@@ -106,6 +106,7 @@ async fn all() {
         usage: Arc::clone(&usage),
         figures: usage,
         host,
+        audit: None,
         consumption: Arc::default(),
         metrics: Metrics::default(),
         clock: Clock::system(),

@@ -5,6 +5,7 @@
 //! (docs/operations/upgrade.md): unready, Leases given back, all served → take nothing new, end watches, let requests and
 //! streams finish → stop.
 
+mod audit;
 mod host;
 mod leader;
 mod memory;
@@ -27,6 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::leader::Standing;
 use self::planes::Planes;
 use crate::admin;
+use crate::archive::Archive;
 use crate::config::{Config, MetricsAccess};
 use crate::gateway;
 use crate::kubernetes::Reaches;
@@ -38,6 +40,7 @@ use crate::runtime::task::Task;
 use crate::runtime::telemetry::Source;
 use crate::runtime::watched::IfDown;
 use crate::syncer::kinds::Switches;
+use crate::trail::Trail;
 use crate::usage::Usage;
 use crate::{operator, syncer, tenant};
 
@@ -97,17 +100,23 @@ async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
     let (delay, grace) = (common.config.gateway.drain_delay.0, common.config.gateway.drain_timeout.0);
     let (trigger, drain) = drain::channel();
     let admin = admin::run(health_and_metrics(&common), &drain).await?;
+    let is_audited = common.config.audit.enabled && roles.contains(&Role::Gateway);
+    let archive = is_audited.then(|| audit::start(&common.planes, &common.config.audit)).transpose()?;
     let journal = common.metering.clone().map(|parts| Arc::new(Journal::new(parts)));
-    let tasks = start(&common, &roles, journal.as_ref(), drain).await?;
+    let audit = archive.as_ref().map(Archive::trail);
+    let tasks = start(&common, &roles, (journal.as_ref(), audit), drain).await?;
     tracing::info!(health = %admin.probes, metrics = %admin.metrics, ?roles, "serving");
     stopped().await?;
     end(trigger, delay, grace).await?;
-    if let Some(journal) = journal {
-        journal.close().await;
-    }
-    if let Some(traces) = traces {
-        traces.close().await;
-    }
+    let last = async {
+        if let Some(journal) = journal {
+            journal.close().await;
+        }
+        if let Some(traces) = traces {
+            traces.close().await;
+        }
+    };
+    tokio::join!(last, audit::close(archive));
     drop(tasks);
     Ok(())
 }
@@ -131,7 +140,7 @@ async fn end(trigger: DrainTrigger, delay: Duration, grace: Duration) -> anyhow:
 async fn start(
     common: &Common,
     roles: &[Role],
-    journal: Option<&Arc<Journal>>,
+    (journal, audit): (Option<&Arc<Journal>>, Option<&Arc<Trail>>),
     drain: Drain,
 ) -> anyhow::Result<Vec<Task>> {
     let mut tasks = vec![tenants(common, &drain), certificate(common, &drain)];
@@ -143,7 +152,7 @@ async fn start(
     let usage = || common.planes.usage(&common.config.host, &common.config.syncer.node_selector);
     let usage = measures.then(usage).transpose()?;
     if let Some(usage) = usage.as_ref().filter(|_| roles.contains(&Role::Gateway)) {
-        tasks.extend(gateway(common, usage, &drain).await?);
+        tasks.extend(gateway(common, usage, audit, &drain).await?);
     }
     if roles.contains(&Role::Dns) {
         let address = common.config.gateway.listen.ip();
@@ -199,12 +208,17 @@ fn certificate(common: &Common, drain: &Drain) -> Task {
     })
 }
 
-async fn gateway(common: &Common, usage: &Arc<Usage>, drain: &Drain) -> anyhow::Result<Vec<Task>> {
+async fn gateway(
+    common: &Common,
+    usage: &Arc<Usage>,
+    audit: Option<&Arc<Trail>>,
+    drain: &Drain,
+) -> anyhow::Result<Vec<Task>> {
     let known = common.planes.shared.clone();
     common.planes.readiness.check("shared certificate", move || {
         known.load().is_none().then(|| "the operator has not made it yet".to_owned())
     });
-    let parts = common.planes.gateway(common.config.gateway.clone(), Arc::clone(usage));
+    let parts = common.planes.gateway(common.config.gateway.clone(), Arc::clone(usage), audit.cloned());
     let bound = gateway::run(parts, drain).await?;
     tracing::info!(address = %bound.address, "gateway listens");
     Ok(bound.listeners())

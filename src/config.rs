@@ -2,6 +2,7 @@
 //!
 //! `docs/config.md` is generated from these types' doc comments; `config/gateway.yaml` is the annotated default.
 
+pub mod audit;
 mod auth;
 mod dns;
 pub mod docs;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 
+pub use audit::AuditConfig;
 pub use auth::{AuthConfig, JwtBounds};
 pub use dns::DnsConfig;
 pub use gateway::GatewayConfig;
@@ -66,6 +68,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// What virtual clusters use, measured and kept.
     pub metering: MeteringConfig,
+    /// What is written of the requests to virtual clusters.
+    pub audit: AuditConfig,
     /// What the objects of virtual clusters may ask of the host.
     pub policy: PolicyBounds,
     /// The same by host namespace, instead of `policy`: each entry is a whole of its own.
@@ -239,6 +243,7 @@ impl Config {
         self.memory.check()?;
         self.tracing.check()?;
         self.metering.check()?;
+        self.audit.check()?;
         self.host.kubelets.check()?;
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
             return refuse("syncer.workers and syncer.workersPerTenant must be at least 1");

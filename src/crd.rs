@@ -2,6 +2,7 @@
 //!
 //! Pure data; what becomes of it is the operator's and the registry's business.
 
+pub mod audit;
 pub mod auth;
 pub mod credentials;
 pub mod docs;
@@ -110,6 +111,8 @@ pub struct VirtualClusterSpec {
     pub policy: Policy,
     /// What it may use of the gateway, of DNS and of the syncer.
     pub limits: Limits,
+    /// What is written of requests to it.
+    pub audit: Option<audit::Audit>,
     /// Only for `distro: external`.
     pub backend: Option<ExternalBackend>,
     /// CPU and memory of the control plane.
@@ -132,6 +135,7 @@ impl Default for VirtualClusterSpec {
             auth: Auth::default(),
             policy: Policy::default(),
             limits: Limits::default(),
+            audit: None,
             backend: None,
             resources: Resources::default(),
             kubeconfigs: Vec::new(),

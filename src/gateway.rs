@@ -5,10 +5,12 @@
 //! Promises: the tenant is computed anew for every request; no identity passes that was
 //! not verified here or is not judged by the backend; what is forwarded is never buffered, and the few bodies that are
 //! read as a whole are of callers who are known, and drawn on one budget of the process; every failure is a
-//! `metav1.Status`; every request leaves one log line. Must not know how objects are synced.
+//! `metav1.Status`; every request leaves one log line, and the
+//! events of the audit log that its policies want. Must not know how objects are synced.
 
 pub mod api;
 mod audit_id;
+mod audited;
 pub mod buffer;
 pub mod context;
 pub mod entry;
@@ -90,6 +92,7 @@ use crate::runtime::traces::Traces;
 use crate::runtime::watched::Watched;
 use crate::tenant::Registry;
 pub use crate::tls::SharedCertificate;
+use crate::trail::Trail;
 use crate::usage::Usage;
 
 /// What the gateway is made of.
@@ -109,6 +112,8 @@ pub struct Parts {
     pub figures: Arc<dyn Figures>,
     /// What tenants use is counted here.
     pub consumption: Arc<Consumption>,
+    /// The audit log, where there is one.
+    pub audit: Option<Arc<Trail>>,
     /// Where the gateway's metrics are shown.
     pub metrics: Metrics,
     /// The clock of the process; tests bring their own.
@@ -145,8 +150,10 @@ pub fn run_tenant_ports(parts: Parts, drain: &Drain) -> Bound {
 }
 
 fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain: &Drain) -> Bound {
-    let (metrics, kept) =
-        (Arc::new(GatewayMetrics::default()), Tenants::new(&parts.config, parts.registry.memory(), &parts.consumption));
+    let (metrics, kept) = (
+        Arc::new(GatewayMetrics::default()),
+        Tenants::new(&parts.config, parts.registry.memory(), &parts.consumption, parts.audit.is_some()),
+    );
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
     let scrapes = Scrapes::new(&parts.config.scrape, &parts.metrics, &parts.usage, &parts.clock);
@@ -157,6 +164,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         names: SharedNames::new(&parts.config),
         connections: kept.connections.clone(),
         unknown_lines: Pace::default(),
+        audit: parts.audit,
         config: parts.config,
         registry: parts.registry,
         shared: parts.shared,

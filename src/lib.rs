@@ -2,10 +2,10 @@
 //!
 //! Layers, arrows only downward (enforced by `tests/architecture`):
 //! base (`error` `config` `runtime` `tls`)
-//! ← domain, pure (`exposition` `names` `crd` `translate`)
+//! ← domain, pure (`exposition` `names` `crd` `audit` `translate`)
 //! ← connections (`upstream`, then `kubernetes`)
-//! ← state (`tenant` `usage` `consumption`)
-//! ← planes (`gateway` `syncer` `operator` `sidecar` `dns` `metering` `admin`)
+//! ← state (`tenant` `usage` `consumption` `trail`)
+//! ← planes (`gateway` `syncer` `operator` `sidecar` `dns` `metering` `archive` `admin`)
 //! ← wiring (`app` `cli`).
 
 /// Tests share what stands outside of the package and names it as such.
@@ -17,6 +17,7 @@ pub mod error;
 pub mod runtime;
 pub mod tls;
 
+pub mod audit;
 pub mod crd;
 pub mod exposition;
 pub mod issuers;
@@ -28,9 +29,11 @@ pub mod upstream;
 
 pub mod consumption;
 pub mod tenant;
+pub mod trail;
 pub mod usage;
 
 pub mod admin;
+pub mod archive;
 pub mod dns;
 pub mod gateway;
 pub mod metering;

@@ -8,6 +8,7 @@
 
 mod apply;
 mod assign_port;
+mod audited;
 mod backends;
 mod cidr;
 mod cluster;

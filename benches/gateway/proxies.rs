@@ -182,6 +182,7 @@ pub(crate) fn serve(tenant: Tenant) {
             usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), Clock::system())),
             host,
             figures: Arc::<crate::figures::FakeFigures>::default(),
+            audit: None,
             consumption: Arc::default(),
             metrics: Metrics::default(),
             clock: Clock::system(),

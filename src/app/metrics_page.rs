@@ -17,7 +17,7 @@ use crate::syncer::kinds::{self, Switches};
 use crate::syncer::stats::{Kept, Live, Snapshot};
 use crate::syncer::{Catalog, Stats};
 use crate::tenant::memory::Memory;
-use crate::{dns, gateway, operator};
+use crate::{archive, dns, gateway, operator};
 
 const HEAD: &str = "# Metrics
 
@@ -80,7 +80,9 @@ fn everything() -> String {
     let stats = Arc::new(Stats::new(&Catalog::new(kinds::all(&Switches::default()))));
     let synced: Arc<dyn Live> = Arc::new(Synced(id.clone()));
     stats.attach(Arc::downgrade(&synced));
-    for source in [gateway::example(id.clone()), dns::example(id.clone()), operator::example(&id), stats] {
+    for source in
+        [gateway::example(id.clone()), dns::example(id.clone()), operator::example(&id), stats, archive::example()]
+    {
         metrics.register(source);
     }
     let consumption = Arc::new(Consumption::default());

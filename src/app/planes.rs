@@ -24,6 +24,7 @@ use crate::syncer::kinds::{self, Switches};
 use crate::syncer::{self, OwnPlace, Stats};
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
+use crate::trail::Trail;
 use crate::upstream::Pool;
 use crate::usage::Usage;
 use crate::{dns, gateway};
@@ -96,7 +97,12 @@ impl Planes {
     }
 
     /// The gateway.
-    pub(super) fn gateway(&self, config: GatewayConfig, usage: Arc<Usage>) -> gateway::Parts {
+    pub(super) fn gateway(
+        &self,
+        config: GatewayConfig,
+        usage: Arc<Usage>,
+        audit: Option<Arc<Trail>>,
+    ) -> gateway::Parts {
         gateway::Parts {
             config,
             registry: Arc::clone(&self.registry),
@@ -104,6 +110,7 @@ impl Planes {
             host: self.host.clone(),
             figures: Arc::clone(&usage) as Arc<_>,
             usage,
+            audit,
             consumption: Arc::clone(&self.consumption),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),

@@ -223,7 +223,7 @@ async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
         ..GatewayConfig::default()
     };
     let usage = common.planes.usage(&HostConfig::default(), &common.options.syncer.node_selector)?;
-    let bound = gateway::run_tenant_ports(common.planes.gateway(config, usage), drain);
+    let bound = gateway::run_tenant_ports(common.planes.gateway(config, usage, None), drain);
     let mut tasks = bound.listeners();
     tasks.push(common.planes.dns(DnsConfig::default(), address, drain).await?);
     Ok(tasks)

@@ -54,6 +54,11 @@ pub(super) const RULES: &[(&str, &str, &str)] = &[
     ),
     (
         "spec",
+        "!has(self.audit) || self.audit.rules.all(r, r.level == 'None' || r.level == 'Metadata')",
+        "levels of audit rules are None and Metadata: bodies are never kept",
+    ),
+    (
+        "spec",
         "self.kubeconfigs.all(k, (k.user != '') != has(k.serviceAccount) && (k.user != '' || size(k.groups) == 0))",
         "each of kubeconfigs is for a user (with groups) or for a serviceAccount, not for both",
     ),

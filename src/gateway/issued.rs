@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::authenticate::{Caller, Who};
 use super::connection::Connection;
 use super::flag::Flag;
-use super::jwt::{Shown, Verdict};
+use super::jwt::{Read, Shown, Verdict};
 use super::record::Record;
 use super::tenants::TenantState;
 use crate::error::{Error, Kind, Result};
@@ -33,6 +33,7 @@ pub(super) async fn identify(
         // One of a ServiceAccount in use is not read for this each time.
         None if state.tokens.knows(&digest, clock) => return Ok(caller),
         None => {
+            let Some(read) = Read::of(value, &tenant.issuers) else { return Ok(caller) };
             let places = &gateway.tenants.unknown;
             let Some(_place) = places.enter(&tenant.id, connection.peer.ip()).await else {
                 record.flag(Flag::Unknown);
@@ -42,14 +43,12 @@ pub(super) async fn identify(
                 tenant: &tenant.id,
                 issuers: &tenant.issuers,
                 digest: &digest,
-                value,
                 of_all: &gateway.token_pace,
                 turns: &gateway.issuer_turns,
                 clock,
             };
-            match Box::pin(state.jwts.judge(&shown)).await {
+            match Box::pin(state.jwts.judge(&read, &shown)).await {
                 Verdict::Known(bearer) => bearer,
-                Verdict::Foreign => return Ok(caller),
                 Verdict::TooMany => return Err(later()),
                 Verdict::False(fault) => {
                     record.flag(Flag::Issuer(fault.flag()));

@@ -86,20 +86,24 @@ pub(super) enum Fault {
 pub(super) enum Verdict {
     /// Its bearer is known.
     Known(Arc<Bearer>),
-    /// No issuer's of this tenant: others judge it.
-    Foreign,
     /// An issuer's, and false.
     False(Fault),
     /// An issuer's, and it cannot be judged now: too many are.
     TooMany,
 }
 
-/// A token that somebody shows.
+/// A token that says that it is of one of the tenant's issuers; nothing of it is proven.
+pub(super) struct Read<'a> {
+    text: &'a str,
+    claims: Claims,
+    issuer: &'a Arc<Issuer>,
+}
+
+/// Where and when somebody shows one.
 pub(super) struct Shown<'a> {
     pub(super) tenant: &'a TenantId,
     pub(super) issuers: &'a Issuers,
     pub(super) digest: &'a TokenDigest,
-    pub(super) value: &'a HeaderValue,
     pub(super) of_all: &'a Pace,
     pub(super) turns: &'a Turns,
     pub(super) clock: &'a Clock,
@@ -142,17 +146,14 @@ impl Jwts {
     }
 
     /// Judges one. Waits for keys, some seconds at most.
-    pub(super) async fn judge(&self, shown: &Shown<'_>) -> Verdict {
-        let text = shown.value.to_str().ok().and_then(|value| value.split_once(' ')).map(|(_, token)| token);
-        let Some((text, claims)) = text.and_then(|text| Some((text, claims(text)?))) else { return Verdict::Foreign };
-        let Some(issuer) = claims.text("iss").and_then(|url| shown.issuers.of(url)) else { return Verdict::Foreign };
+    pub(super) async fn judge(&self, read: &Read<'_>, shown: &Shown<'_>) -> Verdict {
         let now = shown.clock.instant();
         let passes = |pace: &Pace, most| pace.pass(most, most, now).is_ok();
         if !passes(&self.pace, A_SECOND) || !passes(shown.of_all, ALL_A_SECOND) {
             self.count("too-many");
             return Verdict::TooMany;
         }
-        let outcome = self.bearer(text, &claims, issuer, shown).await;
+        let outcome = self.bearer(read, shown).await;
         self.count(outcome.as_ref().map_or_else(|fault| fault.word(), |_| "true"));
         match outcome {
             Ok(bearer) => {
@@ -199,13 +200,8 @@ impl Jwts {
         self.read.iter().for_each(|count| _ = count.fetch_add(1, Ordering::Relaxed));
     }
 
-    async fn bearer(
-        &self,
-        text: &str,
-        claims: &Claims,
-        issuer: &Arc<Issuer>,
-        shown: &Shown<'_>,
-    ) -> Result<Bearer, Fault> {
+    async fn bearer(&self, read: &Read<'_>, shown: &Shown<'_>) -> Result<Bearer, Fault> {
+        let Read { text, claims, issuer } = read;
         let token = Token::read(text).ok_or(Fault::Form)?;
         let published = self.published(issuer, shown.issuers);
         let version = self.signed(&token, issuer, &published, shown).await?;
@@ -287,6 +283,16 @@ impl Jwts {
         if let Some(counter) = at.and_then(|at| self.judged.get(at)) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl<'a> Read<'a> {
+    /// Of a value of `Authorization`. `None`: it is none of theirs, and others judge it.
+    pub(super) fn of(value: &'a HeaderValue, issuers: &'a Issuers) -> Option<Self> {
+        let (_, text) = value.to_str().ok()?.split_once(' ')?;
+        let claims = claims(text)?;
+        let issuer = issuers.of(claims.text("iss")?)?;
+        Some(Self { text, claims, issuer })
     }
 }
 

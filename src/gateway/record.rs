@@ -12,6 +12,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::audited::{Audited, End};
 use super::connection::Connection;
 use super::flag::Flag;
 use super::metrics::{TenantMetrics, VerbClass};
@@ -46,6 +47,8 @@ struct Fields {
     tenant: Option<Arc<TenantMetrics>>,
     tenant_name: String,
     audit_id: Option<HeaderValue>,
+    /// What it leaves in the audit log.
+    audited: Option<Box<Audited>>,
     user: String,
     method: String,
     path: String,
@@ -152,6 +155,41 @@ impl Record {
         self.fields.lock().trace = Some(trace);
     }
 
+    /// What it leaves in the audit log, where there is one.
+    pub(super) fn audited(&self, audited: Option<Box<Audited>>) {
+        self.fields.lock().audited = audited;
+    }
+
+    /// Changes that.
+    pub(super) fn audit<T>(&self, change: impl FnOnce(&mut Audited) -> T) -> Option<T> {
+        self.fields.lock().audited.as_deref_mut().map(change)
+    }
+
+    /// The answer's head goes out, and a stream or a watch begins.
+    pub(super) fn begins(&self) {
+        let mut fields = self.fields.lock();
+        let end = self.end(&fields);
+        if let Some(audited) = fields.audited.as_deref_mut().filter(|_| end.is_long) {
+            let may_be_written = end.is_known || has_line(&self.connection.gateway);
+            if !audited.started(end, may_be_written, &self.connection) {
+                fields.audited = None;
+            }
+        }
+    }
+
+    fn end(&self, fields: &Fields) -> End {
+        End {
+            code: fields.code,
+            flag: fields.flag,
+            is_upstream: !fields.upstream.is_empty(),
+            is_long: fields.long_running,
+            is_known: fields.is_known,
+            received: self.received(),
+            sent: self.sent.load(Ordering::Relaxed),
+            took: self.started.elapsed(),
+        }
+    }
+
     pub(super) fn user(&self, user: &str) {
         user.clone_into(&mut self.fields.lock().user);
     }
@@ -226,9 +264,13 @@ impl Fields {
 }
 
 /// Whoever is not known has so many lines a second together, or he fills the disks of others.
-fn may_log(gateway: &Gateway) -> bool {
+fn has_line(gateway: &Gateway) -> bool {
     let most = u32::try_from(gateway.config.max_unknown_log_lines_per_second).unwrap_or(u32::MAX);
-    let may = gateway.unknown_lines.pass(most, most.saturating_mul(5), gateway.clock.instant()).is_ok();
+    gateway.unknown_lines.pass(most, most.saturating_mul(5), gateway.clock.instant()).is_ok()
+}
+
+fn may_log(gateway: &Gateway) -> bool {
+    let may = has_line(gateway);
     if !may {
         gateway.metrics.unlogged.fetch_add(1, Ordering::Relaxed);
     }
@@ -258,7 +300,21 @@ impl Drop for Record {
         }
         fields.count_bytes(received + sent);
         fields.finish_trace(self.started, (received, sent));
-        if !fields.is_known && !may_log(&self.connection.gateway) {
+        let may_be_written = fields.is_known || may_log(&self.connection.gateway);
+        if let Some(audited) = fields.audited.take() {
+            let end = End {
+                code: fields.code,
+                flag: fields.flag,
+                is_upstream: !fields.upstream.is_empty(),
+                is_long: fields.long_running,
+                is_known: fields.is_known,
+                received,
+                sent,
+                took,
+            };
+            audited.ended(end, may_be_written, &self.connection);
+        }
+        if !may_be_written {
             return;
         }
         // What a client chose is a string of its own: the text format then quotes it, and escapes what would end the line.

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use hyper::body::Incoming;
 
 use super::audit_id::{self, AUDIT_ID};
+use super::audited;
 use super::authenticate::{Who, authenticate};
 use super::bind::{self, Bound};
 use super::browser::{self, Asked};
@@ -58,6 +59,9 @@ pub(super) async fn serve(
         }
     }
     record.code(response.status().as_u16());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS || !response.body().is_whole() {
+        record.begins();
+    }
     // As API servers do. What comes from one has its own, which is the same.
     if let Some(audit_id) = record.named() {
         response.headers_mut().entry(AUDIT_ID).or_insert(audit_id);
@@ -101,14 +105,32 @@ async fn phases(
         return Box::pin(metrics_api::serve(asked, request, upgrade.is_some())).await;
     }
     record.counted_on(Arc::clone(&state.tab), &info.namespace);
+    record.audited(audited::begin(&audited::Read {
+        connection,
+        tenant,
+        state: &state,
+        info: &info,
+        path: &bound.path,
+        query: request.uri().query().unwrap_or_default(),
+        headers: request.headers(),
+        audit_id: audit_id.to_str().unwrap_or_default(),
+        impersonate: &cleaned.impersonate,
+    }));
     let came = clock.instant();
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;
     record.user(caller.who.name());
+    record.audit(|audited| audited.is_of(&caller.who, None));
     let caller = issued::identify(connection, tenant, &state, caller, record).await?;
     browser::check(bound.site, &caller.who, asked(&request, upgrade.is_some(), is_relayed))?;
     scarce::check(&state, &info, request.method())?;
     let entered = entry::enter(connection, tenant, Arc::clone(&state), &caller, info.is_long_running(), record);
     let entry = entered.await?;
+    record
+        .audit(|audited| {
+            audited.is_of(&caller.who, entry.bearer());
+            audited.promise(entry.is_known(), connection)
+        })
+        .transpose()?;
     // Of who is known only: nobody outside fills what is kept of it.
     let trace = entry.is_known().then(|| gateway.traces.of_request(request.headers(), &state.traces)).flatten();
     if let Some(trace) = &trace {

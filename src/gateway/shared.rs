@@ -19,6 +19,7 @@ use crate::runtime::pace::Pace;
 use crate::runtime::traces::Traces;
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
+use crate::trail::Trail;
 use crate::usage::Usage;
 
 /// The gateway, as each of its connections sees it.
@@ -48,6 +49,8 @@ pub(super) struct Gateway {
     /// Of the whole fleet; where there is a shared listener.
     pub(super) door: Option<Door>,
     pub(super) traces: Traces,
+    /// Where there is an audit log.
+    pub(super) audit: Option<Arc<Trail>>,
     /// Of log lines about callers who are not known.
     pub(super) unknown_lines: Pace,
 }

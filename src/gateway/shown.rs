@@ -24,7 +24,7 @@ struct Example {
 
 /// With a request of every kind and end.
 pub(crate) fn example(id: TenantId) -> Arc<dyn Source> {
-    let tenants = Tenants::new(&GatewayConfig::default(), &Memory::default(), &Arc::default());
+    let tenants = Tenants::new(&GatewayConfig::default(), &Memory::default(), &Arc::default(), true);
     let state = tenants.state(&id, "uid", 1);
     for verb in [VerbClass::Read, VerbClass::Write, VerbClass::Watch, VerbClass::Stream, VerbClass::Other] {
         for code in [0, 101, 200, 304, 404, 503] {

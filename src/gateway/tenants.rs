@@ -27,6 +27,7 @@ use crate::runtime::pace::Pace;
 use crate::runtime::telemetry::{Families, Source};
 use crate::tenant::memory::{Account, Memory};
 use crate::tenant::{Snapshot, Tenant};
+use crate::trail::Tab as AuditTab;
 
 /// Bytes for larger buffers of upgraded streams, of all tenants: 256 bulk transfers in one direction, a quarter of them of
 /// one tenant. Others are slower, not refused.
@@ -49,6 +50,8 @@ pub(super) struct TenantState {
     pub(super) tab: Arc<Tab>,
     /// How many of its requests may be traced.
     pub(super) traces: Pace,
+    /// Its events of the audit log.
+    pub(super) audit: Arc<AuditTab>,
     /// What its requests take of the memory, and whether that is too much.
     pub(super) account: Arc<Account>,
 }
@@ -79,10 +82,17 @@ pub(super) struct Tenants {
     pub(super) admission: Admission,
     /// What they are shown of kubelets.
     pub(super) kubelets: Shared,
+    /// There is an audit log.
+    audits: bool,
 }
 
 impl Tenants {
-    pub(super) fn new(config: &GatewayConfig, memory: &Memory, consumption: &Arc<Consumption>) -> Arc<Self> {
+    pub(super) fn new(
+        config: &GatewayConfig,
+        memory: &Memory,
+        consumption: &Arc<Consumption>,
+        audits: bool,
+    ) -> Arc<Self> {
         let places = || Places::new(config.max_unknown, config.max_unknown_per_tenant);
         Arc::new(Self {
             budget: Arc::new(Budget::new(config.max_buffered_bytes)),
@@ -94,6 +104,7 @@ impl Tenants {
             anonymous: places(),
             admission: Admission::default(),
             kubelets: Shared::default(),
+            audits,
             states: RwLock::default(),
         })
     }
@@ -122,6 +133,7 @@ impl Tenants {
             stream_buffers: Share::of(Arc::clone(&self.stream_budget), Arc::clone(&account)),
             tab: self.consumption.tab(id, uid),
             traces: Pace::default(),
+            audit: Arc::default(),
             account,
         });
         let kept = Kept { uid: uid.to_owned(), generation, state };
@@ -156,6 +168,9 @@ impl Tenants {
         );
         state.tokens.collect(families, &tenant);
         state.jwts.collect(families, &tenant);
+        if self.audits {
+            state.audit.collect(families, &tenant);
+        }
         let bytes = state.buffers.in_use() as f64;
         families.gauge("portico_gateway_buffered_bytes", "Bytes that whole bodies take now.", &tenant, bytes);
         families.counter(
@@ -204,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_cluster_that_is_made_again_begins_with_nothing_of_its_predecessor() {
-        let tenants = Tenants::new(&GatewayConfig::default(), &Memory::default(), &Arc::default());
+        let tenants = Tenants::new(&GatewayConfig::default(), &Memory::default(), &Arc::default(), false);
         let id = TenantId::parse("team-a", "dev").expect("valid");
         let of = |uid: &str, generation| tenants.state(&id, uid, generation);
         let first = of("1", 3);

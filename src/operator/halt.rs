@@ -30,6 +30,8 @@ pub(crate) mod condition {
     pub(crate) const KUBECONFIGS: &str = "KubeconfigsReady";
     /// Beside the order: whether all of `spec.auth.jwt` is in force. Absent as long as there never was any.
     pub(crate) const AUTH: &str = "AuthAccepted";
+    /// Beside the order: whether `spec.audit` is kept to. Absent as long as nothing was asked for.
+    pub(crate) const AUDIT: &str = "AuditAccepted";
     /// Beside that order: whether all of `spec.expose.hosts` lead here.
     pub(crate) const HOSTS: &str = "HostsAccepted";
 }

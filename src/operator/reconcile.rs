@@ -15,8 +15,8 @@ use crate::operator::context::Context;
 use crate::operator::halt::{During, Halt, condition};
 use crate::operator::secret::{self, Data};
 use crate::operator::{
-    assign_port, cidr, control_plane, kubeconfig, kubeconfigs, listener, networks, pki, rights, rollout, status,
-    storage, store_fill, system_services,
+    assign_port, audited, cidr, control_plane, kubeconfig, kubeconfigs, listener, networks, pki, rights, rollout,
+    status, storage, store_fill, system_services,
 };
 use crate::tenant::Assertion;
 use crate::tls;
@@ -47,6 +47,7 @@ pub(crate) async fn reconcile(context: &Context, cluster: &Cluster, attempt: u32
     status::conclude(&mut next, halt.as_ref(), cluster.generation, now);
     status::hosts(&mut next, &verdict, cluster.generation, now);
     status::auth(&mut next, &context.config.auth.jwt, cluster, now);
+    audited::note(context, cluster, &mut next);
     let pause = match &halt {
         None => context.clock.jitter(DRIFT),
         Some(halt) => {

@@ -16,7 +16,7 @@ use crate::operator::cluster::Cluster;
 use crate::operator::halt::condition;
 use crate::runtime::telemetry::{Families, Source};
 
-const CONDITIONS: [&str; 15] = [
+const CONDITIONS: [&str; 16] = [
     condition::READY,
     condition::SERVICES,
     condition::CERTIFICATES,
@@ -32,6 +32,7 @@ const CONDITIONS: [&str; 15] = [
     condition::HOSTS,
     condition::AUTH,
     condition::KUBECONFIGS,
+    condition::AUDIT,
 ];
 
 /// Each of [`CONDITIONS`], where it says yes or no.

@@ -90,6 +90,7 @@ impl Inputs<'_> {
             cluster_domain: settings.flags.cluster_domain.clone(),
             policy: settings.flags.policy.clone(),
             limits: crate::crd::Limits::default(),
+            audit: None,
             store: around.store.clone(),
             on_loss: OnLoss::Hold,
             fingerprint,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 
 use super::life::Life;
+use crate::audit::Asks;
 use crate::crd::policy::GrantedPolicy;
 use crate::crd::{Limits, OnLoss};
 use crate::issuers::Issuers;
@@ -68,6 +69,8 @@ pub struct Tenant {
     pub policy: GrantedPolicy,
     /// What it asks to be limited to at the gateway and in DNS.
     pub limits: Limits,
+    /// What it asks to have written of the requests to it, where that is fit.
+    pub audit: Option<Arc<Asks>>,
     /// uid of the store that this tenant is known to have; absent until it is recorded.
     pub store: Option<String>,
     /// What becomes of its host objects when its API server comes back with another store.

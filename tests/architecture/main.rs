@@ -21,15 +21,15 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "domain",
         siblings: Siblings::Free,
-        modules: &["exposition", "names", "crd", "issuers", "translate"],
+        modules: &["exposition", "names", "crd", "audit", "issuers", "translate"],
     },
     Layer { name: "upstream", siblings: Siblings::Never, modules: &["upstream"] },
     Layer { name: "kubernetes", siblings: Siblings::Never, modules: &["kubernetes"] },
-    Layer { name: "state", siblings: Siblings::Never, modules: &["tenant", "usage", "consumption"] },
+    Layer { name: "state", siblings: Siblings::Never, modules: &["tenant", "usage", "consumption", "trail"] },
     Layer {
         name: "planes",
         siblings: Siblings::Never,
-        modules: &["gateway", "syncer", "operator", "sidecar", "dns", "metering", "admin"],
+        modules: &["gateway", "syncer", "operator", "sidecar", "dns", "metering", "archive", "admin"],
     },
     Layer { name: "wiring", siblings: Siblings::Free, modules: &["app", "cli"] },
 ];

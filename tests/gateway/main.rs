@@ -13,6 +13,7 @@ mod api_server;
 #[path = "../support/load.rs"]
 mod load;
 
+mod audited;
 mod browsers;
 mod chains;
 mod churn;
@@ -41,5 +42,6 @@ mod traces;
 mod trailers;
 mod unknown;
 mod upgrades;
+mod webhook;
 mod wire;
 mod world;

@@ -27,6 +27,7 @@ use portico::runtime::traces::Traces;
 use portico::runtime::watched::Watched;
 use portico::tenant::{Aggregator, Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
+use portico::trail::Trail;
 use portico::upstream::Pool;
 use portico::usage::Usage;
 use rustls::pki_types::ServerName;
@@ -166,8 +167,22 @@ impl World {
         Self::whole(config, clock, host, Traces::off()).await
     }
 
-    /// With all that a test may want otherwise.
+    /// With traces.
     pub async fn whole(config: GatewayConfig, clock: Clock, host: Option<&FakeApi>, traces: Traces) -> Self {
+        Self::built(config, clock, host, (traces, None)).await
+    }
+
+    /// With an audit log.
+    pub async fn audited(config: GatewayConfig, audit: &Arc<Trail>) -> Self {
+        Self::built(config, Clock::system(), None, (Traces::off(), Some(Arc::clone(audit)))).await
+    }
+
+    async fn built(
+        config: GatewayConfig,
+        clock: Clock,
+        host: Option<&FakeApi>,
+        (traces, audit): (Traces, Option<Arc<Trail>>),
+    ) -> Self {
         let config = GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..config };
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
         let registry = Arc::new(Registry::default());
@@ -190,6 +205,7 @@ impl World {
             usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), clock.clone())),
             figures: Arc::clone(&figures) as Arc<_>,
             host,
+            audit,
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             clock: clock.clone(),

@@ -10,6 +10,8 @@ mod collector;
 
 mod admission;
 mod attacks;
+mod audited;
+mod jwt;
 mod kubelets;
 mod logs;
 mod rights;

@@ -19,6 +19,7 @@ use portico::runtime::traces::Traces;
 use portico::runtime::watched::Watched;
 use portico::tenant::{Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
+use portico::trail::Trail;
 use portico::upstream::Pool;
 use portico::usage::Usage;
 use serde_json::{Value, json};
@@ -91,11 +92,26 @@ impl World {
         Self::whole(config, clock, Traces::off(), streams).await
     }
 
-    /// With all that a test may want otherwise.
+    /// With traces.
     pub async fn whole(
         config: &HostConfig,
         clock: Clock,
         traces: Traces,
+        streams: impl Fn(Seen) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::built(config, clock, (traces, None), streams).await
+    }
+
+    /// With an audit log.
+    pub async fn audited(audit: &Arc<Trail>, streams: impl Fn(Seen) -> Answer + Send + Sync + 'static) -> Self {
+        let audit = Some(Arc::clone(audit));
+        Self::built(&HostConfig::default(), Clock::system(), (Traces::off(), audit), streams).await
+    }
+
+    async fn built(
+        config: &HostConfig,
+        clock: Clock,
+        (traces, audit): (Traces, Option<Arc<Trail>>),
         streams: impl Fn(Seen) -> Answer + Send + Sync + 'static,
     ) -> Self {
         let (a, b) = (Cluster::new("alpha").await, Cluster::new("beta").await);
@@ -125,6 +141,7 @@ impl World {
             host: client,
             usage: Arc::clone(&usage),
             figures: Arc::clone(&usage) as Arc<_>,
+            audit,
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             watched: Watched::new(clock.clone()),
@@ -153,7 +170,7 @@ impl World {
                 "labels": {"portico.dev/cluster": owner},
                 "annotations": {"portico.dev/object-name": name, "portico.dev/object-namespace": "default",
                     "portico.dev/object-uid": uid, "portico.dev/object-kind": "Pod"},
-            }}),
+            }, "spec": {"nodeName": "node-1"}}),
         );
     }
 

@@ -35,6 +35,7 @@ pub fn tenant(id: TenantId, pool: Arc<Pool>, server_tls: ServerTls, client_trust
         cluster_domain: "cluster.local".to_owned(),
         policy: portico::crd::policy::GrantedPolicy::default(),
         limits: portico::crd::Limits::default(),
+        audit: None,
         store: None,
         on_loss: portico::crd::OnLoss::default(),
         fingerprint: String::new(),

@@ -64,6 +64,7 @@ pub(super) async fn place(context: &Context, stream: Stream, query: &str) -> Res
         tracing::warn!(tenant = %tenant, pod = %host_pod, "a host pod is not the virtual pod that its name says");
         return Err(no_node(name));
     }
+    context.record.audit(|audited| audited.is_on(host_pod.as_str(), text(&found, "/spec/nodeName")));
     Ok(Some(Place { host_namespace, host_pod, namespace: namespace.clone(), pod: name.clone(), container }))
 }
 

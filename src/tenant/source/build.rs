@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::parts::Parts;
+use crate::audit::Asks;
 use crate::crd::policy::GrantedPolicy;
 use crate::crd::{Distro, VirtualCluster, pki};
 use crate::error::{Error, Kind, Result, Side};
@@ -161,6 +162,8 @@ impl Inputs<'_> {
             cluster_domain: self.cluster.spec.network.cluster_domain.clone(),
             policy,
             limits: self.cluster.spec.limits,
+            // Whose rules are not fit has none of his own; the operator tells him (`operator/audited.rs`).
+            audit: self.cluster.spec.audit.as_ref().and_then(|audit| Asks::new(audit).ok()).map(Arc::new),
             store: status.store.as_ref().map(|store| store.uid.clone()).filter(|uid| !uid.is_empty()),
             on_loss: self.cluster.spec.storage.on_loss,
             fingerprint: self.fingerprint.whole(),

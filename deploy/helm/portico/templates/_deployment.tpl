@@ -124,10 +124,35 @@ spec:
             - name: config
               mountPath: /etc/portico
               readOnly: true
+            {{- if include "portico.isAudited" . }}
+            - name: audit
+              mountPath: /var/lib/portico/audit
+            {{- if .Values.audit.webhookSecret }}
+            - name: audit-webhook
+              mountPath: /etc/portico-audit
+              readOnly: true
+            {{- end }}
+            {{- end }}
       volumes:
         - name: config
           configMap:
             name: portico
+        {{- if include "portico.isAudited" . }}
+        - name: audit
+          {{- if .Values.audit.volume.claimName }}
+          persistentVolumeClaim:
+            claimName: {{ .Values.audit.volume.claimName }}
+          {{- else }}
+          emptyDir:
+            sizeLimit: {{ .Values.audit.volume.sizeLimit }}
+          {{- end }}
+        {{- with .Values.audit.webhookSecret }}
+        - name: audit-webhook
+          secret:
+            secretName: {{ . }}
+            defaultMode: 0440
+        {{- end }}
+        {{- end }}
       {{- with .Values.nodeSelector }}
       nodeSelector:
         {{- toYaml . | nindent 8 }}

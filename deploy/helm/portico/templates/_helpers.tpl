@@ -59,6 +59,11 @@ true
 {{- regexFind "[0-9]+$" . -}}
 {{- end }}
 
+{{/* "true" or nothing: whether a Deployment writes the audit log. Argument: what portico.deployment is given. */}}
+{{- define "portico.isAudited" -}}
+{{- if and .isGateway (dig "audit" "enabled" false .Values.config) -}}true{{- end -}}
+{{- end }}
+
 {{- define "portico.gatewayPort" -}}
 {{- include "portico.port" (dig "gateway" "listen" "0.0.0.0:8443" .Values.config) -}}
 {{- end }}
