@@ -11,6 +11,7 @@ mod delete;
 mod failure;
 mod host;
 mod list;
+mod login;
 mod output;
 mod progress;
 mod recover;
@@ -45,6 +46,8 @@ enum Command {
     Describe(list::DescribeArgs),
     /// Write a kubeconfig for a virtual cluster, or run a command in it.
     Connect(connect::Args),
+    /// Log in at an OpenID provider, and print the credential for kubectl (an exec plugin).
+    Login(login::Args),
     /// Delete a virtual cluster and wait until nothing of it is left.
     #[command(visible_alias = "rm")]
     Delete(delete::Args),
@@ -104,6 +107,7 @@ fn run(cli: Cli) -> Outcome<u8> {
         Command::Usage(args) => block_on(usage::run(&host, args))?,
         Command::Delete(args) => block_on(delete::run(&host, args))?,
         Command::Recover(args) => block_on(recover::run(&host, args))?,
+        Command::Login(args) => block_on(login::run(args))?,
         Command::Connect(args) => return block_on(connect::run(&host, args)),
     }
     Ok(0)

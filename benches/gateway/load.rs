@@ -64,7 +64,7 @@ pub(crate) fn pin_self() {
     assert!(pinned.success(), "two cores are needed");
 }
 
-/// What is said at some paths.
+/// What is said at some paths; `PORT` in it is the backend's own.
 pub(crate) type Answers = &'static [(&'static str, String)];
 
 /// How the load shows who it is.
@@ -90,6 +90,8 @@ pub(crate) async fn backend(folder: &Path, case: Case, answers: Answers) -> Back
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
     let port = listener.local_addr().expect("address").port();
+    let at = |text: &String| text.replace("PORT", &port.to_string());
+    let answers: Answers = answers.iter().map(|(path, text)| (*path, at(text))).collect::<Vec<_>>().leak();
     let task = task::spawn("bench backend", async move {
         let mut open = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
@@ -115,6 +117,24 @@ pub(crate) async fn backend(folder: &Path, case: Case, answers: Answers) -> Back
                     }
                 };
             });
+        }
+    });
+    Backend { port, _task: task }
+}
+
+/// A collector of traces, which takes everything.
+pub(crate) async fn collector() -> Backend {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
+    let port = listener.local_addr().expect("address").port();
+    let task = task::spawn("bench collector", async move {
+        let mut open = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(|request: Request<Incoming>| async {
+                drop(request.into_body().collect().await);
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+            });
+            let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            open.spawn(async move { drop(serving.await) });
         }
     });
     Backend { port, _task: task }

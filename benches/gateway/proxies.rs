@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::config::{GatewayConfig, LogConfig};
+use portico::archive;
+use portico::config::{AuditConfig, GatewayConfig, LogConfig, TracingConfig};
 use portico::error::Side;
 use portico::gateway;
 use portico::kubernetes::Kubelets;
@@ -15,7 +16,7 @@ use portico::names::TenantId;
 use portico::runtime::clock::Clock;
 use portico::runtime::drain;
 use portico::runtime::telemetry::{self, Metrics};
-use portico::runtime::traces::Traces;
+use portico::runtime::traces::{Sending, Traces};
 use portico::runtime::watched::Watched;
 use portico::tenant::{Registry, Tenant};
 use portico::tls::{ClientTrust, ServerTls, client_config};
@@ -157,10 +158,17 @@ fn haproxy(case: Case, folder: &Path, port: u16, backend: u16) -> String {
 
 /// Portico's gateway with one tenant, as `portico serve` runs it, on one worker.
 pub(crate) fn portico(folder: &Path, port: u16, backend: u16) {
-    serve(tenant(folder, port, backend));
+    serve(tenant(folder, port, backend), Beside::default());
 }
 
-pub(crate) fn serve(tenant: Tenant) {
+/// What else is on.
+#[derive(Default)]
+pub(crate) struct Beside {
+    pub(crate) audit: Option<AuditConfig>,
+    pub(crate) traces: Option<TracingConfig>,
+}
+
+pub(crate) fn serve(tenant: Tenant, beside: Beside) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
     runtime.block_on(async {
         telemetry::init(&LogConfig::default()).expect("log");
@@ -175,6 +183,10 @@ pub(crate) fn serve(tenant: Tenant) {
             max_request_burst_per_tenant: 1_000_000,
             ..GatewayConfig::default()
         };
+        let archive = beside.audit.map(|config| archive::start(&config, &Clock::system()).expect("an archive"));
+        let traces = beside.traces.map(|config| Traces::new(&config, Clock::system()).expect("traces"));
+        let (traces, sending) = traces.unwrap_or_default();
+        let _sender = sending.map(Sending::start);
         let parts = gateway::Parts {
             config,
             registry,
@@ -182,12 +194,12 @@ pub(crate) fn serve(tenant: Tenant) {
             usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), Clock::system())),
             host,
             figures: Arc::<crate::figures::FakeFigures>::default(),
-            audit: None,
+            audit: archive.as_ref().map(|archive| Arc::clone(archive.trail())),
             consumption: Arc::default(),
             metrics: Metrics::default(),
             clock: Clock::system(),
             watched: Watched::new(Clock::system()),
-            traces: Traces::off(),
+            traces,
         };
         let bound = gateway::run(parts, &drain).await.expect("gateway");
         for listener in bound.listeners() {

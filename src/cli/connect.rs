@@ -12,6 +12,7 @@ mod file;
 mod forward;
 mod kubeconfig;
 mod life;
+mod login;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -225,6 +226,10 @@ async fn credential(
             let what = format!("the token of ServiceAccount {} in it", token.account);
             let note = life::note(&what, token.ends, Some(account.life), now);
             Ok((access.with_user(json!({"token": token.text})), Some(note)))
+        }
+        Wanted::Login(wish) => {
+            let (user, note) = login::user(host, &args.name, wish).await?;
+            Ok((access.with_user(user), Some(note)))
         }
         Wanted::User(user) => {
             let signed = match signed {

@@ -5,11 +5,14 @@ mod credentials;
 #[path = "../support/fake.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared, and each uses a part")]
 mod fake;
+mod login;
 #[path = "../support/pki.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared, and each uses a part")]
 mod pki;
 #[path = "../support/port.rs"]
 mod port;
+#[path = "../support/tokens.rs"]
+mod tokens;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -74,6 +77,11 @@ fn usage_errors_end_with_2() {
         &["connect", "a", "--service-account", "b", "--user", "c"],
         &["connect", "a", "--user", "b", "--expiration", "9m"],
         &["connect", "a", "--group", "b"],
+        &["connect", "a", "--oidc", "--user", "b"],
+        &["connect", "a", "--client-id", "b"],
+        &["login", "--client-id", "b"],
+        &["login", "--issuer", "http://b", "--client-id", "b"],
+        &["login", "--issuer", "https://b", "--client-id", "b", "--listen", "0.0.0.0:80"],
     ] {
         let output = portico(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));

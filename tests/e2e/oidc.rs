@@ -1,11 +1,13 @@
 //! People of an identity provider: a real issuer (`tests/e2e/issuer`), somebody who logs in there, and kubectl.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Dump, Invocation, Running, alpha, beta, eventually, eventually_is, kubectl, node, run_id, target, with_user, work,
+    Dump, Invocation, Running, alpha, beta, eventually, eventually_is, kubectl, node, portico, run_id, target, user_of,
+    with_user, work,
 };
 use crate::port;
 
@@ -43,14 +45,20 @@ impl Issuer {
         })
     }
 
-    /// kubectl's file of somebody who logs in each time.
-    fn kubeconfig(&self, cluster: &Path, name: &str) -> PathBuf {
+    /// Somebody logs in with a browser, as the kubeconfig has it that `portico connect --oidc` wrote.
+    fn log_in(&self, exec: &Value) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/browser.py");
-        let user = format!("test-user@{}", node());
-        let arguments = json!([script, self.url, self.certificate, "native", user, "verysecure"]);
-        let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "python3", "args": arguments,
-            "interactiveMode": "Never"});
-        with_user(cluster, &json!({"exec": exec}), name)
+        let browser = work().join(format!("browser-{}", run_id()));
+        let (script, certificate) = (script.display(), self.certificate.display());
+        let line = format!("exec python3 {script} {certificate} test-user@{} verysecure \"$1\"", node());
+        std::fs::write(&browser, format!("#!/bin/sh\n{line}\n")).expect("written");
+        std::fs::set_permissions(&browser, std::fs::Permissions::from_mode(0o755)).expect("a program");
+        let asks = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "spec": {"interactive": true}});
+        let arguments: Vec<&str> = exec["args"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        let login = Invocation::new("portico", &alpha().kubeconfig, &arguments)
+            .env("BROWSER", &browser.display().to_string())
+            .env("KUBERNETES_EXEC_INFO", &asks.to_string());
+        assert_eq!(login.run().json()["kind"], "ExecCredential");
     }
 }
 
@@ -75,7 +83,17 @@ fn somebody_logs_in_at_a_real_issuer_and_works_as_far_as_rbac_lets_him() {
     let _dump = Dump(vec![alpha(), beta()]);
     let issuer = Issuer::start();
     assert_eq!(accepts(&json!([issuer.entry()])).0, "True");
-    let jane = issuer.kubeconfig(&alpha().kubeconfig, "oidc-alpha");
+    let jane = work().join(format!("oidc-{}.yaml", run_id()));
+    let (file, name) = (jane.display().to_string(), alpha().name.as_str());
+    let connect = ["connect", name, "-n", &alpha().namespace, "--oidc", "--kube-config", &file];
+    let connected = portico(&connect);
+    assert!(connected.err.contains("each user logs in at"), "{connected}");
+    connected.ok();
+    let user = user_of(&jane);
+    assert_eq!(user.as_object().map(serde_json::Map::len), Some(1), "nothing secret: {user}");
+    // Nobody has, and here is nobody to ask.
+    kubectl(&jane, &["get", "namespaces"]).fails(&["somebody has to log in"]);
+    issuer.log_in(&user["exec"]);
     let me = || kubectl(&jane, &["auth", "whoami", "-o", "json"]);
     let known = eventually("she is known", || me().result());
     let known: Value = serde_json::from_str(&known).expect("JSON");
@@ -91,7 +109,7 @@ fn somebody_logs_in_at_a_real_issuer_and_works_as_far_as_rbac_lets_him() {
     kubectl(&jane, &["-n", &space.name, "create", "configmap", "hers", "--from-literal=a=b"]).ok();
     kubectl(&jane, &["get", "secrets", "-A"]).fails(&["Forbidden"]);
     // The neighbour has no such issuer.
-    let at_beta = issuer.kubeconfig(&beta().kubeconfig, "oidc-beta");
+    let at_beta = with_user(&beta().kubeconfig, &user, "oidc-beta");
     kubectl(&at_beta, &["get", "namespaces"]).fails(&["Unauthorized"]);
 
     // An unfit edit leaves her what she has, and says why; what is taken away is taken away.
@@ -106,4 +124,7 @@ fn somebody_logs_in_at_a_real_issuer_and_works_as_far_as_rbac_lets_him() {
     assert_eq!(accepts(&json!([])).0, "True");
     eventually_is("her watch ends", || !watching.is_running());
     kubectl(&jane, &["-n", &space.name, "get", "configmaps"]).fails(&["Unauthorized"]);
+    let arguments: Vec<&str> =
+        user["exec"]["args"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    portico(&[&arguments[..], &["--forget"]].concat()).ok();
 }

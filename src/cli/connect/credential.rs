@@ -32,6 +32,15 @@ pub(super) struct CredentialArgs {
     /// Group of that user; may be given again.
     #[arg(long = "group", value_name = "GROUP", requires = "user")]
     groups: Vec<String>,
+    /// Write no credential, but that each user logs in at the issuer of `spec.auth.jwt` (portico login, an exec plugin of kubectl).
+    #[arg(long, conflicts_with_all = ["service_account", "user", "expiration"])]
+    oidc: bool,
+    /// Which issuer, where there are several.
+    #[arg(long, value_name = "URL", requires = "oidc")]
+    issuer: Option<String>,
+    /// Client that is registered at the issuer for logins (default: the only audience).
+    #[arg(long, value_name = "ID", requires = "oidc")]
+    client_id: Option<String>,
     /// How long the token or certificate lives (default: 1h); the API server or the admin may have it shorter.
     #[arg(long, value_name = "DURATION", value_parser = expiration)]
     expiration: Option<Duration>,
@@ -51,6 +60,8 @@ pub(super) enum Wanted {
     Admin,
     Account(Account),
     User(User),
+    /// Whoever logs in there.
+    Login(Login),
 }
 
 /// A token of a ServiceAccount.
@@ -73,6 +84,13 @@ pub(super) enum Grant {
     Role(String, String),
 }
 
+/// A login at an issuer, as far as it was said which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Login {
+    pub(super) issuer: Option<String>,
+    pub(super) client: Option<String>,
+}
+
 /// A certificate of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct User {
@@ -84,6 +102,9 @@ pub(super) struct User {
 impl CredentialArgs {
     /// What was asked for, or what is wrong with it.
     pub(super) fn wanted(&self) -> Outcome<Wanted> {
+        if self.oidc {
+            return Ok(Wanted::Login(Login { issuer: self.issuer.clone(), client: self.client_id.clone() }));
+        }
         let life = self.expiration.unwrap_or(DEFAULT);
         if let Some(AccountName { namespace, name }) = self.service_account.clone() {
             let grant = match (&self.cluster_role, &self.role) {
