@@ -190,6 +190,9 @@ impl Load {
 
     /// What the proxy takes for it, once it is warm.
     pub(crate) async fn measured(&self, proxy: &Running, length: Duration) -> Measured {
+        // One first: who is not known yet has few places.
+        let first = self.senders.first().cloned().expect("connections");
+        stream(first, self.authority.clone(), self.caller, Instant::now() + Duration::from_millis(50)).await;
         self.run(WARM_UP).await;
         let before = process::cpu(proxy.pid);
         let done = self.run(length).await;
