@@ -92,7 +92,7 @@ pub(super) async fn run(args: Args) -> Outcome<()> {
     };
     let tokens = match renewed {
         Some(tokens) => tokens,
-        None if !info.is_interactive => return Err(not_interactive(&args)),
+        None if !info.is_interactive => return Err(not_interactive()),
         None if args.device => device::log_in(&provider, &scopes).await?,
         None => browser::log_in(&provider, &scopes, args.listen, !args.no_browser, PATIENCE).await?,
     };
@@ -111,8 +111,9 @@ fn keep(tokens: Tokens) -> Outcome<Kept> {
     Ok(Kept { id_token: tokens.id_token, refresh_token: tokens.refresh_token, ends })
 }
 
-fn not_interactive(args: &Args) -> Failure {
-    let command = format!("portico login --issuer {} --client-id {}", args.issuer, args.client_id);
+/// The same command, since what is kept is of this issuer, client, scopes and CA.
+fn not_interactive() -> Failure {
+    let command = std::iter::once("portico".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ");
     Failure::new("somebody has to log in, and this is no terminal", format!("run in a terminal once: {command}"))
 }
 

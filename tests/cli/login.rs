@@ -33,6 +33,8 @@ struct Known {
     /// How the device is answered first.
     pending: Mutex<Vec<&'static str>>,
     refreshes: Mutex<bool>,
+    /// A renewal brings no id token.
+    bare: Mutex<bool>,
 }
 
 impl Known {
@@ -58,7 +60,11 @@ impl Known {
                 if said("code") == Some("good") && is_it { self.tokens() } else { refused("invalid_grant") }
             }
             ("/token", Some("refresh_token")) if *self.refreshes.lock() && said("refresh_token") == Some("again") => {
-                self.tokens()
+                if *self.bare.lock() {
+                    Answer::json(200, &json!({"access_token": "a"}))
+                } else {
+                    self.tokens()
+                }
             }
             ("/token", Some("urn:ietf:params:oauth:grant-type:device_code")) => match self.pending.lock().pop() {
                 Some(why) => refused(why),
@@ -86,6 +92,7 @@ impl Issuer {
             life: Mutex::new(3600),
             pending: Mutex::default(),
             refreshes: Mutex::new(true),
+            bare: Mutex::default(),
         });
         let answering = Arc::clone(&known);
         let api = FakeApi::start(move |seen| {
@@ -196,6 +203,8 @@ async fn somebody_logs_in_once_for_ten_and_for_later() {
         !refused.status.success() && refused.stdout.is_empty() && said.contains("run in a terminal once"),
         "{said}"
     );
+    // As it is to be run: what is kept is of this CA, too.
+    assert!(said.contains("--certificate-authority-data") && said.contains("--token-cache"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -209,6 +218,17 @@ async fn a_token_that_is_nearly_over_is_renewed_and_a_refused_renewal_says_so() 
     *issuer.known.life.lock() = 3600;
     credential(&issuer.run(&[], false).await);
     assert_eq!(issuer.asked("/token"), 2, "by the refresh token, though nobody is there");
+    // A renewal without an id token is none: somebody logs in anew.
+    *issuer.known.life.lock() = 30;
+    assert!(issuer.run(&["--forget"], false).await.status.success());
+    *issuer.known.bare.lock() = true;
+    for _ in 0..2 {
+        let login = issuer.command(&[]).spawn().expect("it runs");
+        let (_, address, state) = issuer.browser().await;
+        comes(&address, &format!("/callback?code=good&state={state}")).await;
+        credential(&login.wait_with_output().expect("it ends"));
+    }
+    *issuer.known.bare.lock() = false;
     *issuer.known.life.lock() = 30;
     assert!(issuer.run(&["--forget"], false).await.status.success());
     *issuer.known.refreshes.lock() = false;

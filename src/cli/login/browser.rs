@@ -156,7 +156,8 @@ fn read(head: &str, state: &str, issuer: &str) -> Back {
         return Back::Nothing;
     }
     // RFC 9207: who says it, if it says.
-    if query.contains("iss=") && said("iss").is_some_and(|said| said != issuer) {
+    let says = query.split('&').any(|pair| pair == "iss" || pair.starts_with("iss="));
+    if says && said("iss").as_deref() != Some(issuer) {
         return Back::Nothing;
     }
     match (said("code"), said("error")) {
@@ -201,6 +202,8 @@ mod tests {
             "/callback?code=c&state=s1&code=d",
             "/callback?code=c&error=e&state=s1",
             "/callback?code=c&state=s1&iss=https%3A%2F%2Fb",
+            "/callback?code=c&state=s1&iss=https%3A%2F%2Fa&iss=https%3A%2F%2Fb",
+            "/callback?code=c&state=s1&iss=%ff",
             "/favicon.ico",
             "/other?code=c&state=s1",
         ] {

@@ -98,13 +98,13 @@ impl Provider {
         Ok(format!("{endpoint}{separator}{}", form(parameters)))
     }
 
-    /// New tokens for a refresh token; `None`: it is not taken any more.
+    /// New tokens for a refresh token; `None`: it is not taken any more, or brings no id token (OpenID Connect Core 12.2).
     pub(super) async fn renewed(&self, refresh: &str) -> Outcome<Option<Tokens>> {
         let parameters = [("grant_type", "refresh_token"), ("refresh_token", refresh)];
         match self.token(&parameters).await? {
             Said::Yes(answer) => {
                 // One that rotates none keeps the old one.
-                let mut tokens = Tokens::read(&answer, self.expected(None))?;
+                let Ok(mut tokens) = Tokens::read(&answer, self.expected(None)) else { return Ok(None) };
                 tokens.refresh_token.get_or_insert_with(|| refresh.to_owned());
                 Ok(Some(tokens))
             }
