@@ -175,11 +175,11 @@ impl Audited {
 /// Who has answered, or why nobody did.
 fn decision(end: &End) -> &'static str {
     match end.flag {
-        Some(Flag::Unknown | Flag::Token(_)) => "refused",
+        Some(Flag::Unknown | Flag::Token(_) | Flag::Issuer(_)) => "refused",
         Some(Flag::Failed(kind)) if kind.is_of_the_server() && end.code != 401 => "failed",
         Some(Flag::Failed(_)) => "refused",
-        _ if end.is_upstream => "forwarded",
-        _ => "answered",
+        Some(Flag::Cut | Flag::Ended | Flag::Unread) | None if end.is_upstream => "forwarded",
+        Some(Flag::Cut | Flag::Ended | Flag::Unread) | None => "answered",
     }
 }
 
@@ -219,4 +219,28 @@ fn impersonated(headers: &HeaderMap) -> Option<User> {
         groups: headers.get_all("impersonate-group").iter().take(16).map(text).collect(),
         extra: BTreeMap::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_is_no_ones_is_refused_and_not_answered() {
+        let of = |flag| {
+            let (received, sent, took) = (0, 0, Duration::ZERO);
+            decision(&End {
+                code: 401,
+                flag,
+                is_upstream: false,
+                is_long: false,
+                is_known: false,
+                received,
+                sent,
+                took,
+            })
+        };
+        assert_eq!(of(Some(Flag::Issuer("JEXP"))), "refused");
+        assert_eq!((of(Some(Flag::Unknown)), of(None)), ("refused", "answered"));
+    }
 }
