@@ -49,6 +49,14 @@ pub enum Who {
 }
 
 impl Who {
+    /// What was shown that only the backend, or a key, can judge.
+    pub(super) fn token(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::Token(value) => Some(value),
+            _ => None,
+        }
+    }
+
     /// Who it is, where that is asserted to the backend.
     pub(super) fn identity(&self) -> Option<&Identity> {
         match self {

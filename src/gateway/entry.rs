@@ -61,22 +61,18 @@ enum Judged {
     Unknown,
 }
 
-/// Lets a request in, or says 401 or 429. What it takes is on `record`, until the answer's last byte.
+/// Lets a request in, or says 401 or 429. `token` is the digest of the one that was shown. What it takes is on `record`, until the answer's last byte.
 pub(super) async fn enter(
     connection: &Arc<Connection>,
     tenant: &Arc<Tenant>,
     state: Arc<TenantState>,
-    caller: &Caller,
+    (caller, token): (&Caller, Option<TokenDigest>),
     long_running: bool,
     record: &Arc<Record>,
 ) -> Result<Entry> {
     let gateway = &connection.gateway;
-    let (token, user) = match &caller.who {
-        Who::Token(value) => (Some(gateway.token_key.digest(tenant, value)), None),
-        Who::Certificate(identity) => (None, Some(identity.user.clone())),
-        Who::Issued(bearer) => (None, Some(bearer.identity.user.clone())),
-        Who::Anonymous => (None, None),
-    };
+    let user = caller.who.identity().map(|identity| identity.user.clone());
+    let token = token.filter(|_| matches!(caller.who, Who::Token(_)));
     let entry = Entry {
         connection: Arc::clone(connection),
         tenant: Arc::clone(tenant),

@@ -9,29 +9,30 @@ use super::authenticate::{Caller, Who};
 use super::connection::Connection;
 use super::flag::Flag;
 use super::jwt::{Read, Shown, Verdict};
+use super::known::TokenDigest;
 use super::record::Record;
 use super::tenants::TenantState;
 use crate::error::{Error, Kind, Result};
 use crate::tenant::Tenant;
 
-/// The caller, as he is known from here on.
+/// The caller, as he is known from here on. `token` is the digest of the one that he shows.
 pub(super) async fn identify(
     connection: &Connection,
     tenant: &Tenant,
     state: &TenantState,
-    caller: Caller,
+    (caller, token): (Caller, Option<&TokenDigest>),
     record: &Record,
 ) -> Result<Caller> {
-    let Who::Token(value) = &caller.who else { return Ok(caller) };
+    let (Who::Token(value), Some(digest)) = (&caller.who, token) else { return Ok(caller) };
     if tenant.issuers.is_empty() {
         return Ok(caller);
     }
     let gateway = &connection.gateway;
-    let (digest, clock) = (gateway.token_key.digest(tenant, value), &gateway.clock);
-    let bearer = match state.jwts.known(&tenant.issuers, &digest, clock) {
+    let clock = &gateway.clock;
+    let bearer = match state.jwts.known(&tenant.issuers, digest, clock) {
         Some(bearer) => bearer,
         // One of a ServiceAccount in use is not read for this each time.
-        None if state.tokens.knows(&digest, clock) => return Ok(caller),
+        None if state.tokens.knows(digest, clock) => return Ok(caller),
         None => {
             let Some(read) = Read::of(value, &tenant.issuers) else { return Ok(caller) };
             let places = &gateway.tenants.unknown;
@@ -42,7 +43,7 @@ pub(super) async fn identify(
             let shown = Shown {
                 tenant: &tenant.id,
                 issuers: &tenant.issuers,
-                digest: &digest,
+                digest,
                 of_all: &gateway.token_pace,
                 turns: &gateway.issuer_turns,
                 clock,
@@ -59,6 +60,7 @@ pub(super) async fn identify(
     };
     let caller = Caller { who: Who::Issued(Arc::clone(&bearer)), ..caller };
     record.user(caller.who.name());
+    record.audit(|audited| audited.is_of(&caller.who, None));
     caller.may_impersonate(tenant)?;
     Ok(caller)
 }

@@ -299,7 +299,7 @@ impl<'a> Read<'a> {
 impl Bearer {
     /// Whether he still is who he is: his token's time is not over, and his issuer's entry is as it was.
     pub(super) fn holds(&self, issuers: &Issuers, now: Timestamp) -> bool {
-        now.as_second() <= self.ends && issuers.of(&self.issuer.url).is_some_and(|issuer| **issuer == *self.issuer)
+        now.as_second() <= self.ends && issuers.of(&self.issuer.url).is_some_and(|issuer| *issuer == self.issuer)
     }
 
     /// How long until his token's time is over.

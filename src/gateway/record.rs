@@ -168,25 +168,12 @@ impl Record {
     /// The answer's head goes out, and a stream or a watch begins.
     pub(super) fn begins(&self) {
         let mut fields = self.fields.lock();
-        let end = self.end(&fields);
+        let end = fields.end((self.received(), self.sent.load(Ordering::Relaxed)), self.started.elapsed());
         if let Some(audited) = fields.audited.as_deref_mut().filter(|_| end.is_long) {
             let may_be_written = end.is_known || has_line(&self.connection.gateway);
             if !audited.started(end, may_be_written, &self.connection) {
                 fields.audited = None;
             }
-        }
-    }
-
-    fn end(&self, fields: &Fields) -> End {
-        End {
-            code: fields.code,
-            flag: fields.flag,
-            is_upstream: !fields.upstream.is_empty(),
-            is_long: fields.long_running,
-            is_known: fields.is_known,
-            received: self.received(),
-            sent: self.sent.load(Ordering::Relaxed),
-            took: self.started.elapsed(),
         }
     }
 
@@ -231,6 +218,19 @@ impl Fields {
         let was_known = std::mem::replace(&mut self.is_known, true);
         if let Some(tab) = self.tab.as_ref().filter(|_| !was_known) {
             tab.add(&self.namespace, &Amounts { calls: 1, ..Amounts::default() });
+        }
+    }
+
+    fn end(&self, (received, sent): (u64, u64), took: Duration) -> End {
+        End {
+            code: self.code,
+            flag: self.flag,
+            is_upstream: !self.upstream.is_empty(),
+            is_long: self.long_running,
+            is_known: self.is_known,
+            received,
+            sent,
+            took,
         }
     }
 
@@ -302,17 +302,7 @@ impl Drop for Record {
         fields.finish_trace(self.started, (received, sent));
         let may_be_written = fields.is_known || may_log(&self.connection.gateway);
         if let Some(audited) = fields.audited.take() {
-            let end = End {
-                code: fields.code,
-                flag: fields.flag,
-                is_upstream: !fields.upstream.is_empty(),
-                is_long: fields.long_running,
-                is_known: fields.is_known,
-                received,
-                sent,
-                took,
-            };
-            audited.ended(end, may_be_written, &self.connection);
+            audited.ended(fields.end((received, sent), took), may_be_written, &self.connection);
         }
         if !may_be_written {
             return;

@@ -120,11 +120,12 @@ async fn phases(
     let caller = authenticate(tenant, &connection.certificates, request.headers_mut(), cleaned, clock)?;
     record.user(caller.who.name());
     record.audit(|audited| audited.is_of(&caller.who, None));
-    let caller = issued::identify(connection, tenant, &state, caller, record).await?;
+    let token = caller.who.token().map(|value| gateway.token_key.digest(tenant, value));
+    let caller = issued::identify(connection, tenant, &state, (caller, token.as_ref()), record).await?;
     browser::check(bound.site, &caller.who, asked(&request, upgrade.is_some(), is_relayed))?;
     scarce::check(&state, &info, request.method())?;
-    let entered = entry::enter(connection, tenant, Arc::clone(&state), &caller, info.is_long_running(), record);
-    let entry = entered.await?;
+    let is_long = info.is_long_running();
+    let entry = entry::enter(connection, tenant, Arc::clone(&state), (&caller, token), is_long, record).await?;
     record
         .audit(|audited| {
             audited.is_of(&caller.who, entry.bearer());

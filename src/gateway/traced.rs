@@ -37,5 +37,5 @@ pub(super) fn finish(trace: &Trace, began: Instant, account: &Account<'_>) {
     ];
     attributes.extend(flag.map(|flag| ("portico.flag", flag.word().to_owned())));
     let name = if resource.is_empty() { (*verb).to_owned() } else { format!("{verb} {resource}") };
-    trace.finish(began, &Outcome { name, is_served: true, attributes, has_failed: *code >= 500 });
+    trace.finish(began, &Outcome { name, attributes, has_failed: *code >= 500 });
 }

@@ -11,7 +11,7 @@ use crate::operator::status;
 
 /// Says it, as long as something is asked for or was.
 pub(crate) fn note(context: &Context, cluster: &Cluster, next: &mut VirtualClusterStatus) {
-    let was_said = next.conditions.iter().any(|c| c.r#type == condition::AUDIT);
+    let was_said = status::says(next, condition::AUDIT);
     let says = match &cluster.spec.audit {
         None if !was_said => return,
         None => ("True", "NoneWanted", String::new()),

@@ -69,8 +69,7 @@ pub(crate) async fn ensure(
     next: &mut VirtualClusterStatus,
 ) {
     if cluster.spec.kubeconfigs.is_empty() && next.kubeconfigs.is_empty() {
-        let was_said = next.conditions.iter().any(|c| c.r#type == condition::KUBECONFIGS);
-        if was_said {
+        if status::says(next, condition::KUBECONFIGS) {
             let says = ("True", "NoneWanted", "");
             status::note(next, condition::KUBECONFIGS, says, cluster.generation, context.clock.now());
         }

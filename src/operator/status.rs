@@ -48,7 +48,7 @@ pub(crate) fn conclude(status: &mut VirtualClusterStatus, halt: Option<&Halt>, g
 /// What the syncer says of objects for which there is no room.
 fn show_unsynced(status: &mut VirtualClusterStatus, generation: i64, now: Timestamp) {
     let kind = condition::OBJECTS_SYNCED;
-    let was_said = status.conditions.iter().any(|c| c.r#type == kind);
+    let was_said = says(status, kind);
     match status.unsynced.clone() {
         Some(message) => set(&mut status.conditions, kind, ("False", "NoRoom", &message), generation, now),
         None if was_said => set(&mut status.conditions, kind, ("True", "Room", ""), generation, now),
@@ -76,6 +76,11 @@ fn show_hold(status: &mut VirtualClusterStatus, generation: i64, now: Timestamp)
     }
 }
 
+/// Whether it says anything of this condition.
+pub(crate) fn says(status: &VirtualClusterStatus, kind: &str) -> bool {
+    status.conditions.iter().any(|c| c.r#type == kind)
+}
+
 /// Sets a condition that is beside the order: [`conclude`] leaves it alone.
 pub(crate) fn note(
     status: &mut VirtualClusterStatus,
@@ -97,8 +102,7 @@ pub(crate) fn hosts(status: &mut VirtualClusterStatus, verdict: &Verdict, genera
 /// Says which issuers of its tokens are not in force as they are written. The gateway judges them by the same rules.
 pub(crate) fn auth(status: &mut VirtualClusterStatus, bounds: &JwtBounds, cluster: &Cluster, now: Timestamp) {
     let written = &cluster.spec.auth.jwt;
-    let was_said = status.conditions.iter().any(|c| c.r#type == condition::AUTH);
-    if written.is_empty() && !was_said {
+    if written.is_empty() && !says(status, condition::AUTH) {
         return;
     }
     let issuers = Issuers::new(written, bounds, &Issuers::default());

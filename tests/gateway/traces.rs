@@ -1,11 +1,16 @@
 //! Traces of requests: whose part they are, what they say and do not say, and that nobody waits for them.
 
+use std::sync::Arc;
+
 use data_encoding::HEXLOWER;
 use portico::config::GatewayConfig;
+use portico::error::Side;
 use portico::runtime::clock::Clock;
+use portico::upstream::{Pool, Target};
 
 use crate::collector::{Collector, says};
 use crate::support::fake::Answer;
+use crate::support::port;
 use crate::world::{Cluster, World, text};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -108,7 +113,7 @@ async fn a_flood_of_traces_takes_nobody_elses_budget() {
 async fn nobody_waits_for_a_collector() {
     let collector = Collector::start(|_| {}).await;
     let world = traced(&collector).await;
-    world.metrics.register(std::sync::Arc::new(collector.traces.clone()));
+    world.metrics.register(Arc::new(collector.traces.clone()));
     *collector.code.lock() = None;
     let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
     for _ in 0..700 {
@@ -143,4 +148,20 @@ async fn without_traces_nothing_is_added() {
     let said = parent("01");
     text(client.get_with("/api", &[("traceparent", &said)]).await).await;
     assert_eq!(told(&world.a), Some(said));
+}
+
+/// An API server that is not there.
+#[tokio::test]
+async fn a_part_that_nobody_answers_has_failed() {
+    let collector = Collector::start(|_| {}).await;
+    let world = traced(&collector).await;
+    let mut tenant = world.a.tenant(2, &world.a.client_ca, &world.clock);
+    let target = Target { port: port::free([127, 0, 0, 1]), ..world.a.api.target(Side::Backend) };
+    tenant.backend.pool = Arc::new(Pool::new(target, world.clock.clone()));
+    world.registry.put(&Arc::new(tenant));
+    let mut client = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    text(client.get("/api/v1/pods").await).await;
+    let (_, parts) = collector.trace("list pods").await;
+    let backend = parts.iter().find(|part| part.name == "API server").expect("a part");
+    assert_eq!(backend.status.as_ref().map(|status| status.code), Some(2));
 }

@@ -75,11 +75,11 @@ impl Collector {
             })?;
             let status = response.status();
             // Read to its end, so that the connection can be used again.
-            let answer = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
-            Ok::<_, ()>((status, answer.is_ok()))
+            drop(Limited::new(response.into_body(), LONGEST_ANSWER).collect().await);
+            Ok::<_, ()>(status)
         };
         match tokio::time::timeout(DEADLINE, asked).await {
-            Ok(Ok((status, _))) => taken(status),
+            Ok(Ok(status)) => taken(status),
             Ok(Err(())) | Err(_) => Taken::Later,
         }
     }

@@ -53,8 +53,6 @@ pub struct Part {
 pub struct Outcome {
     /// Low in number: no names of objects.
     pub name: String,
-    /// Whether it was asked for over the network.
-    pub is_served: bool,
     /// Cut where they are long.
     pub attributes: Vec<(&'static str, String)>,
     /// Whether we or who is behind us is at fault.
@@ -79,9 +77,10 @@ impl Trace {
         self.begin(name, SpanKind::Internal)
     }
 
-    /// Begins a part that another server does, and tells it by the headers of what it is asked.
+    /// Begins a part that another server does, and tells it by the headers of what it is asked. It has failed unless it answers.
     pub fn asked(self: &Arc<Self>, name: &'static str, headers: &mut HeaderMap) -> Part {
-        let part = self.begin(name, SpanKind::Client);
+        let mut part = self.begin(name, SpanKind::Client);
+        part.has_failed = true;
         if let Some(said) = parent::said(&self.id, &part.id) {
             headers.insert(TRACEPARENT, said);
         }
@@ -100,14 +99,19 @@ impl Trace {
 
     /// Ends it, and has it sent.
     pub fn finish(&self, began: Instant, outcome: &Outcome) {
-        let kind = if outcome.is_served { SpanKind::Server } else { SpanKind::Internal };
         let attributes = outcome.attributes.iter().map(|(name, value)| attribute(name, value)).collect();
         let is_remote = if self.parent.is_some() { PARENT_IS_REMOTE } else { 0 };
         let root = Span {
             name: cut(&outcome.name).to_owned(),
             parent_span_id: self.parent.as_ref().map(|parent| parent.span.to_vec()).unwrap_or_default(),
             flags: SAMPLED | PARENT_IS_KNOWN | is_remote,
-            ..self.span(self.root, kind, (began, self.inner.clock.instant()), attributes, outcome.has_failed)
+            ..self.span(
+                self.root,
+                SpanKind::Server,
+                (began, self.inner.clock.instant()),
+                attributes,
+                outcome.has_failed,
+            )
         };
         let mut spans = std::mem::take(&mut *self.parts.lock());
         spans.push(root);
@@ -166,11 +170,6 @@ impl Part {
     pub fn answered(&mut self, status: http::StatusCode) {
         self.says("http.response.status_code", status.as_str());
         self.has_failed = status.is_server_error();
-    }
-
-    /// It came to nothing.
-    pub fn failed(&mut self) {
-        self.has_failed = true;
     }
 }
 
