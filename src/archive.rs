@@ -90,7 +90,7 @@ impl Archive {
         }
         self.ending.send_replace(true);
         let Some(webhook) = self.webhook else { return };
-        if tokio::time::timeout(PATIENCE, webhook.join()).await.is_err() {
+        if !webhook.ended_within(PATIENCE).await {
             tracing::info!("what the audit webhook has not taken waits in the spool");
         }
     }

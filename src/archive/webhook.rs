@@ -1,7 +1,7 @@
 //! What waits in the spool, sent in batches, in its order, until it is taken.
 //!
 //! Promises: every wait has a deadline, and nothing but the head of an answer is needed; a batch is sent again until it is taken
-//! or found unfit; what other processes left is sent when there is nothing else to do. A double is
+//! or found unfit; what other processes left is sent within a minute, behind what waits here. A double is
 //! the same line: an `auditID` alone is the caller's to choose.
 
 use std::sync::Arc;
@@ -89,11 +89,17 @@ impl Webhook {
     }
 
     async fn work(&self, mut ending: watch::Receiver<bool>) -> Result<()> {
+        let mut others = tokio::time::Instant::now();
         loop {
             let is_ending = *ending.borrow();
             self.send_all(&self.spool, &mut ending).await?;
             if is_ending {
                 return Ok(());
+            }
+            // By the clock, not by idleness: a process that always has something of its own sends theirs too.
+            if others <= tokio::time::Instant::now() {
+                others = tokio::time::Instant::now() + OTHERS;
+                self.send_others(&mut ending).await?;
             }
             let added = async {
                 self.spool.added.notified().await;
@@ -101,8 +107,8 @@ impl Webhook {
             };
             tokio::select! {
                 () = added => {}
-                _ = ending.changed() => {}
-                () = tokio::time::sleep(OTHERS) => self.send_others(&mut ending).await?,
+                () = ended(&mut ending) => {}
+                () = tokio::time::sleep_until(others) => {}
             }
         }
     }
@@ -132,7 +138,7 @@ impl Webhook {
                     }
                     tokio::select! {
                         () = tokio::time::sleep(pauses.run_ended()) => {}
-                        _ = ending.changed() => {}
+                        () = ended(ending) => {}
                     }
                 }
             }
@@ -208,6 +214,12 @@ impl Webhook {
             Err(_) => Fate::Failed("it does not answer in time".to_owned()),
         }
     }
+}
+
+/// Returns whenever it is the end, however often that was seen before.
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    // An owner that is gone is an end too.
+    let _ = ending.wait_for(|ending| *ending).await;
 }
 
 /// What says something of the events themselves. Everything else, credentials and addresses above all, may become right.

@@ -37,6 +37,19 @@ impl<T> Task<T> {
         }
     }
 
+    /// Waits for the end, and brings it about after `patience`: what the task holds is given back either way. Whether it ended
+    /// by itself.
+    pub async fn ended_within(mut self, patience: Duration) -> bool {
+        let Some(handle) = self.handle.as_mut() else { return true };
+        let is_in_time = tokio::time::timeout(patience, &mut *handle).await.is_ok();
+        if !is_in_time {
+            handle.abort();
+            let _ = handle.await;
+        }
+        self.handle = None;
+        is_in_time
+    }
+
     /// Whether it has ended.
     pub fn is_finished(&self) -> bool {
         self.handle.as_ref().is_none_or(JoinHandle::is_finished)

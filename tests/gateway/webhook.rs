@@ -152,6 +152,54 @@ async fn what_it_could_not_be_sent_is_sent_after_the_next_start() {
     assert_eq!(taken.all(), (0..511).collect::<Vec<_>>(), "nothing is sent again, and the end waits for what is new");
 }
 
+/// One event is one notice: nothing else wakes it when the end comes.
+#[tokio::test]
+async fn a_webhook_that_fails_gives_its_spool_back_at_the_end() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (dead, _) = sink(|_| Answer::status(503, "X", "x")).await;
+    let archive = start(folder.path(), &dead);
+    // It has looked, and waits for a notice: that one it takes.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    add(&archive, 0..1);
+    dead.wait_seen(2).await;
+    archive.close().await;
+    drop(dead);
+    let (api, taken) = sink(|_| Answer::text(200, "ok")).await;
+    let archive = start(folder.path(), &api);
+    assert!(!folder.path().join("spool/1").exists(), "it has the same place");
+    taken.becomes(&[0]).await;
+    archive.close().await;
+}
+
+/// While the process has something of its own all the time.
+#[tokio::test]
+async fn what_another_process_left_is_sent_whatever_comes_meanwhile() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (dead, _) = sink(|_| Answer::status(503, "X", "x")).await;
+    let [holder, left] = [(); 2].map(|()| start(folder.path(), &dead));
+    add(&left, 0..3);
+    left.close().await;
+    holder.close().await;
+    let (api, taken) = sink(|_| Answer::text(200, "ok")).await;
+    let archive = start(folder.path(), &api);
+    let busy = async {
+        for n in 100.. {
+            add(&archive, n..n + 1);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let reached = async {
+        while !taken.all().contains(&2) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = busy => {}
+        reached = tokio::time::timeout(PATIENCE, reached) => reached.expect("what another left"),
+    }
+    archive.close().await;
+}
+
 #[tokio::test]
 async fn one_event_that_it_will_not_take_costs_no_other() {
     let (api, taken) = sink(|these| match these.contains(&5) {
