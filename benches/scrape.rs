@@ -28,7 +28,7 @@ use http::{HeaderMap, Request};
 use http_body_util::BodyExt as _;
 use portico::config::{GatewayConfig, ScrapeConfig, Span};
 use portico::error::Side;
-use portico::gateway::{self, Parts, SharedCertificate};
+use portico::gateway::{self, HostCluster, Parts, SharedCertificate};
 use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
@@ -103,9 +103,7 @@ async fn all() {
         config,
         registry: Arc::clone(&registry),
         shared,
-        usage: Arc::clone(&usage),
-        figures: usage,
-        host,
+        host: Some(HostCluster { api: host, usage: Arc::clone(&usage), figures: usage }),
         audit: None,
         consumption: Arc::default(),
         metrics: Metrics::default(),

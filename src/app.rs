@@ -31,8 +31,8 @@ use crate::admin;
 use crate::archive::Archive;
 use crate::config::{Config, MetricsAccess};
 use crate::gateway;
-use crate::kubernetes::Reaches;
 use crate::kubernetes::election::{self, Candidate, Lock};
+use crate::kubernetes::{ApiClient, Reaches};
 use crate::metering::{Journal, Parts};
 use crate::names::reserved::Reserved;
 use crate::runtime::drain::{self, Drain, DrainTrigger};
@@ -83,6 +83,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// What this form adds to the planes.
 struct Common {
     planes: Planes,
+    /// The host cluster, with Portico's own rights.
+    host: ApiClient,
     reaches: Arc<Reaches>,
     config: Arc<Config>,
     identity: String,
@@ -91,12 +93,13 @@ struct Common {
 }
 
 async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
-    let mut planes = Planes::new(&config.log, &config.host)?;
+    let mut planes = Planes::new(&config.log)?;
+    let host = planes.host(&config.host)?;
     let traces = planes.trace(&config.tracing)?;
     let identity = process::identity(&planes.clock);
-    let reaches = Arc::new(Reaches::new(&config, &planes.host.pool().target().host));
-    let metering = metering::parts(&planes, &config, &identity);
-    let common = Common { planes, reaches, config: Arc::new(config), identity, metering };
+    let reaches = Arc::new(Reaches::new(&config, &host.pool().target().host));
+    let metering = metering::parts((&planes, &host), &config, &identity);
+    let common = Common { planes, host, reaches, config: Arc::new(config), identity, metering };
     let (delay, grace) = (common.config.gateway.drain_delay.0, common.config.gateway.drain_timeout.0);
     let (trigger, drain) = drain::channel();
     let admin = admin::run(health_and_metrics(&common), &drain).await?;
@@ -149,7 +152,7 @@ async fn start(
     tasks.extend(memory::follow(&common.config.memory, registry, metrics, watched, &drain));
     tasks.extend(journal.map(|journal| metering::follow(&common.planes, journal, &drain)));
     let measures = roles.contains(&Role::Gateway) || roles.contains(&Role::Syncer);
-    let usage = || common.planes.usage(&common.config.host, &common.config.syncer.node_selector);
+    let usage = || common.planes.usage((&common.host, &common.config.host), &common.config.syncer.node_selector);
     let usage = measures.then(usage).transpose()?;
     if let Some(usage) = usage.as_ref().filter(|_| roles.contains(&Role::Gateway)) {
         tasks.extend(gateway(common, usage, audit, &drain).await?);
@@ -169,7 +172,7 @@ async fn start(
 
 fn tenants(common: &Common, drain: &Drain) -> Task {
     let parts = tenant::source::Parts {
-        host: Arc::new(common.planes.host.layered()),
+        host: Arc::new(common.host.layered()),
         registry: Arc::clone(&common.planes.registry),
         policies: Arc::new(common.config.policies()),
         reserved: Arc::new(Reserved::new(&common.config)),
@@ -191,7 +194,7 @@ fn health_and_metrics(common: &Common) -> admin::Parts {
     let access = match config.metrics_access {
         MetricsAccess::Open => admin::Access::Open,
         MetricsAccess::TokenReview => {
-            admin::Access::Reviewed { host: common.planes.host.layered(), certificate: common.planes.shared.clone() }
+            admin::Access::Reviewed { host: common.host.layered(), certificate: common.planes.shared.clone() }
         }
     };
     common.planes.admin(config.listen, config.metrics_listen, access)
@@ -199,8 +202,7 @@ fn health_and_metrics(common: &Common) -> admin::Parts {
 
 /// The gateway and the metrics serve with it.
 fn certificate(common: &Common, drain: &Drain) -> Task {
-    let (host, shared, clock) =
-        (common.planes.host.layered(), common.planes.shared.clone(), common.planes.clock.clone());
+    let (host, shared, clock) = (common.host.layered(), common.planes.shared.clone(), common.planes.clock.clone());
     let (namespace, during) = (common.config.host.system_namespace.clone(), drain.clone());
     common.planes.watched.keep("shared certificate", IfDown::Noted, drain, move || {
         let drain = during.clone();
@@ -218,7 +220,7 @@ async fn gateway(
     common.planes.readiness.check("shared certificate", move || {
         known.load().is_none().then(|| "the operator has not made it yet".to_owned())
     });
-    let parts = common.planes.gateway(common.config.gateway.clone(), Arc::clone(usage), audit.cloned());
+    let parts = common.planes.gateway(common.config.gateway.clone(), Some((&common.host, usage)), audit.cloned());
     let bound = gateway::run(parts, drain).await?;
     tracing::info!(address = %bound.address, "gateway listens");
     Ok(bound.listeners())
@@ -226,8 +228,8 @@ async fn gateway(
 
 /// And what it measures of the tenants that it syncs.
 fn syncer(common: &Common, usage: &Arc<Usage>, drain: &Drain) -> Task {
-    let parts = common.planes.syncer(common.config.syncer.clone(), &Switches::default());
-    let sources = metering::sources(&common.planes, usage, &parts.stats);
+    let parts = common.planes.syncer(&common.host, common.config.syncer.clone(), &Switches::default());
+    let sources = metering::sources((&common.planes, &common.host), usage, &parts.stats);
     let meter = common.metering.clone().map(|parts| (parts, sources));
     elected(common, "syncer", drain, move |drain| {
         let (synced, metered) = (syncer::run(parts.clone(), drain.clone()), metering::lead(meter.clone(), drain));
@@ -239,7 +241,7 @@ fn syncer(common: &Common, usage: &Arc<Usage>, drain: &Drain) -> Task {
 }
 
 fn operator(common: &Common, drain: &Drain) -> Task {
-    let (config, host, clock) = (Arc::clone(&common.config), common.planes.host.layered(), common.planes.clock.clone());
+    let (config, host, clock) = (Arc::clone(&common.config), common.host.layered(), common.planes.clock.clone());
     let (registry, reaches) = (Arc::clone(&common.planes.registry), Arc::clone(&common.reaches));
     let shown = Arc::new(operator::Shown::default());
     common.planes.metrics.register(Arc::clone(&shown) as Arc<dyn Source>);
@@ -269,7 +271,7 @@ where
         once: String::new(),
         timing: election::Timing::default(),
     };
-    let lock = Lock::lease(Arc::new(common.planes.host.layered()));
+    let lock = Lock::lease(Arc::new(common.host.layered()));
     let standing = Standing { lock, candidate, clock: common.planes.clock.clone(), before: || std::future::ready(()) };
     leader::stand(&common.planes.watched, name, standing, drain, work)
 }

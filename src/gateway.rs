@@ -36,6 +36,7 @@ mod forward;
 #[cfg(test)]
 mod fuzzed;
 mod handshake;
+mod host_cluster;
 mod intercept;
 mod issued;
 mod jwt;
@@ -68,9 +69,9 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use self::host_cluster::HostCluster;
 use self::known::TokenKey;
 use self::metrics::GatewayMetrics;
-use self::metrics_api::Figures;
 use self::scrape::door::Door;
 use self::scrape::kept::Scrapes;
 use self::served::Served;
@@ -82,7 +83,6 @@ use self::turns::Turns;
 use crate::config::GatewayConfig;
 use crate::consumption::Consumption;
 use crate::error::{Error, Kind, Result};
-use crate::kubernetes::ApiClient;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
 use crate::runtime::pace::Pace;
@@ -93,7 +93,6 @@ use crate::runtime::watched::Watched;
 use crate::tenant::Registry;
 pub use crate::tls::SharedCertificate;
 use crate::trail::Trail;
-use crate::usage::Usage;
 
 /// What the gateway is made of.
 #[derive(Debug, Clone)]
@@ -104,12 +103,8 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// The shared listener's certificate.
     pub shared: SharedCertificate,
-    /// The host cluster.
-    pub host: ApiClient,
-    /// What pods and nodes use, and the kubelets that tenants see.
-    pub usage: Arc<Usage>,
-    /// The same figures, as `metrics.k8s.io` is answered by them.
-    pub figures: Arc<dyn Figures>,
+    /// The host cluster; none where the gateway stands alone, in front of clusters that have nodes of their own.
+    pub host: Option<HostCluster>,
     /// What tenants use is counted here.
     pub consumption: Arc<Consumption>,
     /// The audit log, where there is one.
@@ -156,11 +151,12 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
     );
     parts.metrics.register(Arc::clone(&metrics) as Arc<dyn Source>);
     parts.metrics.register(Arc::clone(&kept) as Arc<dyn Source>);
-    let scrapes = Scrapes::new(&parts.config.scrape, &parts.metrics, &parts.usage, &parts.clock);
+    let usage = parts.host.as_ref().map(|host| &host.usage);
+    let scrapes = Scrapes::new(&parts.config.scrape, &parts.metrics, usage, &parts.clock);
     parts.metrics.register(Arc::new(Served::new(&parts.registry, &parts.shared)));
     let gateway = Arc::new(Gateway {
         scrapes,
-        door: listener.is_some().then(|| Door::new(parts.host.layered())),
+        door: parts.host.as_ref().filter(|_| listener.is_some()).map(|host| Door::new(host.api.layered())),
         names: SharedNames::new(&parts.config),
         connections: kept.connections.clone(),
         unknown_lines: Pace::default(),
@@ -169,8 +165,6 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         registry: parts.registry,
         shared: parts.shared,
         host: parts.host,
-        usage: parts.usage,
-        figures: parts.figures,
         traces: parts.traces,
         token_key: TokenKey::new(&parts.clock),
         token_pace: Pace::default(),

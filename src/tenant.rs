@@ -17,5 +17,5 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use self::generation::{Aggregator, Assertion, Backend, Tenant};
+pub use self::generation::{Aggregator, Assertion, Backend, Nodes, Tenant};
 pub use self::registry::{Registry, Snapshot};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::planes::Planes;
 use crate::config::Config;
+use crate::kubernetes::ApiClient;
 use crate::metering::{self, Journal, Metered, Parts, Sources, Tenants};
 use crate::runtime::drain::Drain;
 use crate::runtime::task::{self, Task};
@@ -17,10 +18,10 @@ use crate::usage::Usage;
 const BACKOFF: Duration = Duration::from_secs(1);
 
 /// What metering needs; none where nothing is metered.
-pub(super) fn parts(planes: &Planes, config: &Config, process: &str) -> Option<Parts> {
+pub(super) fn parts((planes, host): (&Planes, &ApiClient), config: &Config, process: &str) -> Option<Parts> {
     config.metering.enabled.then(|| Parts {
         config: config.metering.clone(),
-        host: Arc::new(planes.host.layered()),
+        host: Arc::new(host.layered()),
         namespace: config.host.system_namespace.clone(),
         // It is a part of names.
         process: process.to_lowercase(),
@@ -42,9 +43,9 @@ pub(super) fn follow(planes: &Planes, journal: &Arc<Journal>, drain: &Drain) -> 
 }
 
 /// What the meter reads.
-pub(super) fn sources(planes: &Planes, usage: &Arc<Usage>, stats: &Arc<Stats>) -> Sources {
+pub(super) fn sources((planes, host): (&Planes, &ApiClient), usage: &Arc<Usage>, stats: &Arc<Stats>) -> Sources {
     let tenants = tenants(Arc::clone(stats), Arc::clone(&planes.registry));
-    Sources { usage: Arc::clone(usage), host: planes.host.clone(), tenants }
+    Sources { usage: Arc::clone(usage), host: host.clone(), tenants }
 }
 
 /// On the leading replica.

@@ -1,5 +1,5 @@
-//! What both forms of the process are built from: one client of the host, one registry, one eye on all tasks; and the parts
-//! of each plane that are made of these. What differs between the forms, they say themselves.
+//! What all forms of the process are built from: one client of the host, where there is one, one registry, one eye on all tasks;
+//! and the parts of each plane that are made of these. What differs between the forms, they say themselves.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -32,7 +32,6 @@ use crate::{dns, gateway};
 /// What all planes of a process share.
 pub(super) struct Planes {
     pub(super) clock: Clock,
-    pub(super) host: ApiClient,
     pub(super) registry: Arc<Registry>,
     pub(super) consumption: Arc<Consumption>,
     pub(super) metrics: Metrics,
@@ -44,12 +43,10 @@ pub(super) struct Planes {
 
 impl Planes {
     /// Logging begins; what is watched is told to probes and to Prometheus.
-    pub(super) fn new(log: &LogConfig, host: &HostConfig) -> anyhow::Result<Self> {
+    pub(super) fn new(log: &LogConfig) -> anyhow::Result<Self> {
         telemetry::init(log)?;
         let clock = Clock::system();
-        let pool = Arc::new(Pool::new(kubernetes::host::target(host)?, clock.clone()));
         let planes = Self {
-            host: ApiClient::new(pool, HeaderMap::new()),
             registry: Arc::default(),
             consumption: Arc::default(),
             metrics: Metrics::default(),
@@ -61,11 +58,18 @@ impl Planes {
         };
         planes.metrics.register(Arc::new(planes.watched.clone()));
         planes.metrics.register(Arc::clone(&planes.consumption) as Arc<dyn Source>);
-        planes.metrics.register(Arc::new(Host::new(planes.host.pool())));
         let (needed, others) = (planes.watched.clone(), planes.watched.clone());
         planes.readiness.check("tasks", move || needed.problem());
         planes.readiness.note(move || others.notes());
         Ok(planes)
+    }
+
+    /// A client of the host cluster, with Portico's own rights; how it answers is shown.
+    pub(super) fn host(&self, config: &HostConfig) -> anyhow::Result<ApiClient> {
+        let pool = Arc::new(Pool::new(kubernetes::host::target(config)?, self.clock.clone()));
+        let host = ApiClient::new(pool, HeaderMap::new());
+        self.metrics.register(Arc::new(Host::new(host.pool())));
+        Ok(host)
     }
 
     /// Traces begin, where there are to be any; whoever ends the process closes what sends them.
@@ -91,25 +95,32 @@ impl Planes {
     }
 
     /// Where figures of pods and nodes come from: of the nodes with these labels, where kubelets are asked.
-    pub(super) fn usage(&self, host: &HostConfig, selector: &BTreeMap<String, String>) -> anyhow::Result<Arc<Usage>> {
-        let kubelets = Arc::new(Kubelets::new(host, selector, &self.host)?);
-        Ok(Arc::new(Usage::new(self.host.clone(), kubelets, self.clock.clone())))
+    pub(super) fn usage(
+        &self,
+        (host, config): (&ApiClient, &HostConfig),
+        selector: &BTreeMap<String, String>,
+    ) -> anyhow::Result<Arc<Usage>> {
+        let kubelets = Arc::new(Kubelets::new(config, selector, host)?);
+        Ok(Arc::new(Usage::new(host.clone(), kubelets, self.clock.clone())))
     }
 
-    /// The gateway.
+    /// The gateway, of tenants whose pods run on a host or of others.
     pub(super) fn gateway(
         &self,
         config: GatewayConfig,
-        usage: Arc<Usage>,
+        host: Option<(&ApiClient, &Arc<Usage>)>,
         audit: Option<Arc<Trail>>,
     ) -> gateway::Parts {
+        let host = host.map(|(api, usage)| gateway::HostCluster {
+            api: api.clone(),
+            usage: Arc::clone(usage),
+            figures: Arc::clone(usage) as Arc<_>,
+        });
         gateway::Parts {
             config,
             registry: Arc::clone(&self.registry),
             shared: self.shared.clone(),
-            host: self.host.clone(),
-            figures: Arc::clone(&usage) as Arc<_>,
-            usage,
+            host,
             audit,
             consumption: Arc::clone(&self.consumption),
             metrics: self.metrics.clone(),
@@ -133,7 +144,7 @@ impl Planes {
     }
 
     /// The syncer of a process that may do all on the host and runs anywhere; its numbers are shown from now on.
-    pub(super) fn syncer(&self, config: SyncerConfig, switches: &Switches) -> syncer::Parts {
+    pub(super) fn syncer(&self, host: &ApiClient, config: SyncerConfig, switches: &Switches) -> syncer::Parts {
         let catalog = Catalog::new(kinds::all(switches));
         let stats = Arc::new(Stats::new(&catalog));
         self.metrics.register(Arc::clone(&stats) as Arc<dyn Source>);
@@ -141,7 +152,7 @@ impl Planes {
             config,
             catalog,
             registry: Arc::clone(&self.registry),
-            host: Arc::new(self.host.clone()),
+            host: Arc::new(host.clone()),
             backends: syncer::connected(),
             clock: self.clock.clone(),
             stats,

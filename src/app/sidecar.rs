@@ -16,6 +16,7 @@ use super::{end, process, runtime, stopped};
 use crate::admin;
 use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, Span, SyncerConfig};
 use crate::gateway;
+use crate::kubernetes::ApiClient;
 use crate::kubernetes::election::{Candidate, Lock, Owners, Timing};
 use crate::kubernetes::rights::{Access, Question, Rules};
 use crate::names::TenantId;
@@ -71,6 +72,8 @@ pub fn run(options: Options) -> anyhow::Result<()> {
 /// What this form adds to the planes.
 struct Common {
     planes: Planes,
+    /// The host cluster, with the rights of the pod.
+    host: ApiClient,
     options: Options,
     settings: Settings,
     own_pod: Option<OwnPod>,
@@ -79,8 +82,8 @@ struct Common {
 }
 
 async fn serve(options: Options) -> anyhow::Result<()> {
-    let host = HostConfig { kubeconfig: options.host_kubeconfig.clone(), ..HostConfig::default() };
-    let planes = Planes::new(&options.log, &host)?;
+    let planes = Planes::new(&options.log)?;
+    let host = planes.host(&HostConfig { kubeconfig: options.host_kubeconfig.clone(), ..HostConfig::default() })?;
     let settings = settings(&options)?;
     let (trigger, drain) = drain::channel();
     let admin = admin::run(planes.admin(options.admin, options.metrics, admin::Access::Open), &drain).await?;
@@ -89,7 +92,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     }
     let awaited = planes.readiness.await_for("host", "the host API server did not answer yet");
     let question = Question {
-        host: planes.host.layered(),
+        host: host.layered(),
         namespace: settings.id.namespace().to_string(),
         cluster: sidecar::cluster_resources(),
     };
@@ -101,7 +104,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
     drop(awaited);
     let (sender, rules) = watch::channel(Arc::new(rules));
     let access = Access::followed(rules);
-    let common = Common { planes, options, settings, own_pod, access, state: State::default() };
+    let common = Common { planes, host, options, settings, own_pod, access, state: State::default() };
     tell(&common);
     let mut tasks = rights(&common, question, sender, &drain);
     tasks.push(tenant(&common, &drain));
@@ -199,7 +202,7 @@ async fn log_rights(access: Access, mut drain: Drain) {
 fn tenant(common: &Common, drain: &Drain) -> Task {
     let parts = sidecar::Parts {
         settings: common.settings.clone(),
-        host: common.planes.host.layered(),
+        host: common.host.layered(),
         registry: Arc::clone(&common.planes.registry),
         access: common.access.clone(),
         pod: process::pod_name(),
@@ -222,8 +225,9 @@ async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
         drain_timeout: Span(DRAIN),
         ..GatewayConfig::default()
     };
-    let usage = common.planes.usage(&HostConfig::default(), &common.options.syncer.node_selector)?;
-    let bound = gateway::run_tenant_ports(common.planes.gateway(config, usage, None), drain);
+    let host = &common.host;
+    let usage = common.planes.usage((host, &HostConfig::default()), &common.options.syncer.node_selector)?;
+    let bound = gateway::run_tenant_ports(common.planes.gateway(config, Some((host, &usage)), None), drain);
     let mut tasks = bound.listeners();
     tasks.push(common.planes.dns(DnsConfig::default(), address, drain).await?);
     Ok(tasks)
@@ -242,7 +246,7 @@ fn syncer(common: &Common, version: String, drain: &Drain) -> Task {
         access: common.access.clone(),
         own_place: OwnPlace { node: own.node, node_ip: own.node_ip, version },
         adopts: true,
-        ..common.planes.syncer(common.options.syncer.clone(), &switches)
+        ..common.planes.syncer(&common.host, common.options.syncer.clone(), &switches)
     };
     let candidate = Candidate {
         lease: lock_name(&common.settings),
@@ -251,7 +255,7 @@ fn syncer(common: &Common, version: String, drain: &Drain) -> Task {
         once: process::pod_name().unwrap_or_default(),
         timing: common.options.timing,
     };
-    let lock = Lock::config_map(Arc::new(common.planes.host.layered()), owners(Arc::clone(&common.planes.registry)));
+    let lock = Lock::config_map(Arc::new(common.host.layered()), owners(Arc::clone(&common.planes.registry)));
     let registry = Arc::clone(&common.planes.registry);
     let before = move || served(Arc::clone(&registry));
     let standing = Standing { lock, candidate, clock: common.planes.clock.clone(), before };

@@ -54,14 +54,14 @@ impl Context {
         &self.connection.gateway.config
     }
 
-    /// The host cluster, with Portico's own rights.
-    pub fn host(&self) -> &ApiClient {
-        &self.connection.gateway.host
+    /// The host cluster, with Portico's own rights. Only of a tenant whose pods run there.
+    pub fn host(&self) -> Result<&ApiClient> {
+        Ok(&self.connection.gateway.host()?.api)
     }
 
     /// The same for what is done there for this caller: the host's audit log says whose it was.
-    pub(super) fn host_for_caller(&self) -> ApiClient {
-        self.host().with(&self.on_host())
+    pub(super) fn host_for_caller(&self) -> Result<ApiClient> {
+        Ok(self.host()?.with(&self.on_host()))
     }
 
     /// What the host is told of the caller.
@@ -80,8 +80,8 @@ impl Context {
     }
 
     /// What pods and nodes of the host use.
-    pub fn usage(&self) -> &Arc<Usage> {
-        &self.connection.gateway.usage
+    pub fn usage(&self) -> Result<&Arc<Usage>> {
+        Ok(&self.connection.gateway.host()?.usage)
     }
 
     /// The clock of the process.

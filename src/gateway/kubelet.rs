@@ -71,14 +71,15 @@ async fn answered(context: &Arc<Context>, asked: &Asked, method: &Method) -> Res
     let (tenant, whole_node) = (&context.tenant, read::shows_whole_node(&context.tenant));
     let key = (tenant.id.clone(), tenant.uid.clone(), asked.node.to_string(), asked.what, whole_node);
     let shared = &context.connection.gateway.tenants.kubelets;
-    let figures = shared.get(&key, context.clock(), || Reading::new(context, asked).figures()).await?;
+    let reading = Reading::new(context, asked)?;
+    let figures = shared.get(&key, context.clock(), || reading.figures()).await?;
     drop(seat);
     Ok(answer(&figures))
 }
 
 /// Where the node's kubelet is. The node must be one that the tenant has, and one that the host shows tenants.
 async fn place(context: &Context, asked: &Asked) -> Result<Place> {
-    let kubelets = context.usage().kubelets();
+    let kubelets = context.usage()?.kubelets();
     if !kubelets.is_enabled() {
         let message = "the kubelets behind this cluster's nodes are not shown: whoever runs Portico can switch that on \
                        (kubelets.enabled of its chart)";

@@ -76,7 +76,7 @@ fn question(asked: &Asked<'_>, request: &Request<Incoming>, wants_upgrade: bool)
 }
 
 async fn answer(asked: &Asked<'_>, question: &Question) -> Result<Bytes> {
-    let figures = &asked.connection.gateway.figures;
+    let figures = &asked.connection.gateway.host()?.figures;
     let unable = |error: Error| unable(question.asks.resource(), &error);
     match &question.asks {
         Asks::Known(bytes) => Ok(bytes.clone()),

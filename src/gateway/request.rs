@@ -25,6 +25,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::api::{self, RequestInfo};
 use crate::gateway::identity;
 use crate::runtime::task;
+use crate::tenant::Nodes;
 
 /// Answers one request, whatever happens, and accounts for it. A panic is answered too, so that nothing else on the
 /// connection, of another tenant perhaps, ends with it.
@@ -168,14 +169,16 @@ fn asked(request: &Request<Incoming>, wants_upgrade: bool, is_relayed: bool) -> 
     Asked { method: request.method(), headers: request.headers(), authority, wants_upgrade, is_relayed }
 }
 
-/// Where a request is served: host, gateway or backend. `pods/proxy` and `services/proxy` go to the backend, which
+/// Where a request is served: host, gateway or backend; of a cluster with nodes of its own by the backend alone, but for Portico's
+/// page about it. `pods/proxy` and `services/proxy` go to the backend, which
 /// dials the pods itself: pods share the host's network, so that works, and the backend authorizes as for any request.
 async fn dispatch(context: &Arc<Context>, request: Request<Incoming>) -> Result<Response<Body>> {
     let info = &context.info;
     if request.uri().path() == api::OWN_METRICS {
         return Box::pin(own_page::serve(context, &request)).await;
     }
-    if let Some(stream) = Stream::of(info) {
+    let is_on_host = context.tenant.nodes == Nodes::Host;
+    if let Some(stream) = Stream::of(info).filter(|_| is_on_host) {
         context.record.upstream("host");
         return Box::pin(intercept::pods::serve(context, stream, request)).await;
     }
@@ -185,7 +188,8 @@ async fn dispatch(context: &Arc<Context>, request: Request<Incoming>) -> Result<
     if is_service_creation(context) {
         return Box::pin(intercept::service::create(context, request)).await;
     }
-    if info.is_resource && info.group.is_empty() && info.resource == "nodes" && info.subresource == "proxy" {
+    let is_of_kubelet = info.is_resource && info.group.is_empty() && info.resource == "nodes";
+    if is_on_host && is_of_kubelet && info.subresource == "proxy" {
         return Box::pin(kubelet::serve(context, &request)).await;
     }
     if context.upgrade.is_some() {
@@ -198,7 +202,8 @@ async fn dispatch(context: &Arc<Context>, request: Request<Incoming>) -> Result<
 fn is_service_creation(context: &Context) -> bool {
     let info = &context.info;
     let creates = info.verb == "create" && info.name.is_empty() && !info.namespace.is_empty();
-    creates && info.is_core_v1("services") && !matches!(context.caller.who, Who::Anonymous)
+    let is_on_host = context.tenant.nodes == Nodes::Host;
+    creates && is_on_host && info.is_core_v1("services") && !matches!(context.caller.who, Who::Anonymous)
 }
 
 /// Whether a token must be judged before its request is: one whose body is buffered here, may take long, or whose

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::connections::Connections;
+use super::host_cluster::HostCluster;
 use super::known::TokenKey;
 use super::metrics::GatewayMetrics;
-use super::metrics_api::figures::Figures;
 use super::scrape::door::Door;
 use super::scrape::kept::Scrapes;
 use super::tenants::Tenants;
 use super::turns::Turns;
 use crate::config::GatewayConfig;
-use crate::kubernetes::ApiClient;
+use crate::error::{Error, Kind, Result};
 use crate::names::reserved;
 use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
@@ -20,7 +20,6 @@ use crate::runtime::traces::Traces;
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
 use crate::trail::Trail;
-use crate::usage::Usage;
 
 /// The gateway, as each of its connections sees it.
 #[derive(Debug)]
@@ -31,10 +30,8 @@ pub(super) struct Gateway {
     pub(super) registry: Arc<Registry>,
     /// The shared listener's certificate.
     pub(super) shared: SharedCertificate,
-    /// The host cluster, with Portico's own rights.
-    pub(super) host: ApiClient,
-    pub(super) usage: Arc<Usage>,
-    pub(super) figures: Arc<dyn Figures>,
+    /// Where tenants' pods run; none where all tenants have nodes of their own.
+    pub(super) host: Option<HostCluster>,
     pub(super) clock: Clock,
     pub(super) token_key: TokenKey,
     /// How often tokens of all tenants are judged.
@@ -46,13 +43,20 @@ pub(super) struct Gateway {
     pub(super) connections: Connections,
     /// What API servers show of themselves.
     pub(super) scrapes: Arc<Scrapes>,
-    /// Of the whole fleet; where there is a shared listener.
+    /// Of the whole fleet; where there is a shared listener, and a host cluster that judges.
     pub(super) door: Option<Door>,
     pub(super) traces: Traces,
     /// Where there is an audit log.
     pub(super) audit: Option<Arc<Trail>>,
     /// Of log lines about callers who are not known.
     pub(super) unknown_lines: Pace,
+}
+
+impl Gateway {
+    /// Where tenants' pods run. Nobody asks for it who serves a tenant with nodes of its own.
+    pub(super) fn host(&self) -> Result<&HostCluster> {
+        self.host.as_ref().ok_or_else(|| Error::own(Kind::Internal, "there is no host cluster"))
+    }
 }
 
 /// Names of the shared listener: no tenant's, and reachable under any binding.

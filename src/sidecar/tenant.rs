@@ -13,11 +13,10 @@ use crate::error::Result;
 use crate::kubernetes::ApiClient;
 use crate::runtime::clock::Clock;
 use crate::tenant::life::Life;
-use crate::tenant::{Assertion, Backend, Tenant};
+use crate::tenant::{Assertion, Backend, Nodes, Tenant};
 use crate::tls::certificates::Pair;
 use crate::tls::{ClientTrust, ServerTls};
 use crate::translate::Placement;
-use crate::upstream::Pool;
 
 /// Everything one generation is made of.
 pub(super) struct Inputs<'a> {
@@ -64,6 +63,7 @@ impl Inputs<'_> {
             id: settings.id.clone(),
             uid: owner_uid.unwrap_or_else(|| around.service_uid.clone()),
             owner: around.owner.clone(),
+            nodes: Nodes::Host,
             placement: Placement {
                 guarded_labels: Arc::new(around.selected_by.clone()),
                 service_account: settings.flags.service_account.clone(),
@@ -99,8 +99,6 @@ impl Inputs<'_> {
 }
 
 fn connections(material: &Material, clock: &Clock) -> (Backend, ApiClient) {
-    let pool = Arc::new(Pool::new(material.target.clone(), clock.clone()));
     let assertion = if material.is_front_proxy { Assertion::FrontProxy } else { Assertion::Impersonate };
-    let api = ApiClient::new(Arc::clone(&pool), assertion.own_identity());
-    (Backend { pool, assertion }, api)
+    Backend::new(material.target.clone(), assertion, clock)
 }

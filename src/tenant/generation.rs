@@ -16,9 +16,10 @@ use crate::crd::{Limits, OnLoss};
 use crate::issuers::Issuers;
 use crate::kubernetes::ApiClient;
 use crate::names::TenantId;
+use crate::runtime::clock::Clock;
 use crate::tls::{ClientTrust, ServerTls};
 use crate::translate::{Owner, Placement, View};
-use crate::upstream::Pool;
+use crate::upstream::{Pool, Target};
 
 /// One virtual cluster in one generation: everything a request or the syncer needs, immutable.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Tenant {
     pub uid: String,
     /// Owner of all host objects.
     pub owner: Option<Owner>,
+    /// Where its pods run.
+    pub nodes: Nodes,
     /// What is particular about where its host objects live.
     pub placement: Placement,
     /// Grows with every rebuild and never repeats within the process
@@ -38,7 +41,7 @@ pub struct Tenant {
     pub life: Life,
     /// SNI names that it asks for, exact, in any spelling. Which of them lead to it is the registry's to say.
     pub hosts: Vec<String>,
-    /// Own listener port, asked for likewise; DNS is served on `port + 1`.
+    /// Own listener port, asked for likewise; DNS is served on `port + 1`. 0: none.
     pub port: u16,
     /// Serving certificate for its port and hosts.
     pub server_tls: ServerTls,
@@ -98,6 +101,16 @@ impl Tenant {
     }
 }
 
+/// Where the pods of a virtual cluster run, and who serves their streams therefore.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Nodes {
+    /// On the host's nodes: the gateway takes streams there.
+    #[default]
+    Host,
+    /// On nodes of its own, if anywhere: its API server serves everything itself.
+    Own,
+}
+
 /// The certificate that an API server shows as aggregator to whoever extends it.
 #[derive(Debug, Clone)]
 pub struct Aggregator {
@@ -117,6 +130,15 @@ pub struct Backend {
     pub pool: Arc<Pool>,
     /// How an authenticated identity is asserted there.
     pub assertion: Assertion,
+}
+
+impl Backend {
+    /// The way to an API server, with connections that are new, and our own client of it.
+    pub fn new(target: Target, assertion: Assertion, clock: &Clock) -> (Self, ApiClient) {
+        let pool = Arc::new(Pool::new(target, clock.clone()));
+        let api = ApiClient::new(Arc::clone(&pool), assertion.own_identity());
+        (Self { pool, assertion }, api)
+    }
 }
 
 /// How the gateway tells the backend who calls.

@@ -16,7 +16,7 @@ use portico::config::GatewayConfig;
 use portico::consumption::Consumption;
 use portico::crd::pki::AGGREGATOR_NAME;
 use portico::error::Side;
-use portico::gateway::{self, Bound, Parts, SharedCertificate};
+use portico::gateway::{self, Bound, HostCluster, Parts, SharedCertificate};
 use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::TenantId;
 use portico::runtime::clock::Clock;
@@ -202,9 +202,11 @@ impl World {
             config,
             registry: Arc::clone(&registry),
             shared,
-            usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), clock.clone())),
-            figures: Arc::clone(&figures) as Arc<_>,
-            host,
+            host: Some(HostCluster {
+                usage: Arc::new(Usage::new(host.clone(), Arc::new(Kubelets::off()), clock.clone())),
+                figures: Arc::clone(&figures) as Arc<_>,
+                api: host,
+            }),
             audit,
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),

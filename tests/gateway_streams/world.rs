@@ -9,7 +9,7 @@ use http::HeaderMap;
 use portico::config::{GatewayConfig, HostConfig};
 use portico::consumption::Consumption;
 use portico::error::Side;
-use portico::gateway::{self, Bound, Parts, SharedCertificate};
+use portico::gateway::{self, Bound, HostCluster, Parts, SharedCertificate};
 use portico::kubernetes::{ApiClient, Kubelets};
 use portico::names::{self, Limit, TenantId, VirtualName, VirtualNamespace};
 use portico::runtime::clock::Clock;
@@ -138,9 +138,7 @@ impl World {
             config: GatewayConfig { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..GatewayConfig::default() },
             registry: Arc::clone(&registry),
             shared: SharedCertificate::default(),
-            host: client,
-            usage: Arc::clone(&usage),
-            figures: Arc::clone(&usage) as Arc<_>,
+            host: Some(HostCluster { api: client, usage: Arc::clone(&usage), figures: Arc::clone(&usage) as Arc<_> }),
             audit,
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),

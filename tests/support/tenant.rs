@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use portico::kubernetes::ApiClient;
 use portico::names::TenantId;
-use portico::tenant::{Assertion, Backend, Tenant};
+use portico::tenant::{Assertion, Backend, Nodes, Tenant};
 use portico::tls::{ClientTrust, ServerTls};
 use portico::upstream::Pool;
 
@@ -16,6 +16,7 @@ pub fn tenant(id: TenantId, pool: Arc<Pool>, server_tls: ServerTls, client_trust
         id,
         uid: "u".to_owned(),
         owner: None,
+        nodes: Nodes::Host,
         placement: portico::translate::Placement::default(),
         generation: 1,
         life: portico::tenant::life::Life::default(),

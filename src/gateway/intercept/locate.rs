@@ -51,7 +51,7 @@ pub(super) async fn place(context: &Context, stream: Stream, query: &str) -> Res
     let today = names::host_name(&virtual_name, &virtual_namespace, tenant.name(), Limit::Subdomain);
     // A pod that vcluster made keeps its name; a 404 is asked for only where the two formulas differ.
     let legacy = names::legacy_host_name(&virtual_name, &virtual_namespace, tenant.name()).filter(|l| *l != today);
-    let (host, mut found) = (context.host_for_caller(), None);
+    let (host, mut found) = (context.host_for_caller()?, None);
     for candidate in std::iter::once(today).chain(legacy) {
         let object = host.get(&PODS, Some(host_namespace.as_str()), candidate.as_str()).await?;
         found = object.map(|object| (candidate, object));

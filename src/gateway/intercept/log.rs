@@ -28,7 +28,7 @@ pub(super) async fn serve(context: &Arc<Context>, place: &Place, query: &str) ->
     context.record.upstream("host");
     // Without a deadline for the body either way: even a finished log may be long and its reader slow.
     let class = if follow { Class::Watch } else { Class::Unary };
-    let response = context.host().pool().send(class, request, HEAD_DEADLINE).await?;
+    let response = context.host()?.pool().send(class, request, HEAD_DEADLINE).await?;
     if let Some(mut part) = part.take() {
         part.answered(response.status());
     }

@@ -162,7 +162,7 @@ impl Post<'_> {
 
     async fn create_on_host(&self, intent: &Value, view: &View) -> Result<(Value, bool)> {
         let namespace = Some(view.namespace().as_str());
-        let api = self.context.host_for_caller();
+        let api = self.context.host_for_caller()?;
         match api.create(&SERVICES, namespace, intent).await {
             Ok(host) => Ok((host, true)),
             Err(error) if error.kind() == Kind::AlreadyExists => {
@@ -249,8 +249,9 @@ impl Post<'_> {
     /// Removes a host Service that the backend then refused. When that fails the syncer does it later.
     async fn take_back(&self, host: &Value) {
         let (namespace, name, uid) = (json::namespace(host), json::name(host), json::uid(host));
-        let api = self.context.host_for_caller();
-        if let Err(error) = api.delete(&SERVICES, Some(namespace), name, Some(uid), None).await {
+        let delete =
+            async { self.context.host_for_caller()?.delete(&SERVICES, Some(namespace), name, Some(uid), None).await };
+        if let Err(error) = delete.await {
             tracing::info!(%error, "a host Service without a virtual one is left to the syncer");
         }
     }

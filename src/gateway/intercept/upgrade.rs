@@ -34,7 +34,7 @@ pub(super) async fn serve(
     onward.headers_mut().extend(context.on_host());
     let mut part = place.asked(context, onward.headers_mut());
     context.record.upstream("upgrade");
-    let connection = context.host().pool().dial_upgrade(true, DIAL_DEADLINE).await?;
+    let connection = context.host()?.pool().dial_upgrade(true, DIAL_DEADLINE).await?;
     let response = connection.send(onward, HEAD_DEADLINE).await?;
     if let Some(mut part) = part.take() {
         part.answered(response.status());

@@ -56,14 +56,14 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn new(context: &Context, asked: &Asked) -> Self {
-        Self {
+    pub(super) fn new(context: &Context, asked: &Asked) -> Result<Self> {
+        Ok(Self {
             tenant: Arc::clone(&context.tenant),
-            usage: Arc::clone(context.usage()),
+            usage: Arc::clone(context.usage()?),
             buffers: Arc::clone(context.entry.buffers()),
             one_each: Arc::clone(context.entry.kubelets().one_each()),
             asked: asked.clone(),
-        }
+        })
     }
 
     /// Asks the kubelet.

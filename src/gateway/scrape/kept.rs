@@ -30,7 +30,7 @@ use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::runtime::task::{self, Task};
 use crate::runtime::telemetry::{Metrics, Source};
-use crate::tenant::{Snapshot, Tenant};
+use crate::tenant::{Nodes, Snapshot, Tenant};
 use crate::usage::Usage;
 
 /// Virtual clusters whose pods' use is asked for at once, of one page.
@@ -47,7 +47,8 @@ pub(crate) struct Scrapes {
     heads: Arc<[Head]>,
     pod_heads: Arc<[Head]>,
     own: Own,
-    usage: Arc<Usage>,
+    /// Of the host, where there is one.
+    usage: Option<Arc<Usage>>,
     asking: Arc<Asking>,
     flights: Flights,
     kept: Mutex<HashMap<TenantId, Kept>>,
@@ -66,7 +67,12 @@ struct Kept {
 
 impl Scrapes {
     /// Shows its counts from now on.
-    pub(crate) fn new(config: &ScrapeConfig, metrics: &Metrics, usage: &Arc<Usage>, clock: &Clock) -> Arc<Self> {
+    pub(crate) fn new(
+        config: &ScrapeConfig,
+        metrics: &Metrics,
+        usage: Option<&Arc<Usage>>,
+        clock: &Clock,
+    ) -> Arc<Self> {
         let catalog = Catalog::new(config);
         let counts = Arc::new(Counts::new(config.max_kept_bytes));
         metrics.register(Arc::clone(&counts) as Arc<dyn Source>);
@@ -76,7 +82,7 @@ impl Scrapes {
             heads: shown::about().chain(catalog.heads()).collect(),
             pod_heads: pods::heads().collect(),
             own: Own::new(metrics.clone(), &counts, config.fresh.0, clock),
-            usage: Arc::clone(usage),
+            usage: usage.cloned(),
             asking: Arc::new(Asking::new(config, catalog, &counts, clock)),
             counts,
             flights: Flights::new(clock),
@@ -210,8 +216,9 @@ impl Scrapes {
 
     /// `Err`: the share has no room for it.
     async fn use_of(&self, tenant: &Tenant, share: Option<&Arc<Share>>) -> Result<Option<Shown>> {
+        let Some(usage) = self.usage.as_ref().filter(|_| tenant.nodes == Nodes::Host) else { return Ok(None) };
         let (id, uid) = (&tenant.id, &tenant.uid);
-        let read = async { Ok((self.usage.pods(id, uid).await?, self.usage.placed(id, uid).await?)) };
+        let read = async { Ok((usage.pods(id, uid).await?, usage.placed(id, uid).await?)) };
         let read: Result<_> = read.await;
         let Ok((used, placed)) = read.inspect_err(|error| tracing::debug!(tenant = %id, %error, "no use of pods"))
         else {

@@ -20,10 +20,10 @@ use crate::kubernetes;
 use crate::kubernetes::{ApiClient, Secret};
 use crate::names::TenantId;
 use crate::tenant::life::Life;
-use crate::tenant::{Aggregator, Assertion, Backend, Tenant};
+use crate::tenant::{Aggregator, Assertion, Backend, Nodes, Tenant};
 use crate::tls::{self, ClientTrust, ServerTls};
 use crate::translate::{Owner, Placement};
-use crate::upstream::{Credential, Pool, Reach, Target};
+use crate::upstream::{Credential, Reach, Target};
 
 /// Reads what it needs and builds; `None` when the tenant in force was made of the same.
 pub(super) async fn tenant(parts: &Parts, id: &TenantId, cluster: &VirtualCluster) -> Result<Option<Arc<Tenant>>> {
@@ -143,6 +143,7 @@ impl Inputs<'_> {
             id: self.id.clone(),
             owner: Some(Owner::virtual_cluster(self.id.name().as_str(), &uid)),
             uid,
+            nodes: Nodes::Host,
             placement: Placement::default(),
             generation: parts.registry.next_generation(),
             life: Life::default(),
@@ -194,14 +195,9 @@ impl Inputs<'_> {
     fn backend(&self, parts: &Parts, server_ca: &[u8]) -> Result<(Backend, ApiClient)> {
         if let Some(External { kubeconfig, reach }) = &self.external {
             let target = kubernetes::target_from_kubeconfig(kubeconfig, Side::Backend, reach.clone())?;
-            let pool = Arc::new(Pool::new(target, parts.clock.clone()));
-            let api = ApiClient::new(Arc::clone(&pool), Assertion::Impersonate.own_identity());
-            return Ok((Backend { pool, assertion: Assertion::Impersonate }, api));
+            return Ok(Backend::new(target, Assertion::Impersonate, &parts.clock));
         }
-        let target = self.front_proxy_target(server_ca)?;
-        let pool = Arc::new(Pool::new(target, parts.clock.clone()));
-        let api = ApiClient::new(Arc::clone(&pool), Assertion::FrontProxy.own_identity());
-        Ok((Backend { pool, assertion: Assertion::FrontProxy }, api))
+        Ok(Backend::new(self.front_proxy_target(server_ca)?, Assertion::FrontProxy, &parts.clock))
     }
 
     fn front_proxy_target(&self, server_ca: &[u8]) -> Result<Target> {
