@@ -5,7 +5,9 @@
 //! (docs/operations/upgrade.md): unready, Leases given back, all served → take nothing new, end watches, let requests and
 //! streams finish → stop.
 
+mod alone;
 mod audit;
+mod ending;
 mod host;
 mod leader;
 mod memory;
@@ -14,19 +16,20 @@ mod metering;
 mod metrics_page;
 mod planes;
 mod process;
+mod role;
 mod shared_certificate;
 pub mod sidecar;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt;
-use tokio::signal::unix::{SignalKind, signal};
 
+use self::ending::{end, stopped};
 use self::leader::Standing;
 use self::planes::Planes;
+pub use self::role::Role;
 use crate::admin;
 use crate::archive::Archive;
 use crate::config::{Config, MetricsAccess};
@@ -35,7 +38,7 @@ use crate::kubernetes::election::{self, Candidate, Lock};
 use crate::kubernetes::{ApiClient, Reaches};
 use crate::metering::{Journal, Parts};
 use crate::names::reserved::Reserved;
-use crate::runtime::drain::{self, Drain, DrainTrigger};
+use crate::runtime::drain::{self, Drain};
 use crate::runtime::task::Task;
 use crate::runtime::telemetry::Source;
 use crate::runtime::watched::IfDown;
@@ -44,32 +47,22 @@ use crate::trail::Trail;
 use crate::usage::Usage;
 use crate::{operator, syncer, tenant};
 
-/// A part of Portico that a process can run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Role {
-    /// TLS gateway.
-    Gateway,
-    /// Tenant DNS.
-    Dns,
-    /// Syncer, under a Lease.
-    Syncer,
-    /// Operator, under a Lease.
-    Operator,
-}
-
 /// What `portico serve` was asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Configuration file; absent means all defaults.
     pub config: Option<PathBuf>,
-    /// Roles to run.
-    pub roles: Vec<Role>,
+    /// Roles to run; absent means all that there can be.
+    pub roles: Option<Vec<Role>>,
 }
 
 /// Runs until SIGTERM or SIGINT; returns after leaving and the drain.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let config = read(&options)?;
-    runtime()?.block_on(serve(config, options.roles))
+    match (config.host.enabled, options.config) {
+        (false, Some(file)) => runtime()?.block_on(alone::serve(config, file, options.roles)),
+        _ => runtime()?.block_on(serve(config, options.roles.unwrap_or_else(|| Role::ALL.to_vec()))),
+    }
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -121,21 +114,6 @@ async fn serve(config: Config, roles: Vec<Role>) -> anyhow::Result<()> {
     };
     tokio::join!(last, audit::close(archive));
     drop(tasks);
-    Ok(())
-}
-
-/// Leaves, then drains. A second signal cuts the delay short.
-async fn end(trigger: DrainTrigger, delay: Duration, grace: Duration) -> anyhow::Result<()> {
-    tracing::info!(?delay, "leaving: not ready, and serving what still comes");
-    let leaving = trigger.leave(delay);
-    tokio::select! {
-        () = tokio::time::sleep(delay) => {}
-        again = stopped() => again?,
-    }
-    tracing::info!(?grace, "draining");
-    if !leaving.drain(grace).await {
-        tracing::warn!("some streams did not end in time");
-    }
     Ok(())
 }
 
@@ -284,18 +262,9 @@ fn read(options: &Options) -> anyhow::Result<Config> {
             Config::parse(&text)?
         }
     };
-    if config.host.system_namespace.is_empty() {
+    if config.host.enabled && config.host.system_namespace.is_empty() {
         config.host.system_namespace = process::namespace(&["POD_NAMESPACE"])
             .context("host.systemNamespace is not set, and there is no ServiceAccount to take it from")?;
     }
     Ok(config)
-}
-
-async fn stopped() -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }

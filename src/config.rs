@@ -4,6 +4,7 @@
 
 pub mod audit;
 mod auth;
+mod certificates;
 mod dns;
 pub mod docs;
 mod gateway;
@@ -24,11 +25,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
 
 pub use audit::AuditConfig;
 pub use auth::{AuthConfig, JwtBounds};
+pub use certificates::CertificatesConfig;
 pub use dns::DnsConfig;
 pub use gateway::GatewayConfig;
 pub use kubelets::KubeletsConfig;
@@ -42,6 +45,9 @@ pub use scrape::{Family, FamilyKind, ScrapeConfig};
 pub use span::Span;
 pub use tracing::TracingConfig;
 
+/// The most clusters of one file.
+const MOST_LISTED: usize = 1000;
+
 /// Everything `portico serve` reads at start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -52,6 +58,11 @@ pub struct Config {
     pub auth: AuthConfig,
     /// The host cluster.
     pub host: HostConfig,
+    /// Serving certificates where there is no host cluster, whose Secrets hold them otherwise.
+    pub certificates: CertificatesConfig,
+    /// API servers in front of which the gateway stands alone, without a host cluster (`host.enabled: false`): a list, whose
+    /// entries docs/operations/gateway-alone.md explains. A change is in force without a restart, whole or not at all.
+    pub virtual_clusters: Vec<Value>,
     /// The syncer.
     pub syncer: SyncerConfig,
     /// The operator.
@@ -82,6 +93,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct HostConfig {
+    /// Whether there is one. Without, only the gateway runs, for what `virtualClusters` lists.
+    pub enabled: bool,
     /// Path of a kubeconfig; empty means the pod's ServiceAccount.
     pub kubeconfig: String,
     /// Portico's own namespace; empty means the pod's.
@@ -96,6 +109,7 @@ pub struct HostConfig {
 impl Default for HostConfig {
     fn default() -> Self {
         Self {
+            enabled: true,
             kubeconfig: String::new(),
             system_namespace: String::new(),
             pod_selector: [("portico.dev/component".to_owned(), "portico".to_owned())].into(),
@@ -245,6 +259,8 @@ impl Config {
         self.metering.check()?;
         self.audit.check()?;
         self.host.kubelets.check()?;
+        self.certificates.check()?;
+        self.check_form()?;
         if self.syncer.workers == 0 || self.syncer.workers_per_tenant == 0 {
             return refuse("syncer.workers and syncer.workersPerTenant must be at least 1");
         }
@@ -259,6 +275,41 @@ impl Config {
             if let Some(fault) = bounds.fault() {
                 return refuse(&format!("{place}.{fault}"));
             }
+        }
+        Ok(())
+    }
+}
+
+/// With a host cluster or without: what is of no use in one form is refused rather than ignored.
+impl Config {
+    fn check_form(&self) -> Result<()> {
+        let refuse = |message: &str| Err(Error::client(Kind::Invalid, message));
+        let listed = self.virtual_clusters.len();
+        if self.host.enabled {
+            if listed > 0 {
+                return refuse(
+                    "virtualClusters are for a gateway without a host cluster (host.enabled: false); on a host cluster make \
+                     VirtualClusters, with spec.distro: external for API servers that already run",
+                );
+            }
+            if self.certificates != CertificatesConfig::default() {
+                return refuse(
+                    "certificates are for a gateway without a host cluster (host.enabled: false); on a host cluster it is the \
+                     Secret portico-gateway-tls",
+                );
+            }
+            return Ok(());
+        }
+        if listed == 0 || listed > MOST_LISTED {
+            return refuse(&format!(
+                "without a host cluster (host.enabled: false) virtualClusters must list 1 to {MOST_LISTED} clusters"
+            ));
+        }
+        if self.admin.metrics_access == MetricsAccess::TokenReview {
+            return refuse(
+                "without a host cluster (host.enabled: false) nobody judges who may read metrics: set admin.metricsAccess to \
+                 open, and admin.metricsListen to an address that nobody else reaches, such as 127.0.0.1:9091",
+            );
         }
         Ok(())
     }
@@ -307,6 +358,26 @@ mod tests {
             assert!(Config::parse(&format!("operator: {{rollout: {{{rollout}}}}}")).is_err(), "{rollout}");
         }
         assert!(Config::parse("operator: {rollout: {paused: true, maxUnavailable: 1}}").is_ok());
+    }
+
+    #[test]
+    fn what_is_of_no_use_in_a_form_is_refused() {
+        let alone = "host: {enabled: false}\nadmin: {metricsAccess: open}\n";
+        let one = "virtualClusters: [{name: a}]\n";
+        for (refused, word) in [
+            (one.to_owned(), "spec.distro: external"),
+            ("certificates: {folder: x}".to_owned(), "portico-gateway-tls"),
+            (alone.to_owned(), "must list"),
+            (format!("host: {{enabled: false}}\n{one}"), "admin.metricsAccess"),
+            (format!("{alone}{one}certificates: {{certificateFile: x}}"), "must come together"),
+            (format!("{alone}{one}certificates: {{folder: ''}}"), "must be named"),
+            (format!("{alone}virtualClusters:\n{}", "- {name: a}\n".repeat(MOST_LISTED + 1)), "must list"),
+        ] {
+            let error = Config::parse(&refused).expect_err(word).to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        let config = Config::parse(&format!("{alone}{one}")).expect("fit");
+        assert_eq!(config.virtual_clusters[0]["name"], "a");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Layers, arrows only downward (enforced by `tests/architecture`):
 //! base (`error` `config` `runtime` `tls`)
-//! ← domain, pure (`exposition` `names` `crd` `audit` `translate`)
+//! ← domain, pure (`exposition` `names` `crd` `audit` `issuers` `roster` `translate`)
 //! ← connections (`upstream`, then `kubernetes`)
 //! ← state (`tenant` `usage` `consumption` `trail`)
 //! ← planes (`gateway` `syncer` `operator` `sidecar` `dns` `metering` `archive` `admin`)
@@ -22,6 +22,7 @@ pub mod crd;
 pub mod exposition;
 pub mod issuers;
 pub mod names;
+pub mod roster;
 pub mod translate;
 
 pub mod kubernetes;

@@ -5,6 +5,7 @@
 //! (`names::claims`), not by who came up first; generations never repeat within the process; each identity (uid) has one life,
 //! whose end and generations are told to whoever serves it. `source` fills the registry from VirtualClusters and their Secrets.
 
+pub mod file;
 pub mod follow;
 pub mod life;
 pub mod memory;

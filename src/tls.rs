@@ -105,6 +105,11 @@ pub struct ClientTrust {
 }
 
 impl ClientTrust {
+    /// No certificate is valid.
+    pub fn nobody() -> Self {
+        Self { anchors: Vec::new() }
+    }
+
     /// From PEM; at least one certificate.
     pub fn from_pem(ca: &[u8]) -> Result<Self> {
         let anchors = certificates_from_pem(ca)?

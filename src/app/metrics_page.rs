@@ -16,6 +16,7 @@ use crate::runtime::watched::{IfDown, Watched};
 use crate::syncer::kinds::{self, Switches};
 use crate::syncer::stats::{Kept, Live, Snapshot};
 use crate::syncer::{Catalog, Stats};
+use crate::tenant::file;
 use crate::tenant::memory::Memory;
 use crate::{archive, dns, gateway, operator};
 
@@ -80,9 +81,14 @@ fn everything() -> String {
     let stats = Arc::new(Stats::new(&Catalog::new(kinds::all(&Switches::default()))));
     let synced: Arc<dyn Live> = Arc::new(Synced(id.clone()));
     stats.attach(Arc::downgrade(&synced));
-    for source in
-        [gateway::example(id.clone()), dns::example(id.clone()), operator::example(&id), stats, archive::example()]
-    {
+    for source in [
+        gateway::example(id.clone()),
+        dns::example(id.clone()),
+        operator::example(&id),
+        stats,
+        archive::example(),
+        file::example(),
+    ] {
         metrics.register(source);
     }
     let consumption = Arc::new(Consumption::default());

@@ -10,9 +10,10 @@ use futures::FutureExt;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::ending::{end, stopped};
 use super::leader::{self, Standing};
 use super::planes::Planes;
-use super::{end, process, runtime, stopped};
+use super::{process, runtime};
 use crate::admin;
 use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, Span, SyncerConfig};
 use crate::gateway;

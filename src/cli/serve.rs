@@ -12,9 +12,10 @@ pub(super) struct Args {
     /// Configuration file; without it all defaults hold (`portico config` prints them).
     #[arg(long, env = "PORTICO_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What this process runs, in any mix: the planes share nothing but the host cluster.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "gateway,dns,syncer,operator")]
-    roles: Vec<app::Role>,
+    /// What this process runs, in any mix: the planes share nothing but the host cluster. Without it all of them, or the gateway
+    /// alone where the configuration has no host cluster.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    roles: Option<Vec<app::Role>>,
 }
 
 pub(super) fn run(args: Args) -> Outcome<()> {

@@ -5,6 +5,8 @@
 
 pub mod issue;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +18,9 @@ use serde_json::Value;
 use crate::error::{Error, Kind, Result, Side};
 use crate::tls;
 use crate::upstream::{Credential, Reach, Target};
+
+/// Certificates are shorter by far; what is behind it makes them unreadable.
+const LONGEST_FILE: u64 = 1 << 20;
 
 /// Whether a kubeconfig may name files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +49,7 @@ pub fn target(yaml: &str, side: Side, files: &Files) -> Result<Target> {
     if cluster.proxy_url.as_deref().is_some_and(|p| !p.is_empty()) {
         return Err(invalid("proxy-url is not supported"));
     }
-    let roots = files
-        .material(cluster.certificate_authority_data.as_deref(), cluster.certificate_authority.as_deref())?
-        .ok_or_else(|| invalid("the cluster has no certificate-authority-data"))?;
+    let roots = cluster.roots(files)?;
     if user.exec.is_some() || user.auth_provider.is_some() {
         return Err(invalid("exec and auth-provider are not supported; use a certificate or a token"));
     }
@@ -83,8 +86,22 @@ pub fn target(yaml: &str, side: Side, files: &Files) -> Result<Target> {
     })
 }
 
+/// The files that the current context names and that are read with it; a file of a token is read again by itself.
+pub fn named_files(yaml: &str) -> Result<Vec<String>> {
+    let config: Kubeconfig = serde_saphyr::from_str(yaml).map_err(|error| unreadable(&error))?;
+    let (cluster, user) = config.current()?;
+    let named = [cluster.certificate_authority, user.client_certificate, user.client_key];
+    Ok(named.into_iter().flatten().filter(|name| !name.is_empty()).collect())
+}
+
+/// The CAs of the server's certificate, PEM.
+pub fn roots(yaml: &str, files: &Files) -> Result<Vec<u8>> {
+    let config: Kubeconfig = serde_saphyr::from_str(yaml).map_err(|error| unreadable(&error))?;
+    config.current()?.0.roots(files)
+}
+
 /// A name or IP address to verify a certificate against.
-pub(super) fn server_name(host: &str) -> Result<ServerName<'static>> {
+pub fn server_name(host: &str) -> Result<ServerName<'static>> {
     ServerName::try_from(host.to_owned()).map_err(|e| invalid("the server's name is not valid").because(e))
 }
 
@@ -160,6 +177,14 @@ impl Kubeconfig {
     }
 }
 
+impl Cluster {
+    fn roots(&self, files: &Files) -> Result<Vec<u8>> {
+        files
+            .material(self.certificate_authority_data.as_deref(), self.certificate_authority.as_deref())?
+            .ok_or_else(|| invalid("the cluster has no certificate-authority-data"))
+    }
+}
+
 struct Server {
     host: String,
     port: u16,
@@ -193,7 +218,11 @@ impl Files {
         }
         let Some(file) = file.filter(|f| !f.is_empty()) else { return Ok(None) };
         let path = self.path(file)?;
-        std::fs::read(&path).map(Some).map_err(|e| invalid(&format!("{} cannot be read", path.display())).because(e))
+        let read = File::open(&path).and_then(|file| {
+            let mut bytes = Vec::new();
+            file.take(LONGEST_FILE).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        read.map(Some).map_err(|e| invalid(&format!("{} cannot be read", path.display())).because(e))
     }
 
     fn path(&self, file: &str) -> Result<PathBuf> {

@@ -140,6 +140,38 @@ impl Registry {
         tenant.hosts.iter().filter(|host| !leads_here(host)).cloned().collect()
     }
 
+    /// Serves exactly these from now on, all at once: nobody sees some of them beside what was before. Those that are served already
+    /// stay as they are.
+    pub fn replace(&self, tenants: &[Arc<Tenant>]) {
+        let mut lives = self.lives.lock();
+        let old = self.load();
+        let (mut before, mut ended) = (std::mem::take(&mut *lives), Vec::new());
+        for tenant in tenants {
+            let is_served = old.by_id(&tenant.id).is_some_and(|old| Arc::ptr_eq(old, tenant));
+            let same = match before.remove(&tenant.id) {
+                Some((uid, teller)) if uid == tenant.uid => Some(teller),
+                predecessor => {
+                    ended.extend(predecessor);
+                    None
+                }
+            };
+            let teller = same.unwrap_or_else(|| Teller::new(tenant.generation));
+            if !is_served {
+                teller.adopt(&tenant.life);
+            }
+            lives.insert(tenant.id.clone(), (tenant.uid.clone(), teller));
+        }
+        let by_id = tenants.iter().map(|tenant| (tenant.id.clone(), Arc::clone(tenant))).collect();
+        self.swap(by_id, old.owners.clone());
+        for tenant in tenants {
+            if let Some((_, teller)) = lives.get(&tenant.id) {
+                teller.newest(tenant.generation);
+            }
+        }
+        // Whose end it is learns of it when the others are served.
+        drop((before, ended));
+    }
+
     /// Takes one out.
     pub fn remove(&self, id: &TenantId) {
         let mut lives = self.lives.lock();

@@ -21,7 +21,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "domain",
         siblings: Siblings::Free,
-        modules: &["exposition", "names", "crd", "audit", "issuers", "translate"],
+        modules: &["exposition", "names", "crd", "audit", "issuers", "roster", "translate"],
     },
     Layer { name: "upstream", siblings: Siblings::Never, modules: &["upstream"] },
     Layer { name: "kubernetes", siblings: Siblings::Never, modules: &["kubernetes"] },

@@ -13,6 +13,7 @@ mod api_server;
 #[path = "../support/load.rs"]
 mod load;
 
+mod alone;
 mod audited;
 mod browsers;
 mod chains;

@@ -270,17 +270,14 @@ pub struct Dial {
 
 impl Dial {
     pub fn to(address: SocketAddr, ca: &Pki) -> Self {
+        Self::trusting(address, ca.ca_pem().to_owned())
+    }
+
+    /// By the CA's PEM.
+    pub fn trusting(address: SocketAddr, roots: String) -> Self {
         let name = ServerName::from(address.ip());
         let from = IpAddr::from([127, 0, 0, 1]);
-        Self {
-            address,
-            roots: ca.ca_pem().to_owned(),
-            name,
-            host: address.to_string(),
-            user: None,
-            from,
-            before: Vec::new(),
-        }
+        Self { address, roots, name, host: address.to_string(), user: None, from, before: Vec::new() }
     }
 
     /// Sets SNI, verified name and Host.

@@ -1,0 +1,220 @@
+//! Tenants out of the list and its files: all of them or none.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use super::authority::Authority;
+use super::material::{Folder, Material, Sum};
+use crate::config::Config;
+use crate::crd::OnLoss;
+use crate::crd::policy::GrantedPolicy;
+use crate::error::{Error, Kind, Result, Side};
+use crate::kubernetes::kubeconfig::{self, Files};
+use crate::names::TenantId;
+use crate::roster::{self, Listed, Route};
+use crate::runtime::clock::Clock;
+use crate::tenant::life::Life;
+use crate::tenant::{Assertion, Backend, Nodes, Snapshot, Tenant};
+use crate::tls::{self, ClientTrust, ServerTls};
+use crate::translate::Placement;
+use crate::upstream::{Credential, Reach, Target};
+
+/// Who has no Services on a host has no address of one.
+const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Which clusters the entries are.
+pub(super) type Identities = HashMap<TenantId, Identity>;
+
+/// What tenants are built with.
+pub(super) struct World<'a> {
+    pub(super) folder: &'a Folder,
+    pub(super) config: &'a Config,
+    pub(super) authority: Option<&'a Authority>,
+    pub(super) clock: &'a Clock,
+}
+
+/// All of them.
+pub(super) struct Built {
+    pub(super) tenants: Vec<Arc<Tenant>>,
+    pub(super) identities: Identities,
+    pub(super) shared: ServerTls,
+    /// Of all that they were built from.
+    pub(super) fingerprint: String,
+}
+
+/// PEM of a chain and its key, and of the CA where that is ours.
+struct Serving {
+    pair: (Vec<u8>, Vec<u8>),
+    ca: String,
+}
+
+/// Those of which nothing changed are the same as before.
+pub(super) fn all(
+    world: &World<'_>,
+    list: &[Listed],
+    before: (&Snapshot, &Identities),
+    next_generation: impl Fn() -> u64,
+) -> Result<Built> {
+    let given = world.given()?;
+    let shared = world.serving("", &given, &roster::shared_names(world.config))?;
+    let mut whole = Sum::default();
+    whole.add(&shared.pair.0);
+    let shared = ServerTls::from_pem(&shared.pair.0, &shared.pair.1)
+        .map_err(|error| Error::client(Kind::Invalid, "the serving certificate cannot be used").because(error))?;
+    let (mut tenants, mut identities) = (Vec::with_capacity(list.len()), Identities::new());
+    for (at, listed) in list.iter().enumerate() {
+        let (tenant, identity) = world.tenant(listed, &given, before, &next_generation).map_err(|error| {
+            let message = format!("virtualClusters[{at}] ({}) cannot be served", listed.id);
+            Error::client(Kind::Invalid, message).because(error)
+        })?;
+        whole.add(tenant.fingerprint.as_bytes());
+        tenants.push(tenant);
+        identities.insert(listed.id.clone(), identity);
+    }
+    if let Some(authority) = world.authority {
+        authority.retain(|of| of.is_empty() || list.iter().any(|listed| listed.id.to_string() == of));
+    }
+    Ok(Built { tenants, identities, shared, fingerprint: whole.digest() })
+}
+
+impl World<'_> {
+    /// What the admin brings for all names.
+    fn given(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let own = &self.config.certificates;
+        let given = self.authority.is_none().then_some((own.certificate_file.as_str(), own.key_file.as_str()));
+        given.map(|files| self.folder.pair(files)).transpose()
+    }
+
+    fn serving(&self, of: &str, given: &Option<(Vec<u8>, Vec<u8>)>, names: &[String]) -> Result<Serving> {
+        match (given, self.authority) {
+            (Some(pair), _) => Ok(Serving { pair: pair.clone(), ca: String::new() }),
+            (None, Some(authority)) => {
+                let pair = authority.leaf(of, names)?;
+                let pair = (pair.certificate.into_bytes(), pair.key.into_bytes());
+                Ok(Serving { pair, ca: authority.certificate().to_owned() })
+            }
+            (None, None) => Err(Error::own(Kind::Internal, "there is neither a certificate nor a CA")),
+        }
+    }
+
+    fn tenant(
+        &self,
+        listed: &Listed,
+        given: &Option<(Vec<u8>, Vec<u8>)>,
+        (before, known): (&Snapshot, &Identities),
+        next_generation: &impl Fn() -> u64,
+    ) -> Result<(Arc<Tenant>, Identity)> {
+        let material = Material::read(self.folder, listed)?;
+        let own = material.serving.clone();
+        let serving = match own {
+            Some(pair) => Serving { pair, ca: String::new() },
+            None => {
+                let shared = roster::shared_names(self.config);
+                let names: Vec<String> = listed.hosts.iter().chain(&listed.names).cloned().chain(shared).collect();
+                self.serving(&listed.id.to_string(), given, &names)?
+            }
+        };
+        let target = self.target(listed, &material)?;
+        let identity = Identity::new(listed, &target, &material, known.get(&listed.id));
+        let uid = identity.uid.clone();
+        let mut everything = Sum::default();
+        [uid.as_bytes(), material.everything.as_bytes(), &serving.pair.0].iter().for_each(|part| everything.add(part));
+        let fingerprint = format!("{}-{}", material.connections, everything.digest());
+        let old = before.by_id(&listed.id);
+        if let Some(same) = old.filter(|old| old.fingerprint == fingerprint) {
+            return Ok((Arc::clone(same), identity));
+        }
+        let is_same = |old: &&Arc<Tenant>| {
+            old.fingerprint.split_once('-').is_some_and(|(connections, _)| connections == material.connections)
+        };
+        let (backend, api) = match old.filter(is_same) {
+            Some(old) => (old.backend.clone(), old.api.clone()),
+            None => Backend::new(target, assertion(&listed.route), self.clock),
+        };
+        let client_trust = match &material.client_ca {
+            Some(ca) => ClientTrust::from_pem(ca)
+                .map_err(|e| Error::client(Kind::Invalid, "clientCAFile cannot be used").because(e))?,
+            None => ClientTrust::nobody(),
+        };
+        let tenant = Arc::new(Tenant {
+            id: listed.id.clone(),
+            uid,
+            owner: None,
+            nodes: Nodes::Own,
+            placement: Placement::default(),
+            generation: next_generation(),
+            life: Life::default(),
+            hosts: listed.hosts.clone(),
+            port: listed.port.unwrap_or_default(),
+            server_tls: ServerTls::from_pem(&serving.pair.0, &serving.pair.1)?,
+            client_trust,
+            aggregator: None,
+            server_ca_pem: serving.ca,
+            backend,
+            api,
+            audiences: None,
+            issuers: Arc::new(listed.issuers.clone()),
+            anonymous: listed.anonymous,
+            api_service_ip: NO_ADDRESS,
+            dns_service_ip: NO_ADDRESS,
+            cluster_domain: "cluster.local".to_owned(),
+            policy: GrantedPolicy::default(),
+            limits: listed.limits,
+            audit: listed.audit.clone().map(Arc::new),
+            store: None,
+            on_loss: OnLoss::default(),
+            fingerprint,
+        });
+        Ok((tenant, identity))
+    }
+
+    fn target(&self, listed: &Listed, material: &Material) -> Result<Target> {
+        if let Some((text, folder)) = &material.kubeconfig {
+            return kubeconfig::target(text, Side::Backend, &Files::Below(folder.clone()));
+        }
+        let Route::FrontProxy { host, port, server_name, .. } = &listed.route else {
+            return Err(Error::own(Kind::Internal, "a kubeconfig was not read"));
+        };
+        let (chain, key) = &material.identity;
+        Ok(Target {
+            side: Side::Backend,
+            host: host.clone(),
+            port: *port,
+            server_name: kubeconfig::server_name(server_name)?,
+            tls: tls::client_config(&material.ca, Some((chain, key)))?,
+            tls_without_identity: tls::client_config(&material.ca, None)?,
+            credential: Credential::Certificate,
+            path_prefix: String::new(),
+            reach: Reach::default(),
+        })
+    }
+}
+
+fn assertion(route: &Route) -> Assertion {
+    match route {
+        Route::Kubeconfig(_) => Assertion::Impersonate,
+        Route::FrontProxy { .. } => Assertion::FrontProxy,
+    }
+}
+
+/// Which cluster an entry was found to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    uid: String,
+    place: String,
+    ca: String,
+}
+
+impl Identity {
+    /// The same as before where its address or its CA is: either moves. Where both are others it is another cluster, of which nothing is
+    /// known.
+    fn new(listed: &Listed, target: &Target, material: &Material, before: Option<&Self>) -> Self {
+        let (mut of_ca, mut whole) = (Sum::default(), Sum::default());
+        of_ca.add(&material.ca);
+        let (place, ca) = (format!("{}:{}{}", target.host, target.port, target.path_prefix), of_ca.digest());
+        let same = before.filter(|before| before.place == place || before.ca == ca).map(|before| before.uid.clone());
+        [listed.id.to_string().as_bytes(), place.as_bytes(), ca.as_bytes()].iter().for_each(|part| whole.add(part));
+        Self { uid: same.unwrap_or_else(|| whole.digest()), place, ca }
+    }
+}
