@@ -16,6 +16,7 @@ mod percentile;
 mod port;
 
 mod adoption;
+mod alone;
 mod audit;
 mod budgets;
 mod chaos;
