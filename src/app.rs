@@ -22,6 +22,7 @@ pub mod sidecar;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::FutureExt;
@@ -59,10 +60,14 @@ pub struct Options {
 /// Runs until SIGTERM or SIGINT; returns after leaving and the drain.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let config = read(&options)?;
-    match (config.host.enabled, options.config) {
-        (false, Some(file)) => runtime()?.block_on(alone::serve(config, file, options.roles)),
-        _ => runtime()?.block_on(serve(config, options.roles.unwrap_or_else(|| Role::ALL.to_vec()))),
-    }
+    let runtime = runtime()?;
+    let outcome = match (config.host.enabled, options.config) {
+        (false, Some(file)) => runtime.block_on(alone::serve(config, file, options.roles)),
+        _ => runtime.block_on(serve(config, options.roles.unwrap_or_else(|| Role::ALL.to_vec()))),
+    };
+    // A thread that waits for a disk or a resolver shall not hold up the end.
+    runtime.shutdown_timeout(LAST);
+    outcome
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -72,6 +77,9 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .build()
         .context("the async runtime cannot start")
 }
+
+/// For threads that wait for something when all else has ended.
+const LAST: Duration = Duration::from_secs(1);
 
 /// What this form adds to the planes.
 struct Common {

@@ -9,6 +9,7 @@ pub mod drain;
 pub(crate) mod fuzz;
 pub mod memory;
 pub mod pace;
+pub mod query;
 pub mod source;
 pub mod task;
 pub mod telemetry;

@@ -43,9 +43,11 @@ impl Rotated {
 
     fn put_aside(&mut self) -> io::Result<()> {
         let aside = |number: usize| with_end(&self.path, &number.to_string());
-        if self.most_files == 1 {
-            fs::remove_file(&self.path)?;
-        } else {
+        // Where it is not there, it was put aside before and the new one could not be opened: the others stay where they are.
+        let is_there = fs::symlink_metadata(&self.path).is_ok();
+        if is_there && self.most_files == 1 {
+            ignore_absence(fs::remove_file(&self.path))?;
+        } else if is_there {
             for number in (1..self.most_files - 1).rev() {
                 ignore_absence(fs::rename(aside(number), aside(number + 1)))?;
             }
@@ -81,4 +83,31 @@ fn numbered(path: &Path, number: usize) -> PathBuf {
         None => format!("{stem}-{number}"),
     };
     path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_could_not_be_opened_anew_costs_none_of_the_others() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("audit.log");
+        let read = |end: &str| fs::read_to_string(folder.path().join(format!("audit.log{end}"))).unwrap_or_default();
+        for most_files in [4, 1] {
+            let mut files = Rotated::open(path.to_str().expect("path"), 10, most_files).expect("opened");
+            files.add(b"{\"n\":1}\n").expect("added");
+            for (end, text) in [(".2", "second\n"), (".1", "first\n")] {
+                fs::write(folder.path().join(format!("audit.log{end}")), text).expect("written");
+            }
+            // As it is when it was put aside and nothing could be opened in its place.
+            fs::remove_file(&path).expect("removed");
+            files.add(b"{\"n\":2}\n").expect("added");
+            assert_eq!(
+                (read(""), read(".1"), read(".2")),
+                ("{\"n\":2}\n".to_owned(), "first\n".into(), "second\n".into())
+            );
+            fs::remove_file(&path).expect("removed");
+        }
+    }
 }

@@ -93,19 +93,27 @@ impl Spool {
     }
 
     /// One that a process left which is gone, with something in it.
-    pub(super) fn left(path: &str) -> io::Result<Option<Self>> {
+    pub(super) fn left(path: &str) -> Option<Self> {
         for number in 0..slots::MOST {
             let folder = Path::new(path).join(number.to_string());
             if !folder.is_dir() {
                 continue;
             }
-            let Some(lock) = slots::take(&folder.join(LOCK))? else { continue };
-            if numbers(&folder)?.is_empty() {
-                continue;
+            // One that cannot be read hides none of the others.
+            let Ok(Some(lock)) = slots::take(&folder.join(LOCK)) else { continue };
+            let opened = numbers(&folder).and_then(|all| match all.is_empty() {
+                true => Ok(None),
+                false => Self::open(folder.clone(), 0, lock).map(Some),
+            });
+            match opened {
+                Ok(None) => {}
+                Ok(Some(left)) => return Some(left),
+                Err(error) => {
+                    tracing::warn!(folder = %folder.display(), %error, "a spool that was left cannot be read")
+                }
             }
-            return Self::open(folder, 0, lock).map(Some);
         }
-        Ok(None)
+        None
     }
 
     fn open(folder: PathBuf, most: u64, lock: Lock) -> io::Result<Self> {
@@ -210,7 +218,7 @@ impl Spool {
         }
     }
 
-    /// All before this was taken.
+    /// All before this was taken. An error: that is known to this process alone, and after its end some of it is sent again.
     pub(super) fn taken(&self, next: Cursor) -> io::Result<()> {
         let mut state = self.state.lock();
         let mut next = next;
@@ -219,7 +227,7 @@ impl Spool {
             let number = state.segments.get(1).map_or(0, |segment| segment.number);
             next = Cursor { segment: number, offset: 0 };
         }
-        write_cursor(&self.folder, next)?;
+        // What was taken makes room first: a disk that is full cannot take the cursor.
         state.cursor = next;
         while let Some(gone) = state.segments.pop_front_if(|segment| segment.number < next.segment) {
             state.earlier = state.earlier.saturating_sub(gone.length);
@@ -229,7 +237,7 @@ impl Spool {
             // Left behind, it is removed when the spool is opened again.
             let _ = fs::remove_file(name(&self.folder, gone.number));
         }
-        Ok(())
+        write_cursor(&self.folder, next)
     }
 
     /// Removes what is there, when all of it was taken and its process is gone.
@@ -237,7 +245,11 @@ impl Spool {
         for number in numbers(&self.folder)? {
             fs::remove_file(name(&self.folder, number))?;
         }
-        fs::remove_file(self.folder.join(CURSOR))
+        match fs::remove_file(self.folder.join(CURSOR)) {
+            // Nothing of it was ever sent.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 }
 

@@ -115,26 +115,36 @@ impl Webhook {
 
     /// Everything that waits there. At the end of the process a batch that fails is left.
     async fn send_all(&self, spool: &Arc<Spool>, ending: &mut watch::Receiver<bool>) -> Result<()> {
+        while self.send_one(spool, ending).await? {}
+        Ok(())
+    }
+
+    /// The next batch, again until it is taken. False: there is none, or it is the end.
+    async fn send_one(&self, spool: &Arc<Spool>, ending: &mut watch::Receiver<bool>) -> Result<bool> {
         let mut pauses = Pauses::new(self.clock.clone(), BACKOFF);
+        let read = with(spool, |spool| spool.read()).await;
+        let batch = read.inspect_err(|error| _ = self.counts.outcome(Sink::Spool, Err(error.to_string())))?;
+        let oldest = batch.lines.first().and_then(|line| serde_json::from_slice::<Dated>(line).ok());
+        self.counts.oldest(oldest.map(|dated| dated.stage_timestamp));
+        let next = batch.next;
+        if batch.is_end {
+            return Ok(false);
+        }
         loop {
-            let batch = with(spool, |spool| spool.read()).await?;
-            let oldest = batch.lines.first().and_then(|line| serde_json::from_slice::<Dated>(line).ok());
-            self.counts.oldest(oldest.map(|dated| dated.stage_timestamp));
-            let next = batch.next;
-            if batch.is_end {
-                return Ok(());
-            }
             pauses.run_begins();
             match self.offer(&batch).await {
                 Ok(()) => {
-                    pauses = Pauses::new(self.clock.clone(), BACKOFF);
                     self.counts.outcome(Sink::Webhook, Ok(()));
-                    with(spool, move |spool| spool.taken(next)).await?;
+                    // Said, and no reason to send it again: it goes on behind it.
+                    if let Err(error) = with(spool, move |spool| spool.taken(next)).await {
+                        self.counts.outcome(Sink::Spool, Err(error.to_string()));
+                    }
+                    return Ok(true);
                 }
                 Err(why) => {
                     self.counts.outcome(Sink::Webhook, Err(why));
                     if *ending.borrow() {
-                        return Ok(());
+                        return Ok(false);
                     }
                     tokio::select! {
                         () = tokio::time::sleep(pauses.run_ended()) => {}
@@ -145,15 +155,19 @@ impl Webhook {
         }
     }
 
+    /// What processes left that are gone, one after the other, batch by batch: between two of theirs comes all of one's own.
     async fn send_others(&self, ending: &mut watch::Receiver<bool>) -> Result<()> {
-        let folder = self.folder.clone();
-        let found = tokio::task::spawn_blocking(move || Spool::left(&folder)).await;
-        let Some(left) = found.map_err(broken)?.map_err(broken)? else { return Ok(()) };
-        tracing::info!(bytes = left.bytes(), "events of a process that is gone are sent to the audit webhook");
-        let left = Arc::new(left);
-        self.send_all(&left, ending).await?;
-        let is_empty = with(&left, |spool| spool.read().map(|batch| batch.is_end)).await?;
-        if let Some(left) = Arc::into_inner(left).filter(|_| is_empty) {
+        while !*ending.borrow() {
+            let folder = self.folder.clone();
+            let found = tokio::task::spawn_blocking(move || Spool::left(&folder)).await;
+            let Some(left) = found.map_err(broken)? else { return Ok(()) };
+            tracing::info!(bytes = left.bytes(), "events of a process that is gone are sent to the audit webhook");
+            let left = Arc::new(left);
+            while self.send_one(&left, ending).await? {
+                self.send_all(&self.spool, ending).await?;
+            }
+            let is_empty = with(&left, |spool| spool.read().map(|batch| batch.is_end)).await?;
+            let Some(left) = Arc::into_inner(left).filter(|_| is_empty) else { return Ok(()) };
             tokio::task::spawn_blocking(move || left.remove()).await.map_err(broken)?.map_err(broken)?;
         }
         Ok(())

@@ -3,9 +3,8 @@
 //! Promises: of the query only parameters that are known to be harmless are left; nothing of the query of somebody else's
 //! API (a pod's, a service's, behind `proxy`).
 
-use percent_encoding::percent_decode_str;
-
 use super::text::cut;
+use crate::runtime::query;
 
 /// What stays of a query, as it was written. Not `continue`, which has keys of objects, and whatever is not known: tokens stand
 /// in such.
@@ -45,6 +44,8 @@ const WATCH: &str = "watch";
 const COMMAND: &str = "command";
 const LONGEST: usize = 1 << 10;
 const LONGEST_COMMAND: usize = 1 << 10;
+/// Behind what is left of a command.
+const CUT: &str = " …";
 /// Of a command's words.
 const MOST_WORDS: usize = 64;
 
@@ -54,7 +55,8 @@ pub(super) fn shown(path: &str, query: &str, with_command: bool, is_proxy: bool)
     let kept = query.split('&').filter(|pair| {
         let key = pair.split_once('=').map_or(*pair, |(key, _)| key);
         let is_harmless = HARMLESS.contains(&key) || key == WATCH;
-        (is_harmless || with_command && key == COMMAND) && !is_proxy && !pair.contains(';')
+        let is_command = || with_command && query::pair(pair).is_some_and(|(key, _)| key == COMMAND.as_bytes());
+        (is_harmless || is_command()) && !is_proxy && !pair.contains(';')
     });
     let mut separator = '?';
     for pair in kept {
@@ -68,13 +70,16 @@ pub(super) fn shown(path: &str, query: &str, with_command: bool, is_proxy: bool)
     cut(&shown, LONGEST).to_owned()
 }
 
-/// The words of an exec's command, those with anything unusual in quotes.
+/// The words of an exec's command as whoever runs it reads them, those with anything unusual in quotes.
 pub(super) fn command(query: &str) -> String {
     let mut command = String::new();
-    let words = query.split('&').filter(|pair| !pair.contains(';')).filter_map(|pair| pair.split_once('='));
-    for (_, word) in words.filter(|(key, _)| *key == COMMAND).take(MOST_WORDS) {
-        let spaced = word.replace('+', " ");
-        let word = percent_decode_str(&spaced).decode_utf8_lossy();
+    let words = query::pairs(query).filter(|(key, _)| key == COMMAND.as_bytes());
+    for (number, (_, word)) in words.enumerate() {
+        // Whoever reads it shall know that there is more.
+        if number == MOST_WORDS || command.len() > LONGEST_COMMAND {
+            return format!("{}{CUT}", cut(&command, LONGEST_COMMAND));
+        }
+        let word = String::from_utf8_lossy(&word);
         if !command.is_empty() {
             command.push(' ');
         }
@@ -84,11 +89,11 @@ pub(super) fn command(query: &str) -> String {
         } else {
             command.push_str(&format!("{word:?}"));
         }
-        if command.len() > LONGEST_COMMAND {
-            break;
-        }
     }
-    cut(&command, LONGEST_COMMAND).to_owned()
+    if command.len() > LONGEST_COMMAND {
+        return format!("{}{CUT}", cut(&command, LONGEST_COMMAND));
+    }
+    command
 }
 
 #[cfg(test)]
@@ -111,6 +116,18 @@ mod tests {
         let long = format!("container={}&stdin=true", "a".repeat(2000));
         assert_eq!(shown("/p", &long, false, false), "/p");
         assert_eq!(shown(&"/p".repeat(3000), "watch=1", false, false).len(), LONGEST);
-        assert!(command(&"command=%22%00&".repeat(5000)).len() <= LONGEST_COMMAND);
+        assert!(command(&"command=%22%00&".repeat(5000)).len() <= LONGEST_COMMAND + CUT.len());
+    }
+
+    /// What is run is what is read here: keys may be encoded, and words may be many.
+    #[test]
+    fn nothing_of_a_command_is_hidden() {
+        assert_eq!(command("comm%61nd=sh&command=-c&com%6Dand=evil"), "sh -c evil");
+        assert!(shown("/p", "comm%61nd=sh", true, false).contains("comm%61nd=sh"));
+        assert_eq!(command("command=a%zz&command=b;c&command=d"), "d", "the others are not run either");
+        let padded = format!("command=env&{}command=evil", "command=A%3D1&".repeat(64));
+        assert!(command(&padded).ends_with(CUT), "{}", command(&padded));
+        let long = format!("command=echo&command={}&command=evil", "a".repeat(2000));
+        assert!(command(&long).ends_with(CUT));
     }
 }

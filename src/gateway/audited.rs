@@ -127,8 +127,9 @@ impl Audited {
     /// end, and nothing need be kept of it for so long.
     pub(super) fn started(&mut self, end: End, may_be_written: bool, connection: &Connection) -> bool {
         self.is_begun = true;
-        if self.wanted.started && may_be_written {
-            let place = self.place.take();
+        // In any case: a place that a stream kept for its life would be nobody else's, and its end has room of its own.
+        let place = self.place.take();
+        if self.wanted.started && (place.is_some() || may_be_written) {
             self.leave(Stage::ResponseStarted, &end, place, connection);
         } else if self.wanted.started {
             self.tab.lost(Loss::Unknown);
@@ -141,10 +142,11 @@ impl Audited {
         if !self.is_written_at_its_end(end.code) {
             return;
         }
-        if !may_be_written {
+        let place = self.place.take();
+        // What was promised is kept, whoever asked.
+        if place.is_none() && !may_be_written {
             return self.tab.lost(Loss::Unknown);
         }
-        let place = self.place.take();
         self.leave(Stage::ResponseComplete, &end, place, connection);
     }
 

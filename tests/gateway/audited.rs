@@ -9,7 +9,8 @@ use portico::audit::Asks;
 use portico::config::GatewayConfig;
 use portico::config::audit::{AuditConfig, AuditFile, AuditPolicy, WhenFull};
 use portico::runtime::clock::Clock;
-use portico::trail::{Tab, Trail};
+use portico::tenant::Tenant;
+use portico::trail::{Event, Tab, Trail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -277,4 +278,58 @@ async fn where_requests_wait_they_are_refused_before_they_are_done() {
         written += taken.events.len();
     }
     assert_eq!(text(mallory.send("DELETE", &hostile, path, &[]).await).await, "alpha", "and then he may again");
+}
+
+/// As many watches as their tenant may have events waiting, and more: what is open keeps nobody's place.
+#[tokio::test]
+async fn a_watch_whose_beginning_is_not_written_keeps_no_place() {
+    let policy = json!({"rules": [{"level": "Metadata"}], "omitStages": ["ResponseStarted"]});
+    let policy = serde_json::from_value(policy).expect("a policy");
+    let config =
+        AuditConfig { when_full: WhenFull::Block, max_queued_bytes: 1 << 20, policy, ..AuditConfig::default() };
+    let trail = Trail::new(&config).expect("a trail");
+    let world = World::audited(GatewayConfig::default(), &trail).await;
+    let mut jane = world.by_name(&world.a).user(world.a.user("jane")).http(true).await;
+    let mut open = Vec::new();
+    for n in 0..40 {
+        let (answer, rest) = Answer::stream();
+        world.a.answer(answer);
+        let watch = jane.get("/api/v1/pods?watch=true").await;
+        assert_eq!(watch.status(), 200, "{n}");
+        open.push((watch, rest));
+    }
+    assert_eq!(trail.waiting(), 0);
+    drop(open);
+}
+
+/// A place was promised to who is not known, and his request is done: no flood of others' takes its event away.
+#[tokio::test]
+async fn what_is_promised_to_strangers_is_written_whoever_fills_their_lines() {
+    let config = AuditConfig { when_full: WhenFull::Block, ..AuditConfig::default() };
+    let trail = Trail::new(&config).expect("a trail");
+    let world =
+        World::audited(GatewayConfig { max_unknown_log_lines_per_second: 1, ..GatewayConfig::default() }, &trail);
+    let world = world.await;
+    let tenant = world.a.tenant(2, &world.a.client_ca, &world.clock);
+    world.registry.put(&Arc::new(Tenant { anonymous: true, ..tenant }));
+    let mut outsider = world.by_name(&world.b).http(true).await;
+    for _ in 0..20 {
+        drop(text(outsider.get_with("/api/v1/pods", &[("authorization", INVENTED)]).await).await);
+    }
+    let (mut nobody, host) = (world.by_name(&world.a).http(true).await, world.a.host.clone());
+    for n in 0..5 {
+        let path = format!("/api/v1/namespaces/default/pods/{n}");
+        assert_eq!(text(nobody.send("DELETE", &host, &path, &[]).await).await, "alpha");
+    }
+    world.metric_becomes("portico_gateway_requests_in_flight", &world.a, 0.0).await;
+    let written = async {
+        let mut written = 0;
+        while written < 5 {
+            let lines = trail.take(Duration::from_millis(20)).events;
+            let of_nobody = |event: &&Event| String::from_utf8_lossy(&event.line).contains("system:anonymous");
+            written += lines.iter().filter(of_nobody).count();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, written).await.expect("all five");
 }

@@ -215,3 +215,28 @@ async fn one_event_that_it_will_not_take_costs_no_other() {
     assert!(page.contains("portico_audit_webhook_rejected_total 1"), "{page}");
     archive.close().await;
 }
+
+/// A backlog of a process that is gone holds up nothing that is new.
+#[tokio::test]
+async fn what_is_new_comes_between_what_another_left() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (dead, _) = sink(|_| Answer::status(503, "X", "x")).await;
+    let [holder, left] = [(); 2].map(|()| start(folder.path(), &dead));
+    add(&left, 0..4000);
+    left.close().await;
+    holder.close().await;
+    let (api, taken) = sink(|_| Answer::text(200, "ok")).await;
+    let archive = start(folder.path(), &api);
+    let reached = async {
+        while !taken.all().contains(&0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        add(&archive, 9000..9001);
+        while taken.all().len() < 4001 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.expect("all of it");
+    assert_ne!(taken.all().last(), Some(&9000), "it did not wait for the whole of it");
+    archive.close().await;
+}

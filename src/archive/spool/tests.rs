@@ -61,12 +61,12 @@ fn two_processes_have_one_each_and_the_third_takes_what_is_left() {
     assert_ne!(first.folder, second.folder);
     add(&first, &tab, 1, 1);
     add(&second, &tab, 2, 1);
-    assert!(Spool::left(path).expect("looked").is_none(), "both are somebody's");
+    assert!(Spool::left(path).is_none(), "both are somebody's");
     drop(second);
-    let left = Spool::left(path).expect("looked").expect("the second's");
+    let left = Spool::left(path).expect("the second's");
     assert_eq!(rest(&left), [2]);
     left.remove().expect("removed");
-    assert!(Spool::left(path).expect("looked").is_none());
+    assert!(Spool::left(path).is_none());
     drop(first);
     let next = Spool::own(path, MOST).expect("next");
     assert_eq!(rest(&next), [1], "who takes a place takes what is in it");
@@ -137,4 +137,38 @@ proptest! {
         let whole = (0..sizes.len() - lost).all(|n| seen.contains(&n));
         prop_assert!(whole && seen.contains(&1000), "{seen:?} of {}, {lost} cut", sizes.len());
     }
+}
+
+/// The disk takes nothing, and what was taken makes room all the same.
+#[test]
+fn a_cursor_that_cannot_be_written_keeps_nothing_on_the_disk() {
+    let (folder, tab) = (tempfile::tempdir().expect("folder"), Arc::<Tab>::default());
+    let spool = Spool::own(folder.path().to_str().expect("path"), MOST).expect("a spool");
+    for n in 0..300 {
+        add(&spool, &tab, n, 100);
+    }
+    fs::create_dir(spool.folder.join("cursor.new")).expect("in its way");
+    let mut all = Vec::new();
+    loop {
+        let batch = spool.read().expect("read");
+        if batch.is_end {
+            break;
+        }
+        all.extend(batch.lines.iter().map(|line| number(line)));
+        spool.taken(batch.next).expect_err("it cannot be written");
+    }
+    assert_eq!(all, (0..300).collect::<Vec<_>>(), "each once");
+    assert_eq!(numbers(&spool.folder).expect("listed").len(), 1);
+}
+
+#[test]
+fn a_process_that_never_sent_anything_leaves_nothing_that_fails() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().to_str().expect("path");
+    drop(Spool::own(path, MOST).expect("a spool"));
+    // One that nobody can read stands before it.
+    fs::rename(folder.path().join("0"), folder.path().join("1")).expect("renamed");
+    fs::create_dir_all(folder.path().join("0").join(LOCK)).expect("in its way");
+    Spool::left(path).expect("what was left").remove().expect("removed");
+    assert!(Spool::left(path).is_none());
 }

@@ -1,12 +1,13 @@
 //! The request to the host: rebuilt from what is known to be wanted, never the caller's own passed on.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::locate::Place;
 use super::stream::Stream;
 use crate::error::{Error, Kind, Result};
 use crate::kubernetes::resources::PODS;
+use crate::runtime::query;
 use crate::upstream::Body;
 
 /// A token smuggled as a subprotocol; it is the caller's and no pod's.
@@ -28,7 +29,7 @@ pub(super) fn uri(stream: Stream, place: &Place, raw_query: &str) -> Result<Uri>
     if let Some(container) = &place.container {
         add(b"container", container.as_bytes());
     }
-    for (key, value) in pairs(raw_query) {
+    for (key, value) in query::pairs(raw_query) {
         if allowed(stream).iter().any(|name| name.as_bytes() == key) {
             add(&key, &value);
         }
@@ -46,25 +47,6 @@ fn allowed(stream: Stream) -> &'static [&'static str] {
             &["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"]
         }
     }
-}
-
-/// Parameters as Go reads them: in order, pairs with a semicolon or a bad encoding left out. Bytes, since a command's
-/// arguments need not be UTF-8.
-fn pairs(raw_query: &str) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
-    raw_query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')).filter_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Some((decode(key)?, decode(value)?))
-    })
-}
-
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let bytes = text.as_bytes();
-    let valid = bytes
-        .iter()
-        .enumerate()
-        .filter(|(_, b)| **b == b'%')
-        .all(|(at, _)| bytes.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)));
-    valid.then(|| percent_decode(text.replace('+', " ").as_bytes()).collect())
 }
 
 /// The upgrade request to the host, with none of the caller's credentials or identity.
