@@ -37,7 +37,10 @@ impl Issuers {
         for (at, entry) in written.iter().take(MOST_ISSUERS).enumerate() {
             let url = &entry.issuer.url;
             let issuer = match check::issuer(entry, bounds) {
-                Ok(issuer) => Some(Arc::new(issuer)),
+                // The same one as long as it is listed without a change: what is known of it hangs on that.
+                Ok(issuer) => {
+                    Some(before.of(url).filter(|old| ***old == issuer).cloned().unwrap_or_else(|| Arc::new(issuer)))
+                }
                 Err(fault) => {
                     issuers.faults.push(format!("jwt[{at}].{fault}"));
                     before.of(url).filter(|old| old.is_allowed(bounds)).cloned()

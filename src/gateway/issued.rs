@@ -4,6 +4,7 @@
 //! here goes on as he came. Must not know how tokens are judged.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::authenticate::{Caller, Who};
 use super::connection::Connection;
@@ -29,7 +30,15 @@ pub(super) async fn identify(
     }
     let gateway = &connection.gateway;
     let clock = &gateway.clock;
-    let bearer = match state.jwts.known(&tenant.issuers, digest, clock) {
+    let shown = Shown {
+        tenant: &tenant.id,
+        issuers: &tenant.issuers,
+        digest,
+        of_all: &gateway.token_pace,
+        turns: &gateway.issuer_turns,
+        clock,
+    };
+    let bearer = match state.jwts.known(&shown) {
         Some(bearer) => bearer,
         // One of a ServiceAccount in use is not read for this each time.
         None if state.tokens.knows(digest, clock) => return Ok(caller),
@@ -38,15 +47,8 @@ pub(super) async fn identify(
             let places = &gateway.tenants.unknown;
             let Some(_place) = places.enter(&tenant.id, connection.peer.ip()).await else {
                 record.flag(Flag::Unknown);
+                state.metrics.unknown_refused.fetch_add(1, Ordering::Relaxed);
                 return Err(later());
-            };
-            let shown = Shown {
-                tenant: &tenant.id,
-                issuers: &tenant.issuers,
-                digest,
-                of_all: &gateway.token_pace,
-                turns: &gateway.issuer_turns,
-                clock,
             };
             match Box::pin(state.jwts.judge(&read, &shown)).await {
                 Verdict::Known(bearer) => bearer,

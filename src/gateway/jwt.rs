@@ -48,6 +48,8 @@ const STALE: Duration = Duration::from_secs(3600);
 pub(super) struct Jwts {
     /// Keys of each issuer that somebody showed a token of.
     keys: Mutex<Vec<(Arc<Issuer>, Arc<Published>)>>,
+    /// Of all these keys, and of those before them: none is ever meant for another.
+    versions: Arc<AtomicU64>,
     known: Recent<Arc<Bearer>>,
     pace: Pace,
     judged: [AtomicU64; OUTCOMES.len()],
@@ -118,6 +120,7 @@ impl Default for Jwts {
     fn default() -> Self {
         Self {
             keys: Mutex::default(),
+            versions: Arc::default(),
             known: Recent::within(BELIEVED, MOST_BYTES),
             pace: Pace::default(),
             judged: Default::default(),
@@ -128,19 +131,22 @@ impl Default for Jwts {
 
 impl Jwts {
     /// Whose a token is that was judged a moment ago.
-    pub(super) fn known(&self, issuers: &Issuers, digest: &TokenDigest, clock: &Clock) -> Option<Arc<Bearer>> {
-        let now = clock.instant();
+    pub(super) fn known(&self, shown: &Shown<'_>) -> Option<Arc<Bearer>> {
+        let (now, digest) = (shown.clock.instant(), shown.digest);
         let (bearer, is_fresh) = self.known.get(digest, now)?;
-        if !bearer.holds(issuers, clock.now()) {
+        if !bearer.holds(shown.issuers, shown.clock.now()) {
             self.known.forget(digest);
             return None;
         }
-        let held = self.held_for(&bearer.issuer, now)?;
+        let published = self.published_of(&bearer.issuer)?;
+        let held = fresh(&published, now)?;
         if held.version != bearer.version {
             return None;
         }
         if !is_fresh {
             self.known.insert_of(*digest, Arc::clone(&bearer), bearer.weight(), now);
+            // Also where nobody comes who is judged anew: a key that was withdrawn ends by this.
+            look_again(&published, &held, &bearer.issuer, shown);
         }
         Some(bearer)
     }
@@ -228,9 +234,7 @@ impl Jwts {
             let fault = match fresh(published, now) {
                 Some(held) => match held.keys.signed(token) {
                     Signed::Yes => {
-                        if now.saturating_duration_since(held.since) > OLD {
-                            drop(fetch::ask(published, issuer, shown.tenant, shown.turns, shown.clock));
-                        }
+                        look_again(published, &held, issuer, shown);
                         return Ok(held.version);
                     }
                     Signed::No => Fault::Signature,
@@ -250,32 +254,29 @@ impl Jwts {
         }
     }
 
-    /// The keys of this issuer; those of issuers that are no longer listed go.
+    /// The keys of this issuer, by its very entry: one that is listed anew or changed has none. Those of issuers that are no longer
+    /// listed go.
     fn published(&self, issuer: &Arc<Issuer>, issuers: &Issuers) -> Arc<Published> {
         let mut keys = self.keys.lock();
         keys.retain(|(of, published)| {
-            let stays = issuers.iter().any(|issuer| issuer.has_keys_of(of));
+            let stays = issuers.iter().any(|listed| Arc::ptr_eq(listed, of));
             if !stays {
                 let counts = published.counts().map(|(_, count)| count);
                 self.read.iter().zip(counts).for_each(|(sum, count)| _ = sum.fetch_add(count, Ordering::Relaxed));
             }
             stays
         });
-        if let Some((_, published)) = keys.iter().find(|(of, _)| of.has_keys_of(issuer)) {
+        if let Some((_, published)) = keys.iter().find(|(of, _)| Arc::ptr_eq(of, issuer)) {
             return Arc::clone(published);
         }
-        let published = Arc::<Published>::default();
-        // What a request of an earlier generation asks for is not kept.
-        if issuers.iter().any(|listed| listed.has_keys_of(issuer)) {
-            keys.push((Arc::clone(issuer), Arc::clone(&published)));
-        }
+        let published = Arc::new(Published::counted_by(&self.versions));
+        keys.push((Arc::clone(issuer), Arc::clone(&published)));
         published
     }
 
-    fn held_for(&self, issuer: &Arc<Issuer>, now: Instant) -> Option<Arc<Held>> {
+    fn published_of(&self, issuer: &Arc<Issuer>) -> Option<Arc<Published>> {
         let keys = self.keys.lock();
-        let (_, published) = keys.iter().find(|(of, _)| of.has_keys_of(issuer))?;
-        fresh(published, now)
+        keys.iter().find(|(of, _)| Arc::ptr_eq(of, issuer)).map(|(_, published)| Arc::clone(published))
     }
 
     fn count(&self, outcome: &str) {
@@ -337,6 +338,13 @@ impl Fault {
             Self::Form => "JFRM",
             Self::NoKeys => "JDWN",
         }
+    }
+}
+
+/// Has keys that are old read again, for those who come later.
+fn look_again(published: &Arc<Published>, held: &Held, issuer: &Arc<Issuer>, shown: &Shown<'_>) {
+    if shown.clock.instant().saturating_duration_since(held.since) > OLD {
+        drop(fetch::ask(published, issuer, shown.tenant, shown.turns, shown.clock));
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,6 +26,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(3);
 pub(super) struct Published {
     known: watch::Sender<Known>,
     flight: Mutex<Flight>,
+    versions: Arc<AtomicU64>,
 }
 
 /// Keys as they were published.
@@ -62,6 +64,11 @@ struct Flight {
 }
 
 impl Published {
+    /// None are known yet. What they are called is unique among all that are counted by the same.
+    pub(super) fn counted_by(versions: &Arc<AtomicU64>) -> Self {
+        Self { versions: Arc::clone(versions), ..Self::default() }
+    }
+
     /// What is known now.
     pub(super) fn held(&self) -> Option<Arc<Held>> {
         self.known.borrow().held.clone()
@@ -86,7 +93,8 @@ impl Published {
             flight.number += 1;
             flight.begun = Some(now);
             let (generation, read) = read();
-            let asking = ask(self.known.clone(), flight.number, generation, read, clock.clone());
+            let known = (self.known.clone(), Arc::clone(&self.versions));
+            let asking = ask(known, flight.number, generation, read, clock.clone());
             flight.task = Some(task::spawn("token keys", asking));
         }
         Some(Asked { known: self.known.subscribe(), number: flight.number })
@@ -95,7 +103,7 @@ impl Published {
     /// As if they had been asked for.
     #[cfg(test)]
     pub(super) fn hold(&self, keys: Keys, generation: u64, now: Instant) {
-        self.known.send_modify(|known| known.hold(keys, generation, now));
+        self.known.send_modify(|known| known.hold(keys, generation, now, &self.versions));
     }
 
     /// How often they were read, and could not be.
@@ -106,11 +114,10 @@ impl Published {
 }
 
 impl Known {
-    fn hold(&mut self, keys: Keys, generation: u64, since: Instant) {
+    fn hold(&mut self, keys: Keys, generation: u64, since: Instant, versions: &AtomicU64) {
         let version = match &self.held {
             Some(held) if held.keys.is_same(&keys) => held.version,
-            Some(held) => held.version + 1,
-            None => 1,
+            _ => versions.fetch_add(1, Ordering::Relaxed) + 1,
         };
         self.held = Some(Arc::new(Held { keys, generation, since, version }));
     }
@@ -127,7 +134,7 @@ impl Asked {
 }
 
 async fn ask(
-    known: watch::Sender<Known>,
+    (known, versions): (watch::Sender<Known>, Arc<AtomicU64>),
     number: u64,
     generation: u64,
     read: impl Future<Output = Result<Keys>> + Send + 'static,
@@ -141,7 +148,7 @@ async fn ask(
         match read {
             Ok(keys) => {
                 known.read += 1;
-                known.hold(keys, generation, since);
+                known.hold(keys, generation, since, &versions);
             }
             Err(error) => {
                 known.failed += 1;

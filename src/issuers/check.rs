@@ -3,6 +3,7 @@
 use super::issuer::{Issuer, Place};
 use crate::config::JwtBounds;
 use crate::crd::auth::{JwtAuthenticator, MOST_OF_ISSUER};
+use crate::tls;
 
 /// Before users and groups where no prefix is written.
 const PREFIX: &str = "oidc:";
@@ -18,6 +19,10 @@ pub(super) fn issuer(entry: &JwtAuthenticator, bounds: &JwtBounds) -> Result<Iss
     let discovery = discovery(entry, bounds)?;
     if issuer.certificate_authority.len() > LONGEST_AUTHORITY {
         return Err("issuer.certificateAuthority: longer than 32 KiB".to_owned());
+    }
+    if !issuer.certificate_authority.is_empty() {
+        tls::client_config(issuer.certificate_authority.as_bytes(), None)
+            .map_err(|error| format!("issuer.certificateAuthority: {}", error.message()))?;
     }
     bounded("issuer.audiences", &issuer.audiences)?;
     if issuer.audiences.is_empty() {

@@ -33,12 +33,6 @@ pub struct Place {
 }
 
 impl Issuer {
-    /// Whether both have the same keys.
-    pub fn has_keys_of(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other)
-            || (&self.url, &self.discovery, &self.authority) == (&other.url, &other.discovery, &other.authority)
-    }
-
     /// Whether its server may be asked still.
     pub(super) fn is_allowed(&self, bounds: &JwtBounds) -> bool {
         bounds.allows(&self.discovery.host, self.discovery.port)

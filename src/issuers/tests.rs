@@ -37,6 +37,20 @@ fn one(change: Value) -> Arc<Issuer> {
     Arc::clone(issuers.iter().next().expect("one"))
 }
 
+/// A slip of the pen in a CA is said, and what was in force goes on.
+#[test]
+fn a_ca_that_cannot_be_read_is_a_fault_and_an_entry_that_did_not_change_is_the_same() {
+    let before = of(&[json!({})]);
+    let entry = |change: Value| written(change);
+    let slip = Issuers::new(&[entry(json!({"issuer": {"certificateAuthority": "-----BEGIN"}}))], &bounds(), &before);
+    assert!(slip.faults()[0].starts_with("jwt[0].issuer.certificateAuthority: "), "{:?}", slip.faults());
+    assert!(Arc::ptr_eq(&slip.all[0], &before.all[0]), "as it was");
+    let same = Issuers::new(&[entry(json!({}))], &bounds(), &before);
+    assert!(Arc::ptr_eq(&same.all[0], &before.all[0]));
+    let other = Issuers::new(&[entry(json!({"issuer": {"audiences": ["x"]}}))], &bounds(), &before);
+    assert!(!Arc::ptr_eq(&other.all[0], &before.all[0]));
+}
+
 fn claims(change: Value) -> Claims {
     let mut all = json!({
         "iss": "https://sso.example.com/realm", "sub": "jane", "aud": "portico", "exp": NOW + 60, "groups": ["dev", "ops"],

@@ -1,5 +1,7 @@
 //! Tokens of other issuers: whom they make known, and everybody whom they do not.
 
+mod keys;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -261,6 +263,7 @@ async fn hostile_issuers_are_bounded_and_lead_nowhere_else() {
     let (key, honest, world) = (Key::ec(), Key::ec(), World::start().await);
     let (elsewhere, good) = (Issuer::start(&[&key]).await, Issuer::start(&[&honest]).await);
     let away = format!("https://{}{KEYS}", elsewhere.api.address);
+    let plain = away.replace("https", "http");
     let thousand: Vec<Value> = (0..1000).map(|n| json!({"kid": n.to_string(), "kty": "EC"})).collect();
     let redirect = |to: &str| {
         let mut answer = http::Response::new(bytes::Bytes::new());
@@ -268,28 +271,36 @@ async fn hostile_issuers_are_bounded_and_lead_nowhere_else() {
         answer.headers_mut().insert("location", to.parse().expect("a value"));
         Answer::Full(answer)
     };
-    let cases: Vec<(&str, Document)> = vec![
-        ("never", Arc::new(|_| Some(Answer::Hang))),
+    type Case = Arc<dyn Fn(&str, &str) -> Option<Answer> + Send + Sync>;
+    let cases: Vec<(&str, Case)> = vec![
+        ("never", Arc::new(|_, _| Some(Answer::Hang))),
         (
             "another's",
-            Arc::new(|_| Some(Answer::json(200, &json!({"issuer": "https://b", "jwks_uri": "https://b/k"})))),
+            Arc::new(|_, _| Some(Answer::json(200, &json!({"issuer": "https://b", "jwks_uri": "https://b/k"})))),
         ),
         (
             "not by https",
-            Arc::new(|path| {
-                (path == DISCOVERY).then(|| Answer::json(200, &json!({"issuer": "x", "jwks_uri": "http://b/k"})))
+            Arc::new(move |path, url| {
+                let keys = plain.clone();
+                (path == DISCOVERY).then(|| Answer::json(200, &json!({"issuer": url, "jwks_uri": keys})))
             }),
         ),
-        ("long", Arc::new(|_| Some(Answer::text(200, &"x".repeat(1 << 20))))),
+        (
+            "long",
+            Arc::new(|path, url| {
+                let good = json!({"issuer": url, "jwks_uri": format!("{url}{KEYS}")}).to_string();
+                (path == DISCOVERY).then(|| Answer::text(200, &format!("{good}{}", " ".repeat(1 << 20))))
+            }),
+        ),
         (
             "a thousand keys",
-            Arc::new(move |path| (path == KEYS).then(|| Answer::json(200, &json!({"keys": thousand})))),
+            Arc::new(move |path, _| (path == KEYS).then(|| Answer::json(200, &json!({"keys": thousand})))),
         ),
-        ("none", Arc::new(|path| (path == KEYS).then(|| Answer::json(200, &json!({"keys": []}))))),
-        ("redirected", Arc::new(move |_| Some(redirect(&away)))),
+        ("none", Arc::new(|path, _| (path == KEYS).then(|| Answer::json(200, &json!({"keys": []}))))),
+        ("redirected", Arc::new(move |_, _| Some(redirect(&away)))),
         (
             "endless",
-            Arc::new(|_| {
+            Arc::new(|_, _| {
                 let (answer, pieces) = Answer::stream();
                 portico::runtime::task::spawn("endless", async move {
                     while pieces.send(vec![b' '; 1 << 10].into()).await.is_ok() {}
@@ -301,7 +312,8 @@ async fn hostile_issuers_are_bounded_and_lead_nowhere_else() {
     ];
     for (what, document) in cases {
         let issuer = Issuer::start(&[&key]).await;
-        issuer.answers(move |path| document(path));
+        let url = issuer.url();
+        issuer.answers(move |path| document(path, &url));
         accepts(&world, &world.a, 2, &[issuer.entry(), good.entry()]);
         let mut client = world.by_name(&world.a).http(true).await;
         let token = key.of(&issuer.claims("jane", now()));

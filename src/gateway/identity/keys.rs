@@ -88,7 +88,14 @@ impl Keys {
         let unreadable = |error| refuse("cannot be read").because(error);
         let Configuration { issuer } = serde_json::from_slice(configuration).map_err(unreadable)?;
         let Set { keys } = serde_json::from_slice(set).map_err(unreadable)?;
-        Self::of(issuer, keys, configuration, set)
+        // An API server tries all of a name: of two, only it can say.
+        let (mut names, mut doubled) = (HashSet::new(), HashSet::new());
+        for key in &keys {
+            if !names.insert(key.kid.clone()) {
+                doubled.insert(key.kid.clone());
+            }
+        }
+        Self::of(issuer, keys, &doubled, (configuration, set))
     }
 
     /// From the set that an issuer publishes.
@@ -96,22 +103,21 @@ impl Keys {
         let Set { keys } = serde_json::from_slice(set).map_err(|error| refuse("cannot be read").because(error))?;
         // Other uses than signing are none of a token's.
         let keys = keys.into_iter().filter(|key| matches!(key.r#use.as_str(), "" | "sig")).collect();
-        Self::of(issuer.to_owned(), keys, b"", set)
+        // All of a name are tried, as the API server tries those of its issuers.
+        Self::of(issuer.to_owned(), keys, &HashSet::new(), (b"", set))
     }
 
-    fn of(issuer: String, keys: Vec<Written>, configuration: &[u8], set: &[u8]) -> Result<Self> {
+    fn of(
+        issuer: String,
+        keys: Vec<Written>,
+        doubled: &HashSet<String>,
+        (configuration, set): (&[u8], &[u8]),
+    ) -> Result<Self> {
         if issuer.is_empty() || keys.is_empty() || keys.len() > MOST {
             return Err(refuse("are none, or too many"));
         }
         if keys.iter().any(|key| key.kid.len() > LONGEST_ID) {
             return Err(refuse("have names that are too long"));
-        }
-        // An API server tries all of a name.
-        let (mut names, mut doubled) = (HashSet::new(), HashSet::new());
-        for key in &keys {
-            if !names.insert(key.kid.clone()) {
-                doubled.insert(key.kid.clone());
-            }
         }
         let digest = Sha256::new().chain_update(configuration).chain_update([0]).chain_update(set).finalize().into();
         let understood = |key: Written| {

@@ -81,6 +81,8 @@ pub(super) struct Head {
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
     pub(super) iss: String,
+    /// Whoever is no ServiceAccount need not have one.
+    #[serde(default)]
     sub: String,
     #[serde(default)]
     aud: Audiences,

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::HeaderMap;
 use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
@@ -29,6 +29,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Networks in which clusters are, and nobody's issuer unless the admin says so.
 const PRIVATE: [&str; 6] =
     ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7", "198.18.0.0/15"];
+
+/// Kubernetes' API servers, which may be issuers too, have their keys in the first form only.
+const ACCEPT: &str = "application/jwk-set+json, application/json, */*;q=0.5";
 
 #[derive(Deserialize)]
 struct Configuration {
@@ -68,10 +71,9 @@ async fn read(issuer: Arc<Issuer>, turn: impl Future<Output = Turn>, clock: Cloc
 
 async fn get(issuer: &Issuer, place: &Place, clock: &Clock) -> Result<bytes::Bytes> {
     let pool = Arc::new(Pool::new(target(issuer, place)?, clock.clone()));
-    let accept = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))]);
     let path = if place.path.is_empty() { "/" } else { &place.path };
-    let client = ApiClient::new(Arc::clone(&pool), accept);
-    let answer = client.get_bounded(path, DEADLINE, LONGEST_DOCUMENT).await;
+    let client = ApiClient::new(Arc::clone(&pool), HeaderMap::new());
+    let answer = client.get_as(path, ACCEPT, DEADLINE, LONGEST_DOCUMENT).await;
     pool.close();
     answer
 }
