@@ -105,6 +105,7 @@ async fn all() {
         shared,
         host: Some(HostCluster { api: host, usage: Arc::clone(&usage), figures: usage }),
         audit: None,
+        closed: Default::default(),
         consumption: Arc::default(),
         metrics: Metrics::default(),
         clock: Clock::system(),

@@ -206,7 +206,8 @@ async fn gateway(
     common.planes.readiness.check("shared certificate", move || {
         known.load().is_none().then(|| "the operator has not made it yet".to_owned())
     });
-    let parts = common.planes.gateway(common.config.gateway.clone(), Some((&common.host, usage)), audit.cloned());
+    let (host, closed) = (Some((&common.host, usage)), common.reaches.closed().clone());
+    let parts = common.planes.gateway(common.config.gateway.clone(), host, audit.cloned(), closed);
     let bound = gateway::run(parts, drain).await?;
     tracing::info!(address = %bound.address, "gateway listens");
     Ok(bound.listeners())

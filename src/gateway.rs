@@ -93,6 +93,7 @@ use crate::runtime::watched::Watched;
 use crate::tenant::Registry;
 pub use crate::tls::SharedCertificate;
 use crate::trail::Trail;
+use crate::upstream::reach::Closed;
 
 /// What the gateway is made of.
 #[derive(Debug, Clone)]
@@ -105,6 +106,8 @@ pub struct Parts {
     pub shared: SharedCertificate,
     /// The host cluster; none where the gateway stands alone, in front of clusters that have nodes of their own.
     pub host: Option<HostCluster>,
+    /// Addresses of the host to which no tenant's word leads: issuers of tokens are not asked there.
+    pub closed: Closed,
     /// What tenants use is counted here.
     pub consumption: Arc<Consumption>,
     /// The audit log, where there is one.
@@ -164,6 +167,7 @@ fn start(parts: Parts, address: SocketAddr, listener: Option<TcpListener>, drain
         config: parts.config,
         registry: parts.registry,
         shared: parts.shared,
+        closed: parts.closed,
         host: parts.host,
         traces: parts.traces,
         token_key: TokenKey::new(&parts.clock),

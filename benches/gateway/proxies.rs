@@ -197,6 +197,7 @@ pub(crate) fn serve(tenant: Tenant, beside: Beside) {
                 figures: Arc::<crate::figures::FakeFigures>::default(),
             }),
             audit: archive.as_ref().map(|archive| Arc::clone(archive.trail())),
+            closed: Default::default(),
             consumption: Arc::default(),
             metrics: Metrics::default(),
             clock: Clock::system(),

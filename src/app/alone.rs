@@ -19,6 +19,7 @@ use crate::runtime::drain::{self, Drain};
 use crate::runtime::task::Task;
 use crate::runtime::watched::IfDown;
 use crate::tenant::file::{self, FileTenants};
+use crate::upstream::reach::Closed;
 
 /// Runs until SIGTERM or SIGINT; returns after leaving and the drain.
 pub(super) async fn serve(config: Config, file: PathBuf, roles: Option<Vec<Role>>) -> anyhow::Result<()> {
@@ -36,7 +37,9 @@ pub(super) async fn serve(config: Config, file: PathBuf, roles: Option<Vec<Role>
     let mut tasks = vec![follow(&planes, &tenants, &drain)?];
     tasks.extend(memory::follow(&config.memory, &planes.registry, &planes.metrics, &planes.watched, &drain));
     let trail = archive.as_ref().map(Archive::trail).cloned();
-    let bound = gateway::run(planes.gateway(config.gateway.clone(), None, trail), &drain).await?;
+    let closed = Closed::default();
+    closed.set(config.networks.closed.clone());
+    let bound = gateway::run(planes.gateway(config.gateway.clone(), None, trail, closed), &drain).await?;
     tracing::info!(gateway = %bound.address, health = %admin.probes, metrics = %admin.metrics, "serving without a host cluster");
     tasks.extend(bound.listeners());
     drop(drain);

@@ -26,6 +26,7 @@ use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
 use crate::trail::Trail;
 use crate::upstream::Pool;
+use crate::upstream::reach::Closed;
 use crate::usage::Usage;
 use crate::{dns, gateway};
 
@@ -110,6 +111,7 @@ impl Planes {
         config: GatewayConfig,
         host: Option<(&ApiClient, &Arc<Usage>)>,
         audit: Option<Arc<Trail>>,
+        closed: Closed,
     ) -> gateway::Parts {
         let host = host.map(|(api, usage)| gateway::HostCluster {
             api: api.clone(),
@@ -121,6 +123,7 @@ impl Planes {
             registry: Arc::clone(&self.registry),
             shared: self.shared.clone(),
             host,
+            closed,
             audit,
             consumption: Arc::clone(&self.consumption),
             metrics: self.metrics.clone(),

@@ -30,6 +30,7 @@ use crate::syncer::kinds::Switches;
 use crate::syncer::{self, OwnPlace};
 use crate::tenant::Registry;
 use crate::translate::identity;
+use crate::upstream::reach::Closed;
 
 /// With the drain less than the ten seconds that the original manifest gives a pod to end.
 const DELAY: Duration = Duration::from_secs(2);
@@ -228,7 +229,8 @@ async fn gateway(common: &Common, drain: &Drain) -> anyhow::Result<Vec<Task>> {
     };
     let host = &common.host;
     let usage = common.planes.usage((host, &HostConfig::default()), &common.options.syncer.node_selector)?;
-    let bound = gateway::run_tenant_ports(common.planes.gateway(config, Some((host, &usage)), None), drain);
+    let bound =
+        gateway::run_tenant_ports(common.planes.gateway(config, Some((host, &usage)), None, Closed::default()), drain);
     let mut tasks = bound.listeners();
     tasks.push(common.planes.dns(DnsConfig::default(), address, drain).await?);
     Ok(tasks)

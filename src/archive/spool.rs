@@ -203,7 +203,8 @@ impl Spool {
                 if is_newest {
                     return Ok(Batch { next: cursor, is_end: true, ..Batch::default() });
                 }
-                self.taken(Cursor { segment: cursor.segment, offset: end })?;
+                // It has advanced; what cannot be written is said where a batch was taken.
+                let _ = self.taken(Cursor { segment: cursor.segment, offset: end });
                 continue;
             }
             let mut file = File::open(name(&self.folder, cursor.segment))?;
@@ -211,8 +212,8 @@ impl Spool {
             let mut bytes = Vec::new();
             file.take(MOST_READ.min(end - cursor.offset)).read_to_end(&mut bytes)?;
             let (lines, length) = split(&bytes);
-            // Of a segment that nobody writes any more, what has no end is no line.
-            let length = if length == 0 { end - cursor.offset } else { length };
+            // What has no end within so much is no line: a hole, after an end of the machine. Lines go on behind it.
+            let length = if length == 0 { bytes.len().max(1) as u64 } else { length };
             let next = Cursor { segment: cursor.segment, offset: cursor.offset + length };
             return Ok(Batch { lines, next, is_end: false });
         }

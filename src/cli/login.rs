@@ -113,8 +113,18 @@ fn keep(tokens: Tokens) -> Outcome<Kept> {
 
 /// The same command, since what is kept is of this issuer, client, scopes and CA.
 fn not_interactive() -> Failure {
-    let command = std::iter::once("portico".to_owned()).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" ");
+    let command = std::iter::once("portico".to_owned())
+        .chain(std::env::args().skip(1).map(|word| quoted(&word)))
+        .collect::<Vec<_>>();
+    let command = command.join(" ");
     Failure::new("somebody has to log in, and this is no terminal", format!("run in a terminal once: {command}"))
+}
+
+/// As a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain =
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte));
+    if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 fn client(args: &Args) -> Outcome<provider::Client> {

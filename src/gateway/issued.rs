@@ -36,6 +36,7 @@ pub(super) async fn identify(
         digest,
         of_all: &gateway.token_pace,
         turns: &gateway.issuer_turns,
+        closed: &gateway.closed,
         clock,
     };
     let bearer = match state.jwts.known(&shown) {

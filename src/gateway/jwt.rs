@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::identity::{Identity, Signed, Token};
 use super::known::{Recent, TokenDigest};
-use super::published::{Held, Published};
+use super::published::{Asked, Held, Published};
 use super::turns::Turns;
 use crate::error::Result;
 use crate::issuers::{Claims, Issuer, Issuers, Refusal, User};
@@ -28,6 +28,7 @@ use crate::names::TenantId;
 use crate::runtime::clock::Clock;
 use crate::runtime::pace::Pace;
 use crate::runtime::telemetry::Families;
+use crate::upstream::reach::Closed;
 
 /// A verdict is believed for one to two of these, by the same keys and entry.
 const BELIEVED: Duration = Duration::from_secs(150);
@@ -108,6 +109,8 @@ pub(super) struct Shown<'a> {
     pub(super) digest: &'a TokenDigest,
     pub(super) of_all: &'a Pace,
     pub(super) turns: &'a Turns,
+    /// Where no issuer is asked.
+    pub(super) closed: &'a Closed,
     pub(super) clock: &'a Clock,
 }
 
@@ -248,7 +251,7 @@ impl Jwts {
             if has_asked || is_settled {
                 return Err(fault);
             }
-            let asked = fetch::ask(published, issuer, shown.tenant, shown.turns, shown.clock).ok_or(fault)?;
+            let asked = shown.ask(published, issuer).ok_or(fault)?;
             asked.answered().await;
             has_asked = true;
         }
@@ -294,6 +297,13 @@ impl<'a> Read<'a> {
         let claims = claims(text)?;
         let issuer = issuers.of(claims.text("iss")?)?;
         Some(Self { text, claims, issuer })
+    }
+}
+
+impl Shown<'_> {
+    /// Has an issuer asked for its keys; `None`: it was asked a moment ago.
+    fn ask(&self, published: &Published, issuer: &Arc<Issuer>) -> Option<Asked> {
+        fetch::ask(published, issuer, self.tenant, (self.turns, self.closed), self.clock)
     }
 }
 
@@ -344,7 +354,7 @@ impl Fault {
 /// Has keys that are old read again, for those who come later.
 fn look_again(published: &Arc<Published>, held: &Held, issuer: &Arc<Issuer>, shown: &Shown<'_>) {
     if shown.clock.instant().saturating_duration_since(held.since) > OLD {
-        drop(fetch::ask(published, issuer, shown.tenant, shown.turns, shown.clock));
+        drop(shown.ask(published, issuer));
     }
 }
 

@@ -20,6 +20,7 @@ use crate::runtime::traces::Traces;
 use crate::tenant::Registry;
 use crate::tls::SharedCertificate;
 use crate::trail::Trail;
+use crate::upstream::reach::Closed;
 
 /// The gateway, as each of its connections sees it.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Gateway {
     pub(super) token_key: TokenKey,
     /// How often tokens of all tenants are judged.
     pub(super) token_pace: Pace,
+    /// Addresses to which no tenant's word leads.
+    pub(super) closed: Closed,
     /// How often issuers of tokens are asked for their keys.
     pub(super) issuer_turns: Turns,
     pub(super) metrics: Arc<GatewayMetrics>,

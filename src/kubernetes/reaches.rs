@@ -51,6 +51,11 @@ impl Reaches {
         Ok(Reach::judged(&bounds.allowed_backends, &bounds.denied_backends, &self.closed))
     }
 
+    /// What is closed on the host, as of the last call of [`Self::of`].
+    pub fn closed(&self) -> &Closed {
+        &self.closed
+    }
+
     /// What is known of the host.
     pub fn network(&self) -> &Known {
         &self.network

@@ -147,6 +147,7 @@ impl Alone {
             shared,
             host: None,
             audit: None,
+            closed: Default::default(),
             consumption: Arc::default(),
             metrics: metrics.clone(),
             clock: clock.clone(),

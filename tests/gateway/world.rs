@@ -208,6 +208,7 @@ impl World {
                 api: host,
             }),
             audit,
+            closed: Default::default(),
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             clock: clock.clone(),

@@ -140,6 +140,7 @@ impl World {
             shared: SharedCertificate::default(),
             host: Some(HostCluster { api: client, usage: Arc::clone(&usage), figures: Arc::clone(&usage) as Arc<_> }),
             audit,
+            closed: Default::default(),
             consumption: Arc::clone(&consumption),
             metrics: metrics.clone(),
             watched: Watched::new(clock.clone()),

@@ -46,6 +46,15 @@ fn choose<'a>(all: &'a [JwtAuthenticator], wish: &'a Login) -> Outcome<(&'a JwtA
             ));
         }
     };
+    if !entry.issuer.discovery_url.is_empty() {
+        return Err(Failure::new(
+            format!(
+                "{} has its configuration at another place (discoveryURL), which portico login does not know",
+                entry.issuer.url
+            ),
+            "use another credential plugin for this issuer",
+        ));
+    }
     Ok((entry, client))
 }
 

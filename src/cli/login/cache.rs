@@ -88,12 +88,12 @@ impl Cache {
     pub(super) fn write(&self, kept: &Kept) -> Outcome<()> {
         let beside = self.folder.join(format!("{}.{}", self.name, std::process::id()));
         let text = serde_json::to_vec(kept).map_err(|e| self.failure("cannot be written", &e.into()))?;
-        let written = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&beside).and_then(
-            |mut file| {
-                file.write_all(&text)?;
-                std::fs::rename(&beside, self.path())
-            },
-        );
+        // Never one that somebody else has put there.
+        let _ = std::fs::remove_file(&beside);
+        let written = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&beside).and_then(|mut file| {
+            file.write_all(&text)?;
+            std::fs::rename(&beside, self.path())
+        });
         written.map_err(|e| self.failure("cannot be written", &e))
     }
 

@@ -45,7 +45,13 @@ async fn poll(provider: &Provider, begun: &Begun) -> Outcome<Tokens> {
     let grant = "urn:ietf:params:oauth:grant-type:device_code";
     loop {
         tokio::time::sleep(Duration::from_secs(interval)).await;
-        match provider.token(&[("grant_type", grant), ("device_code", &begun.device_code)]).await? {
+        let said = provider.token(&[("grant_type", grant), ("device_code", &begun.device_code)]).await;
+        // RFC 8628, 3.5: one that does not answer is asked less often, until the code's time is over.
+        let Ok(said) = said else {
+            interval = (interval * 2).min(LONGEST_INTERVAL);
+            continue;
+        };
+        match said {
             Said::Yes(answer) => return Tokens::read(&answer, provider.expected(None)),
             Said::No(refusal) => match refusal.error.as_str() {
                 "authorization_pending" => {}

@@ -43,6 +43,14 @@ struct Endpoints {
     device_authorization_endpoint: Option<String>,
 }
 
+impl Endpoints {
+    fn are_urls(&self) -> bool {
+        let others = self.authorization_endpoint.iter().chain(&self.device_authorization_endpoint);
+        let mut all = std::iter::once(&self.token_endpoint).chain(others);
+        all.all(|url| url.starts_with("https://") && url.bytes().all(|byte| byte.is_ascii_graphic()))
+    }
+}
+
 /// What a form's endpoint says.
 pub(super) enum Said {
     Yes(Bytes),
@@ -72,6 +80,10 @@ impl Provider {
             return Err(wrong(&format!("says {status}")));
         }
         let endpoints: Endpoints = serde_json::from_slice(&body).map_err(|_| wrong("is no issuer's configuration"))?;
+        // They are shown in a terminal, and given to a browser.
+        if !endpoints.are_urls() {
+            return Err(wrong("names endpoints that are no https URLs"));
+        }
         if endpoints.issuer != issuer {
             return Err(wrong("is another issuer's configuration"));
         }

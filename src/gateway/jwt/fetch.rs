@@ -3,7 +3,6 @@
 //! Promises: https by the CA that the entry names, or the web's; only at servers that the admin allows, and addresses that are open to it,
 //! judged where they are dialed; no redirect is followed; lengths and time are bounded, and whose turn it is others say.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use serde::Deserialize;
 use crate::error::{Error, Kind, Result, Side};
 use crate::gateway::identity::{Keys, LONGEST_DOCUMENT};
 use crate::gateway::published::{Asked, DEADLINE, Published};
-use crate::gateway::turns::{Turn, Turns};
+use crate::gateway::turns::Turns;
 use crate::issuers::{Issuer, Place};
 use crate::kubernetes::ApiClient;
 use crate::names::TenantId;
@@ -44,17 +43,25 @@ pub(super) fn ask(
     published: &Published,
     issuer: &Arc<Issuer>,
     tenant: &TenantId,
-    turns: &Turns,
+    (turns, closed): (&Turns, &Closed),
     clock: &Clock,
 ) -> Option<Asked> {
     published.ask(PAUSE, clock, || {
-        (0, read(Arc::clone(issuer), turns.of(tenant, (&issuer.discovery.host, issuer.discovery.port)), clock.clone()))
+        let turn = turns.of(tenant, (&issuer.discovery.host, issuer.discovery.port));
+        let (issuer, of) = (Arc::clone(issuer), tenant.clone());
+        let (closed, clock) = (closed.clone(), clock.clone());
+        let read = async move {
+            let _turn = turn.await;
+            let told =
+                |error| Error::backend(Kind::Protocol, format!("the issuer {} of {of}", issuer.url)).because(error);
+            read(&issuer, &closed, &clock).await.map_err(told)
+        };
+        (0, read)
     })
 }
 
-async fn read(issuer: Arc<Issuer>, turn: impl Future<Output = Turn>, clock: Clock) -> Result<Keys> {
-    let _turn = turn.await;
-    let discovery = get(&issuer, &issuer.discovery, &clock).await?;
+async fn read(issuer: &Issuer, closed: &Closed, clock: &Clock) -> Result<Keys> {
+    let discovery = get(issuer, &issuer.discovery, closed, clock).await?;
     let Configuration { issuer: said, jwks_uri } =
         serde_json::from_slice(&discovery).map_err(|e| refuse("its configuration cannot be read").because(e))?;
     if said != issuer.url {
@@ -65,12 +72,12 @@ async fn read(issuer: Arc<Issuer>, turn: impl Future<Output = Turn>, clock: Cloc
     if !is_own && !issuer.bounds.allows(&place.host, place.port) {
         return Err(refuse("its keys are at a server that is not among those of auth.jwt.allowedIssuers"));
     }
-    let set = get(&issuer, &place, &clock).await?;
+    let set = get(issuer, &place, closed, clock).await?;
     Keys::of_issuer(&issuer.url, &set)
 }
 
-async fn get(issuer: &Issuer, place: &Place, clock: &Clock) -> Result<bytes::Bytes> {
-    let pool = Arc::new(Pool::new(target(issuer, place)?, clock.clone()));
+async fn get(issuer: &Issuer, place: &Place, closed: &Closed, clock: &Clock) -> Result<bytes::Bytes> {
+    let pool = Arc::new(Pool::new(target(issuer, place, closed)?, clock.clone()));
     let path = if place.path.is_empty() { "/" } else { &place.path };
     let client = ApiClient::new(Arc::clone(&pool), HeaderMap::new());
     let answer = client.get_as(path, ACCEPT, DEADLINE, LONGEST_DOCUMENT).await;
@@ -78,7 +85,7 @@ async fn get(issuer: &Issuer, place: &Place, clock: &Clock) -> Result<bytes::Byt
     answer
 }
 
-fn target(issuer: &Issuer, place: &Place) -> Result<Target> {
+fn target(issuer: &Issuer, place: &Place, closed: &Closed) -> Result<Target> {
     let tls = match &issuer.authority {
         Some(pem) => tls::client_config(pem.as_bytes(), None)?,
         None => tls::client_config_of_the_web()?,
@@ -93,10 +100,56 @@ fn target(issuer: &Issuer, place: &Place) -> Result<Target> {
         tls_without_identity: tls,
         credential: Credential::Certificate,
         path_prefix: String::new(),
-        reach: Reach::judged(&issuer.bounds.allowed_addresses, &private, &Closed::default()),
+        reach: Reach::judged(&issuer.bounds.allowed_addresses, &private, closed),
     })
 }
 
 fn refuse(what: &str) -> Error {
     Error::backend(Kind::Protocol, format!("an issuer's keys: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::JwtBounds;
+    use crate::issuers::Issuers;
+
+    /// What is private, and what the host has closed although it is not.
+    #[test]
+    fn no_issuer_is_asked_at_a_closed_address() {
+        let bounds = JwtBounds {
+            allowed_issuers: vec!["*".to_owned()],
+            allowed_addresses: vec!["10.1.2.3/32".parse().expect("a network")],
+            ..JwtBounds::default()
+        };
+        let entry = json!({"issuer": {"url": "https://sso.example.com", "audiences": ["a"]},
+            "claimMappings": {"username": {"claim": "sub"}}});
+        let entry = serde_json::from_value(entry).expect("an entry");
+        let issuers = Issuers::new(&[entry], &bounds, &Issuers::default());
+        let issuer = issuers.iter().next().expect("one");
+        let closed = Closed::default();
+        closed.set(vec!["198.51.100.0/24".parse().expect("a network")]);
+        let target = target(issuer, &issuer.discovery, &closed).expect("a target");
+        let refuses = |ip: &str| target.reach.refusal(SocketAddr::new(ip.parse().expect("an address"), 443)).is_some();
+        for address in [
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "100.64.0.1",
+            "fd00::1",
+            "198.18.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "198.51.100.7",
+        ] {
+            assert!(refuses(address), "{address}");
+        }
+        for address in ["10.1.2.3", "203.0.113.1", "2001:db8::1"] {
+            assert!(!refuses(address), "{address}");
+        }
+    }
 }
