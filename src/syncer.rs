@@ -13,6 +13,7 @@ use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::rights::Access;
 use crate::runtime::clock::Clock;
 use crate::runtime::drain::Drain;
+use crate::runtime::traces::Traces;
 use crate::tenant::{Registry, Tenant};
 
 pub mod adopt;
@@ -33,6 +34,7 @@ pub mod hold;
 pub mod host;
 pub mod incoming;
 pub mod index;
+pub mod journeys;
 pub mod kind;
 pub mod kind_state;
 pub mod kinds;
@@ -98,14 +100,16 @@ pub struct Parts {
     pub own_place: OwnPlace,
     /// Whether host objects that vcluster made for the tenants are taken over.
     pub adopts: bool,
+    /// Of pods.
+    pub traces: Traces,
 }
 
 /// Syncs all tenants of the registry until the drain begins; then finishes the writes that run and returns. Dropping
 /// the future stops at once, which is safe too. Run it under the lease only.
 pub async fn run(parts: Parts, mut drain: Drain) {
-    let Parts { config, catalog, registry, host, backends, clock, stats, access, own_place, adopts } = parts;
+    let Parts { config, catalog, registry, host, backends, clock, stats, access, own_place, adopts, traces } = parts;
     let mut changed = registry.subscribe();
-    let settings = Settings { config: config.clone(), catalog, host, clock, stats, access, own_place };
+    let settings = Settings { config: config.clone(), catalog, host, clock, stats, access, own_place, traces };
     let running = Running::start(settings).accounted(registry.memory());
     loop {
         changed.mark_unchanged();

@@ -162,6 +162,7 @@ impl Planes {
             access: Access::granted(),
             own_place: OwnPlace::default(),
             adopts: false,
+            traces: self.traces.clone(),
         }
     }
 }

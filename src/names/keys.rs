@@ -36,6 +36,8 @@ pub const SIDECAR: &str = "portico.dev/sidecar";
 pub const CERTIFICATE_NAMES: &str = "portico.dev/certificate-names";
 /// Label on a Secret of `spec.kubeconfigs`, and on a binding that goes with it inside: the VirtualCluster's name.
 pub const KUBECONFIG: &str = "portico.dev/kubeconfig";
+/// Annotation that a user gives a pod: the trace (W3C `traceparent`) of which its way through the syncer is a part.
+pub const TRACEPARENT: &str = "portico.dev/traceparent";
 /// Field manager of all server-side applies.
 pub const FIELD_MANAGER: &str = "portico";
 

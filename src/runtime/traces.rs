@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::HeaderMap;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use tokio::sync::mpsc;
 
 use crate::config::TracingConfig;
@@ -61,8 +62,17 @@ impl Traces {
     /// A trace of what somebody asks who is known, where it is sampled: as a part of what its headers name, or a new one. `tenant` is
     /// the budget of whose it is.
     pub fn of_request(&self, headers: &HeaderMap, tenant: &Pace) -> Option<Arc<Trace>> {
+        self.begin(|| Parent::of(headers), SpanKind::Server, tenant)
+    }
+
+    /// The same of a pod, by what it says of itself (a `traceparent`), if anything.
+    pub fn of_pod(&self, said: Option<&str>, tenant: &Pace) -> Option<Arc<Trace>> {
+        self.begin(|| Parent::parse(said?.as_bytes()), SpanKind::Internal, tenant)
+    }
+
+    fn begin(&self, parent: impl FnOnce() -> Option<Parent>, kind: SpanKind, tenant: &Pace) -> Option<Arc<Trace>> {
         let inner = self.0.as_ref()?;
-        let parent = if inner.config.trust_parents { Parent::of(headers) } else { None };
+        let parent = if inner.config.trust_parents { parent() } else { None };
         let is_sampled = match &parent {
             Some(parent) => parent.is_sampled,
             None => inner.clock.random_below(MILLION) < u64::from(inner.config.sampling_rate_per_million),
@@ -70,7 +80,7 @@ impl Traces {
         if !is_sampled || !inner.may_begin(tenant) {
             return None;
         }
-        Some(Arc::new(Trace::new(inner, parent)))
+        Some(Arc::new(Trace::new(inner, parent, kind)))
     }
 }
 

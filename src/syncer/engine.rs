@@ -20,6 +20,7 @@ use crate::kubernetes::seats::Seats;
 use crate::names::{TenantId, keys};
 use crate::runtime::clock::Clock;
 use crate::runtime::task::{self, Task};
+use crate::runtime::traces::Traces;
 use crate::syncer::budget::Budget;
 use crate::syncer::catalog::Catalog;
 use crate::syncer::feeds::{HostFeed, VirtualFeed};
@@ -51,6 +52,8 @@ pub struct Settings {
     pub access: Access,
     /// Where this process runs, for what is made up when the host may not be read.
     pub own_place: OwnPlace,
+    /// Of pods.
+    pub traces: Traces,
 }
 
 /// A running engine; dropped, it stops at once.
@@ -79,12 +82,12 @@ const RELIST_INTERVALS: u32 = 6;
 impl Running {
     /// Starts; there are no tenants yet.
     pub fn start(settings: Settings) -> Self {
-        let Settings { config, catalog, host, clock, stats, access, own_place } = settings;
+        let Settings { config, catalog, host, clock, stats, access, own_place, traces } = settings;
         let queue = Queue::new(clock.clone(), config.workers_per_tenant);
         let host = Arc::new(Seats::new(host, config.workers)) as SharedCluster;
         let budget = Budget::new(&config);
         let (tenants, places) = (RwLock::default(), RwLock::default());
-        let world = Arc::new(World { config, catalog, host, clock, stats, access, queue, tenants, places });
+        let world = Arc::new(World { config, catalog, host, clock, stats, access, queue, traces, tenants, places });
         world.stats.attach(Arc::downgrade(&world) as Weak<dyn Live>);
         let work = begun_anew("sync-work", &world, worker::run);
         let drift = begun_anew("sync-drift", &world, drift::run);

@@ -26,6 +26,7 @@ use crate::syncer::explain::Explained;
 use crate::syncer::exposed::Exposed;
 use crate::syncer::guard;
 use crate::syncer::host::HostStore;
+use crate::syncer::journeys::Journeys;
 use crate::syncer::kind::{HostScope, ObjectKey, ResourceSyncer, TenantView};
 use crate::syncer::kind_state::KindState;
 use crate::syncer::queue::{Item, TenantNumber};
@@ -78,6 +79,8 @@ pub struct TenantState {
     pub closed: CancellationToken,
     /// What its users were told already.
     pub explained: Explained,
+    /// Its pods whose way is traced.
+    pub journeys: Journeys,
     /// How often they are told something.
     pub events: Pace,
     /// What they were not told, since it would have been too often.
@@ -130,6 +133,7 @@ impl TenantState {
             deletions: Deletions::new(catalog.len()),
             closed: CancellationToken::new(),
             explained: Explained::default(),
+            journeys: Journeys::default(),
             events: Pace::default(),
             unsaid: AtomicU64::new(0),
             service_changed: Notify::new(),

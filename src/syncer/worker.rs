@@ -15,13 +15,16 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::SemaphorePermit;
 
 use crate::error::{Error, Kind, Result, Side};
+use crate::kubernetes::resources::PODS;
 use crate::runtime::task;
+use crate::runtime::traces::Trace;
 use crate::syncer::apply::Execution;
-use crate::syncer::attempt::{Pair, Stop};
+use crate::syncer::attempt::{self, Pair, Stop};
 use crate::syncer::cache::{Entry, SourceState, text};
 use crate::syncer::explain::in_tenant_words;
 use crate::syncer::incoming::pack_virtual;
-use crate::syncer::kind::{Action, Direction, HostScope, Plan};
+use crate::syncer::journeys;
+use crate::syncer::kind::{Direction, HostScope, Plan};
 use crate::syncer::mass_deletion;
 use crate::syncer::queue::{Item, Work};
 use crate::syncer::tell;
@@ -90,7 +93,7 @@ enum Next {
 
 /// All that one look at an object may do; whatever panics in here costs that object a retry.
 async fn one(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work) -> Next {
-    match process(world, tenant, work.item()).await {
+    match process(world, tenant, work).await {
         Ok(again) => {
             world.stats.count_done(work.item().kind, work.since().elapsed());
             Next::Done(again)
@@ -100,7 +103,8 @@ async fn one(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work) -> Next
 }
 
 /// One object to its end. Some: look again after a while.
-async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, item: &Item) -> Result<Option<Duration>, Stop> {
+async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work) -> Result<Option<Duration>, Stop> {
+    let item = work.item();
     let syncer = world.catalog.kind(item.kind);
     let state = tenant.kind(item.kind);
     let host_state = state.host.as_ref().map_or(SourceState::Synced, |host| host.state.get());
@@ -121,8 +125,11 @@ async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, item: &Item) -> 
     if one_way && state.carried.lock().get(&item.key) == Some(&host_version) {
         return Ok(None);
     }
+    let trace = traced(world, tenant, work, &pair);
+    let planned = trace.as_ref().map(|trace| trace.part("plan"));
     let plan = plan(world, tenant, &member, item, &pair);
-    if !one_way && plan.actions.iter().any(deletes_on_host) {
+    drop(planned);
+    if !one_way && plan.actions.iter().any(attempt::deletes_on_host) {
         mass_deletion::admit(world, tenant, &member, item, &pair)?;
         if pair.virtual_object.is_none() {
             confirm_gone(world, tenant, &member, item).await?;
@@ -130,7 +137,7 @@ async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, item: &Item) -> 
         // Last, so that it holds for the answer before it.
         tenant.store.check_recent(&*member.api, &world.clock).await?;
     }
-    if pair.host.is_none() && pair.virtual_object.is_some() && plan.actions.iter().any(reports) {
+    if pair.host.is_none() && pair.virtual_object.is_some() && plan.actions.iter().any(attempt::reports) {
         confirm_gone_on_host(world, tenant, &member, item).await?;
     }
     for reference in plan.requires {
@@ -140,13 +147,26 @@ async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, item: &Item) -> 
     }
     let mut execution = Execution::new(world, tenant, &member, item, &pair);
     for action in plan.actions {
+        let _part = trace.as_ref().map(|trace| trace.part(journeys::stage(&action)));
         execution.run(action).await?;
+    }
+    if trace.is_some() {
+        tenant.journeys.looked((&tenant.id, &item.key), &pair, world.clock.instant());
     }
     let again = execution.again_after(plan.again_after.map(Duration::from_secs));
     if one_way && again.is_none() {
         state.carried.lock().insert(item.key.clone(), host_version);
     }
     Ok(again)
+}
+
+fn traced(world: &World, tenant: &TenantState, work: &Work, pair: &Pair) -> Option<Arc<Trace>> {
+    let item = work.item();
+    if !world.traces.is_on() || world.catalog.kind(item.kind).resource() != PODS {
+        return None;
+    }
+    let of = (&tenant.id, &item.key);
+    tenant.journeys.look(&world.traces, of, pair, (work.since(), world.clock.instant()))
 }
 
 /// An object for which there was no room: read again when there is, and said so while there is not. Its copy stays as it is.
@@ -237,19 +257,6 @@ fn plan(world: &World, tenant: &TenantState, member: &Member, item: &Item, pair:
         Caches { catalog: &world.catalog, tenant, access: &world.access, now_unix: world.clock.now().as_second() };
     let syncer = world.catalog.kind(item.kind);
     syncer.plan(&item.key, pair.virtual_object.as_ref(), pair.host.as_ref(), &member.view, &lookup)
-}
-
-fn deletes_on_host(action: &Action) -> bool {
-    match action {
-        Action::DeleteHost { .. } => true,
-        Action::OrElse { first, otherwise } => deletes_on_host(first) || deletes_on_host(otherwise),
-        _ => false,
-    }
-}
-
-/// Says something about a copy: without one, that it is gone.
-fn reports(action: &Action) -> bool {
-    matches!(action, Action::PatchVirtual { subresource: "status", .. })
 }
 
 /// The cache misses the copy: is it really gone? What runs would be run a second time if it were reported as failed.

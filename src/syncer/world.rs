@@ -16,6 +16,7 @@ use crate::kubernetes::api::SharedCluster;
 use crate::kubernetes::resources::SERVICES;
 use crate::kubernetes::rights::Access;
 use crate::runtime::clock::Clock;
+use crate::runtime::traces::Traces;
 use crate::syncer::cache::SourceState;
 use crate::syncer::catalog::Catalog;
 use crate::syncer::host::Place;
@@ -43,6 +44,8 @@ pub struct World {
     pub access: Access,
     /// What is to be looked at.
     pub queue: Arc<Queue>,
+    /// Of pods.
+    pub traces: Traces,
     /// By their number in this process.
     pub(super) tenants: RwLock<BTreeMap<TenantNumber, Arc<TenantState>>>,
     /// Places on the host that are watched.

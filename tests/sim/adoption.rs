@@ -129,6 +129,7 @@ impl World {
             stats: Arc::clone(&self.stats),
             access: self.access.clone(),
             own_place: OwnPlace::default(),
+            traces: portico::runtime::traces::Traces::off(),
         });
         running.set_members(self.members(""));
         self.running = Some(running);

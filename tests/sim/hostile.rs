@@ -109,6 +109,7 @@ pub fn start_counted(host: &Server, config: SyncerConfig, seed: u64) -> (Running
         stats: Arc::clone(&stats),
         access: portico::kubernetes::rights::Access::granted(),
         own_place: OwnPlace::default(),
+        traces: portico::runtime::traces::Traces::off(),
     });
     (running, stats)
 }

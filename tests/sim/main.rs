@@ -7,7 +7,10 @@
 
 mod adoption;
 mod backends;
+#[path = "../support/collector.rs"]
+mod collector;
 mod hostile;
+mod journeys;
 mod kinds;
 mod life;
 mod logs;
@@ -129,6 +132,7 @@ impl World {
             stats: Arc::clone(&self.stats),
             access,
             own_place: portico::syncer::OwnPlace::default(),
+            traces: portico::runtime::traces::Traces::off(),
         });
         let members = self.tenants.iter().map(|tenant| Member {
             view: tenant.view.clone(),

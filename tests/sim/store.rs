@@ -72,6 +72,7 @@ impl World {
             clock: Clock::seeded("2026-01-01T00:00:00Z".parse().unwrap(), 7),
             access: Access::granted(),
             own_place: OwnPlace::default(),
+            traces: portico::runtime::traces::Traces::off(),
         });
         running.set_members(self.members(&self.lost.1, ""));
         self.running = Some(running);

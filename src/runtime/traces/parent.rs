@@ -36,7 +36,7 @@ impl Parent {
         Some(parent)
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
         // version-trace-span-flags; later versions may add to it.
         let (known, rest) = text.split_at_checked(55)?;
         let is_hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));

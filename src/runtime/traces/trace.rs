@@ -30,6 +30,8 @@ pub struct Trace {
     inner: Arc<Inner>,
     id: [u8; 16],
     root: [u8; 8],
+    /// Of the root.
+    kind: SpanKind,
     parent: Option<Parent>,
     /// A moment, and what the calendar said then, in nanoseconds.
     moment: (Instant, u64),
@@ -60,12 +62,13 @@ pub struct Outcome {
 }
 
 impl Trace {
-    pub(super) fn new(inner: &Arc<Inner>, parent: Option<Parent>) -> Self {
+    pub(super) fn new(inner: &Arc<Inner>, parent: Option<Parent>, kind: SpanKind) -> Self {
         let calendar = u64::try_from(inner.clock.now().as_nanosecond()).unwrap_or_default();
         Self {
             inner: Arc::clone(inner),
             id: parent.as_ref().map_or_else(|| random(inner), |parent| parent.trace),
             root: random(inner),
+            kind,
             parent,
             moment: (inner.clock.instant(), calendar),
             parts: Mutex::default(),
@@ -105,13 +108,7 @@ impl Trace {
             name: cut(&outcome.name).to_owned(),
             parent_span_id: self.parent.as_ref().map(|parent| parent.span.to_vec()).unwrap_or_default(),
             flags: SAMPLED | PARENT_IS_KNOWN | is_remote,
-            ..self.span(
-                self.root,
-                SpanKind::Server,
-                (began, self.inner.clock.instant()),
-                attributes,
-                outcome.has_failed,
-            )
+            ..self.span(self.root, self.kind, (began, self.inner.clock.instant()), attributes, outcome.has_failed)
         };
         let mut spans = std::mem::take(&mut *self.parts.lock());
         spans.push(root);

@@ -164,6 +164,7 @@ fn sync(
             access: Access::granted(),
             own_place: OwnPlace::default(),
             adopts: false,
+            traces: portico::runtime::traces::Traces::off(),
         };
         async move {
             syncer::run(parts, drain).await;
