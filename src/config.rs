@@ -234,8 +234,11 @@ impl Config {
         let config: Self = if text.trim().is_empty() {
             Self::default()
         } else {
-            serde_saphyr::from_str(text)
-                .map_err(|e| Error::client(Kind::Invalid, "the configuration cannot be read").because(e))?
+            serde_saphyr::from_str(text).map_err(|error: serde_saphyr::Error| {
+                let line = error.location().map(|location| format!(": see line {}", location.line()));
+                let message = format!("the configuration cannot be read{}", line.unwrap_or_default());
+                Error::client(Kind::Invalid, message).because(error)
+            })?
         };
         config.check()?;
         Ok(config)

@@ -100,7 +100,11 @@ impl FileTenants {
                 _ = drain.signaled() => return Ok(()),
             }
             let all = Arc::clone(&self);
-            let looked = tokio::task::spawn_blocking(move || all.look()).await;
+            // A disk that does not answer holds up no end.
+            let looked = tokio::select! {
+                looked = tokio::task::spawn_blocking(move || all.look()) => looked,
+                _ = drain.signaled() => return Ok(()),
+            };
             let looked =
                 looked.map_err(|e| Error::own(Kind::Internal, "the file could not be looked at").because(e))?;
             self.tell(looked);
@@ -121,7 +125,7 @@ impl FileTenants {
             }
             Ok(false) => self.shown.as_before(),
             Err(error) => {
-                if self.shown.refused(&error.to_string()) {
+                if self.shown.refused(&own_words(&error)) {
                     tracing::warn!(%file, %error, "a change is refused as a whole: what was before stays in force");
                 }
             }
@@ -190,6 +194,20 @@ impl FileTenants {
     }
 }
 
+/// Without what libraries add: a parser shows lines of the file, and whoever reaches the port of probes reads this.
+fn own_words(error: &Error) -> String {
+    let mut words = error.message().to_owned();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(own) = cause.downcast_ref::<Error>() {
+            words.push_str(": ");
+            words.push_str(own.message());
+        }
+        source = cause.source();
+    }
+    words
+}
+
 impl Source for FileTenants {
     fn collect(&self, families: &mut Families) {
         self.shown.collect(families);
@@ -198,5 +216,3 @@ impl Source for FileTenants {
 
 #[cfg(test)]
 pub(crate) use self::shown::example;
-#[cfg(test)]
-mod tests;

@@ -4,10 +4,21 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::harness::{Dump, alpha, eventually, target};
+use crate::harness::{
+    Dump, PORTICO, SYSTEM, alpha, eventually, eventually_is, kill_containers, restarts, settled, target,
+};
 
 /// The events of all replicas, in the files of their pods' volumes.
 fn events() -> Vec<Value> {
+    lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Lines that are none.
+fn unreadable() -> usize {
+    lines().iter().filter(|line| serde_json::from_str::<Value>(line).is_err()).count()
+}
+
+fn lines() -> Vec<String> {
     let mut files: Vec<PathBuf> = Vec::new();
     let pods = std::fs::read_dir(target().join("cluster/kubelet/pods")).expect("the kubelet's pods");
     for pod in pods.flatten() {
@@ -15,8 +26,7 @@ fn events() -> Vec<Value> {
         files.extend(std::fs::read_dir(volume).into_iter().flatten().flatten().map(|entry| entry.path()));
     }
     let texts = files.iter().filter(|file| file.is_file()).filter_map(|file| std::fs::read_to_string(file).ok());
-    let lines: Vec<String> = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
-    lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 #[test]
@@ -44,4 +54,38 @@ fn an_exec_is_in_the_audit_log_with_its_user_and_the_host_pod() {
     assert!(!said("host-node").is_empty() && said("credential") == "certificate", "{event}");
     let written = serde_json::to_string(&events()).expect("JSON");
     assert!(!written.contains("not-to-be-written"), "the command is nobody's here");
+}
+
+/// What was answered a while before is there, whole, whatever ends the process; and the file goes on.
+#[test]
+#[ignore = "kills Portico under every other test; tests/e2e/run runs it alone"]
+fn sigkill_costs_nothing_that_was_written_and_tears_no_line_for_long() {
+    settled();
+    let space = alpha().space("killed");
+    let _dump = Dump(vec![alpha()]);
+    let create = |n: usize| space.kubectl(&["create", "configmap", &format!("c{n}")]);
+    let has = |all: &[Value], n: usize| {
+        let name = format!("c{n}");
+        all.iter().any(|event| {
+            let object = &event["objectRef"];
+            object["namespace"] == space.name.as_str() && object["name"] == name.as_str() && event["verb"] == "create"
+        })
+    };
+    (0..20).for_each(|n| drop(create(n).ok()));
+    eventually("the last one is written", || if has(&events(), 19) { Ok(()) } else { Err("not yet".to_owned()) });
+    let before = restarts(SYSTEM, PORTICO);
+    // In the middle of others.
+    let burst = std::thread::scope(|scope| {
+        let burst = scope.spawn(|| (20..60).filter(|n| create(*n).code == 0).count());
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        kill_containers(SYSTEM, PORTICO);
+        burst.join().expect("the burst ends")
+    });
+    eventually_is("the kubelet has noticed", || restarts(SYSTEM, PORTICO) >= before + 2);
+    settled();
+    create(60).ok();
+    eventually("the file goes on", || if has(&events(), 60) { Ok(()) } else { Err("not yet".to_owned()) });
+    let all = events();
+    assert!((0..20).all(|n| has(&all, n)), "what was written before; {burst} of 40 were done in the burst");
+    eventually_is("whoever reads the file finds whole lines", || unreadable() == 0);
 }

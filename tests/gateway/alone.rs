@@ -337,7 +337,7 @@ async fn a_change_that_is_not_fit_changes_nothing() {
         (format!("{limits}{}", b.replace("beta-users.crt", "nowhere.crt")), "nowhere.crt"),
         (format!("{limits}{}", b.replace("beta-users.crt", "portico.yaml")), "clientCAFile cannot be used"),
         (format!("{limits}{}", b.replace("beta.example.com", "alpha.example.com")), "virtualClusters[0]'s too"),
-        (format!("{limits}]"), "cannot be read"),
+        (format!("{limits}  secret: [\n"), "see line"),
         ("  []\n".to_owned(), "must list"),
     ]
     .into_iter()
@@ -347,6 +347,7 @@ async fn a_change_that_is_not_fit_changes_nothing() {
         alone.becomes(|alone| alone.tenants.notes().iter().any(|note| note.contains(word))).await;
         assert_eq!([&alone.a, &alone.b].map(|backend| alone.generation(backend)), generations, "{word}");
         assert!(alone.shows("portico_configuration_in_force 0"), "{word}");
+        assert!(!alone.tenants.notes().concat().contains("secret"), "no line of the file is shown");
         let refused = format!("portico_configuration_changes_total{{outcome=\"refused\"}} {}", round + 1);
         assert!(alone.shows(&refused), "said once");
     }

@@ -210,11 +210,41 @@ impl Identity {
     /// The same as before where its address or its CA is: either moves. Where both are others it is another cluster, of which nothing is
     /// known.
     fn new(listed: &Listed, target: &Target, material: &Material, before: Option<&Self>) -> Self {
-        let (mut of_ca, mut whole) = (Sum::default(), Sum::default());
-        of_ca.add(&material.ca);
-        let (place, ca) = (format!("{}:{}{}", target.host, target.port, target.path_prefix), of_ca.digest());
-        let same = before.filter(|before| before.place == place || before.ca == ca).map(|before| before.uid.clone());
-        [listed.id.to_string().as_bytes(), place.as_bytes(), ca.as_bytes()].iter().for_each(|part| whole.add(part));
-        Self { uid: same.unwrap_or_else(|| whole.digest()), place, ca }
+        let mut ca = Sum::default();
+        ca.add(&material.ca);
+        let place = format!("{}:{}{}", target.host, target.port, target.path_prefix);
+        Self::of(&listed.id.to_string(), place, ca.digest(), before)
+    }
+
+    fn of(name: &str, place: String, ca: String, before: Option<&Self>) -> Self {
+        if let Some(same) = before.filter(|before| before.place == place || before.ca == ca) {
+            return Self { uid: same.uid.clone(), place, ca };
+        }
+        let mut whole = Sum::default();
+        [name, &place, &ca].iter().for_each(|part| whole.add(part.as_bytes()));
+        // Never again what it was called on the way from one to the other and back.
+        before.iter().for_each(|before| whole.add(before.uid.as_bytes()));
+        Self { uid: whole.digest(), place, ca }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its address moves, then its CA, and then both go back at once: that is another cluster than the one of just before.
+    #[test]
+    fn an_identity_never_comes_back() {
+        let of = |place: &str, ca: &str, before: Option<&Identity>| {
+            Identity::of("team/a", place.to_owned(), ca.to_owned(), before)
+        };
+        let first = of("one:6443", "CA", None);
+        assert_eq!(of("one:6443", "CA", None), first, "the same at each start");
+        let moved = of("two:6443", "CA", Some(&first));
+        let renewed = of("two:6443", "another CA", Some(&moved));
+        assert_eq!((&moved.uid, &renewed.uid), (&first.uid, &first.uid));
+        let back = of("one:6443", "CA", Some(&renewed));
+        assert_ne!(back.uid, renewed.uid);
+        assert_ne!(of("two:6443", "another CA", Some(&back)).uid, back.uid);
     }
 }

@@ -37,14 +37,12 @@ impl Shown {
 
     /// A change does not count; whether that is new.
     pub(super) fn refused(&self, why: &str) -> bool {
-        // A parser shows the lines around.
-        let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
         let mut standing = self.0.lock();
-        if standing.complaint.as_ref() == Some(&why) {
+        if standing.complaint.as_deref() == Some(why) {
             return false;
         }
         standing.refused += 1;
-        standing.complaint = Some(why);
+        standing.complaint = Some(why.to_owned());
         true
     }
 
