@@ -15,6 +15,7 @@ pub use self::entry::{Entry, Expose, Route, Server};
 use crate::audit::Asks;
 use crate::config::{Config, JwtBounds};
 use crate::crd::Limits;
+use crate::crd::auth::JwtAuthenticator;
 use crate::error::{Error, Kind, Result};
 use crate::issuers::Issuers;
 use crate::names::TenantId;
@@ -39,8 +40,8 @@ pub struct Listed {
     pub names: Vec<String>,
     /// Whether callers without credentials pass as anonymous.
     pub anonymous: bool,
-    /// Whose tokens it accepts beside its own.
-    pub issuers: Issuers,
+    /// Whose tokens it accepts beside its own. All of them are fit.
+    pub issuers: Vec<JwtAuthenticator>,
     /// What it is limited to.
     pub limits: Limits,
     /// What is written of requests to it.
@@ -78,7 +79,7 @@ pub fn shared_names(config: &Config) -> Vec<String> {
 }
 
 fn one(written: &Value, reserved: &Reserved, bounds: &JwtBounds) -> Result<Listed, String> {
-    let entry: Entry = serde_json::from_value(written.clone()).map_err(|error| error.to_string())?;
+    let entry: Entry = serde_path_to_error::deserialize(written).map_err(|error| misread(&error))?;
     let known = serde_json::to_value(&entry).map_err(|error| error.to_string())?;
     if let Some(field) = unknown::field(written, &known) {
         return Err(format!("there is no field {field}"));
@@ -99,11 +100,25 @@ fn one(written: &Value, reserved: &Reserved, bounds: &JwtBounds) -> Result<Liste
         client_ca_file: entry.client_ca_file,
         anonymous: entry.auth.anonymous,
         limits: entry.limits,
-        issuers,
+        issuers: entry.auth.jwt,
         audit,
         id,
         written: written.clone(),
     })
+}
+
+/// Where, and not what stands there: somebody may have put a token in the wrong place, and whoever reaches the port of probes reads this.
+fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let (path, why) = (error.path().to_string(), error.inner().to_string());
+    let is_of_names = why.starts_with("unknown field") || why.starts_with("missing field");
+    match (is_of_names, path.as_str()) {
+        (true, ".") => why,
+        (true, path) => format!("{path}: {why}"),
+        (false, path) => {
+            let expected = why.rsplit_once("expected ").map_or("another kind of value", |(_, expected)| expected);
+            format!("{path}: expected {expected}")
+        }
+    }
 }
 
 fn hosts(entry: &Entry, id: &TenantId, reserved: &Reserved) -> Result<Vec<String>, String> {

@@ -62,14 +62,17 @@ pub(super) async fn forward(context: &Arc<Context>, request: Request<Incoming>) 
     if is_read_here(context, &body) {
         return short(head, body).await;
     }
-    let mut body = Body::stream(body);
+    let body = ending_with_its_right(context, &head, Body::stream(body));
+    Ok(Response::from_parts(head, body))
+}
+
+/// A body that may take long ends with the right to it.
+pub(super) fn ending_with_its_right(context: &Arc<Context>, head: &Parts, body: Body) -> Body {
     if context.info.verb == "watch" {
         let how = if is_json(&head.headers) { Ending::BehindALine } else { Ending::Anywhere };
-        body = body.ends_on(ending::of_watch(context), how);
-    } else if context.info.is_long_running() {
-        body = body.ends_on(ending::of_stream(context), Ending::BrokenOff);
+        return body.ends_on(ending::of_watch(context), how);
     }
-    Ok(Response::from_parts(head, body))
+    if context.info.is_long_running() { body.ends_on(ending::of_stream(context), Ending::BrokenOff) } else { body }
 }
 
 /// Whether a body is too long, or may be, to be forwarded for a caller who is not known yet.

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::context::Context;
-use super::forward::{is_read_here, rewrite_location, short};
+use super::forward::{ending_with_its_right, is_read_here, rewrite_location, short};
 use super::respond::Body;
 use super::tunnel;
 use crate::error::{Error, Kind, Result, Side};
@@ -51,7 +51,9 @@ pub(super) async fn forward(context: &Arc<Context>, mut request: Request<Incomin
         if is_read_here(context, &body) {
             return short(head, body).await;
         }
-        return Ok(Response::from_parts(head, Body::incoming(body)));
+        // Whoever asks for a protocol that the server does not know may get a stream all the same.
+        let body = ending_with_its_right(context, &head, Body::incoming(body));
+        return Ok(Response::from_parts(head, body));
     }
     check_switched(response.headers(), &protocol, Side::Backend)?;
     let backend = hyper::upgrade::on(&mut response);

@@ -129,7 +129,7 @@ impl Server {
 }
 
 fn address(server: &str) -> Result<(String, u16), String> {
-    let bad = || format!("backend.server: {server:?} is not https://HOST[:PORT]");
+    let bad = || "backend.server is not https://HOST[:PORT]".to_owned();
     let uri: http::Uri = server.parse().map_err(|_| bad())?;
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let is_plain = uri.scheme_str() == Some("https") && matches!(uri.path(), "" | "/") && uri.query().is_none();

@@ -72,11 +72,25 @@ fn what_is_wrong_is_said_with_its_place() {
         (format!("name: a\n  {PLAIN}\n  expose: {{port: 8443}}"), vec!["gateway.listen"]),
         (format!("name: a\n  {PLAIN}\n  expose: {{port: 9091}}"), vec!["admin.metricsListen"]),
         (format!("name: a\n  {PLAIN}\n  expose: {{port: 0}}"), vec!["1 to 65535"]),
-        (format!("name: a\n  {PLAIN}\n  expose: {{port: 65536}}"), vec!["65536"]),
+        (format!("name: a\n  {PLAIN}\n  expose: {{port: 65536}}"), vec!["expose.port: expected u16"]),
         (format!("name: a\n  {PLAIN}\n  expose: {{keyFile: x}}"), vec!["must come together"]),
     ] {
         let refusal = refusal(&format!("- {entry}\n"));
         assert!(words.iter().all(|word| refusal.contains(word)), "{refusal}\nof\n{entry}");
+    }
+}
+
+/// What somebody put in the wrong place is nobody's to read.
+#[test]
+fn values_are_not_said_again() {
+    for entry in [
+        "name: a\n  backend: 'planted'",
+        "name: a\n  backend: {kubeconfigFile: {token: planted}}",
+        "name: a\n  backend: {server: 'https://u:planted@h', certificateAuthorityFile: c, frontProxyCertificateFile: d, frontProxyKeyFile: e}",
+        "name: a\n  backend: {kubeconfigFile: x}\n  limits: {connections: planted}",
+    ] {
+        let refusal = refusal(&format!("- {entry}\n"));
+        assert!(!refusal.contains("planted") && refusal.contains("virtualClusters[0] (a): "), "{refusal}");
     }
 }
 

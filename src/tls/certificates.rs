@@ -79,6 +79,14 @@ pub fn new_leaf(ca: &Pair, leaf: &Leaf, now: Timestamp) -> Result<Pair> {
     Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
+/// The first group that the leaf of a PEM chain names, if any: Kubernetes takes organizations of client certificates for groups.
+pub fn organization(chain: &[u8]) -> Option<String> {
+    let chain = tls::certificates_from_pem(chain).ok()?;
+    let (_, leaf) = X509Certificate::from_der(chain.first()?).ok()?;
+    let mut groups = leaf.subject().iter_organization();
+    Some(groups.next()?.as_str().unwrap_or("?").to_owned())
+}
+
 /// A signing key for service-account tokens: `(private PEM, public PEM)`. The private one is in the form of RFC 5915
 /// (`EC PRIVATE KEY`), since k3s gives it to the API server to verify with as well, which reads no EC key in PKCS #8.
 pub fn new_signing_key() -> Result<(String, String)> {

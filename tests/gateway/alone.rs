@@ -330,11 +330,16 @@ async fn a_change_that_is_not_fit_changes_nothing() {
     assert_eq!(piece(&mut watch).await.as_deref(), Some(EVENT));
     let (a, b) = (alone.a.by_kubeconfig(""), alone.b.as_front_proxy());
     let generations = [&alone.a, &alone.b].map(|backend| alone.generation(backend));
-    let limits = alone.a.by_kubeconfig("  limits: {longRunning: 3}\n");
+    let admin = alone.b.api.pki.client("admin", &["system:masters"]);
+    std::fs::write(alone.path().join("admin.crt"), &admin.certificate).expect("written");
+    std::fs::write(alone.path().join("admin.key"), &admin.key).expect("written");
+    // With another name as well, for which a certificate is made.
+    let limits = alone.a.by_kubeconfig("  limits: {longRunning: 3}\n").replace("[alpha", "[more.example.com, alpha");
     for (round, (list, word)) in [
         (format!("{limits}{}", b.replace("server:", "sever:")), "sever"),
         (format!("{limits}{}", b.replace("beta-own.key", "alpha-own.key")), "virtualClusters[1] (team/beta)"),
         (format!("{limits}{}", b.replace("beta-users.crt", "nowhere.crt")), "nowhere.crt"),
+        (format!("{limits}{}", b.replace("beta-own", "admin")), "of the group \"system:masters\""),
         (format!("{limits}{}", b.replace("beta-users.crt", "portico.yaml")), "clientCAFile cannot be used"),
         (format!("{limits}{}", b.replace("beta.example.com", "alpha.example.com")), "virtualClusters[0]'s too"),
         (format!("{limits}  secret: [\n"), "see line"),
@@ -355,6 +360,8 @@ async fn a_change_that_is_not_fit_changes_nothing() {
     write_list(alone.path(), &format!("{a}{b}"));
     alone.becomes(|alone| alone.shows("portico_configuration_in_force 1")).await;
     assert_eq!(alone.tenants.notes(), ["virtualClusters: 2 served"]);
+    assert_eq!([&alone.a, &alone.b].map(|backend| alone.generation(backend)), generations, "and it is what it was");
+    assert!(alone.shows("portico_configuration_changes_total{outcome=\"applied\"} 0"));
     // What is beside the list waits, and the list counts all the same.
     let text = std::fs::read_to_string(alone.path().join("portico.yaml")).expect("read");
     let text = text.replace("127.0.0.1:0", "127.0.0.1:1").replace(&a, &limits);
@@ -364,6 +371,18 @@ async fn a_change_that_is_not_fit_changes_nothing() {
     assert_eq!(client.get("/api").await.status(), 200);
     let goes_on = tokio::time::timeout(std::time::Duration::from_millis(300), piece(&mut watch)).await;
     assert!(goes_on.is_err(), "{goes_on:?}");
+}
+
+/// One that its server does not know is answered with a stream, which is somebody's only as long as he has a right to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_behind_a_refused_upgrade_ends_with_the_entry() {
+    let alone = Alone::start().await;
+    let mut client = alone.of(&alone.a).http(false).await;
+    let mut watch = client.get_with(WATCH, &[("connection", "upgrade"), ("upgrade", "x")]).await;
+    assert_eq!((watch.status().as_u16(), piece(&mut watch).await.as_deref()), (200, Some(EVENT)));
+    write_list(alone.path(), &alone.b.as_front_proxy());
+    alone.becomes(|alone| alone.registry.load().by_id(&alone.a.id()).is_none()).await;
+    assert_eq!(piece(&mut watch).await, None);
 }
 
 /// A CA that an earlier process made, and a certificate that the admin brings.

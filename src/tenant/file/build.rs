@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::crd::OnLoss;
 use crate::crd::policy::GrantedPolicy;
 use crate::error::{Error, Kind, Result, Side};
+use crate::issuers::Issuers;
 use crate::kubernetes::kubeconfig::{self, Files};
 use crate::names::TenantId;
 use crate::roster::{self, Listed, Route};
@@ -57,6 +58,7 @@ pub(super) fn all(
     next_generation: impl Fn() -> u64,
 ) -> Result<Built> {
     let given = world.given()?;
+    world.authority.iter().for_each(|authority| authority.begin());
     let shared = world.serving("", &given, &roster::shared_names(world.config))?;
     let mut whole = Sum::default();
     whole.add(&shared.pair.0);
@@ -73,7 +75,7 @@ pub(super) fn all(
         identities.insert(listed.id.clone(), identity);
     }
     if let Some(authority) = world.authority {
-        authority.retain(|of| of.is_empty() || list.iter().any(|listed| listed.id.to_string() == of));
+        authority.keep_asked();
     }
     Ok(Built { tenants, identities, shared, fingerprint: whole.digest() })
 }
@@ -132,6 +134,9 @@ impl World<'_> {
             Some(old) => (old.backend.clone(), old.api.clone()),
             None => Backend::new(target, assertion(&listed.route), self.clock),
         };
+        // What is known of an issuer whose entry did not change goes on, whatever else did.
+        let none = Arc::<Issuers>::default();
+        let of_before = old.filter(|old| old.uid == uid).map_or(none, |old| Arc::clone(&old.issuers));
         let client_trust = match &material.client_ca {
             Some(ca) => ClientTrust::from_pem(ca)
                 .map_err(|e| Error::client(Kind::Invalid, "clientCAFile cannot be used").because(e))?,
@@ -154,7 +159,7 @@ impl World<'_> {
             backend,
             api,
             audiences: None,
-            issuers: Arc::new(listed.issuers.clone()),
+            issuers: Arc::new(Issuers::new(&listed.issuers, &self.config.auth.jwt, &of_before)),
             anonymous: listed.anonymous,
             api_service_ip: NO_ADDRESS,
             dns_service_ip: NO_ADDRESS,
@@ -177,6 +182,15 @@ impl World<'_> {
             return Err(Error::own(Kind::Internal, "a kubeconfig was not read"));
         };
         let (chain, key) = &material.identity;
+        // Somebody's own certificate, an admin's above all, would make every caller that user: an API server believes it before the
+        // headers beside it. Those of front proxies have no groups (kubeadm, k3s).
+        if let Some(group) = tls::certificates::organization(chain) {
+            let message = format!(
+                "backend.frontProxyCertificateFile is a user's, of the group {group:?}: it must be by the CA of \
+                 --requestheader-client-ca-file, and of no group"
+            );
+            return Err(Error::client(Kind::Invalid, message));
+        }
         Ok(Target {
             side: Side::Backend,
             host: host.clone(),
