@@ -60,6 +60,9 @@ pub fn read(config: &Config) -> Result<Vec<Listed>> {
     for (at, written) in config.virtual_clusters.iter().enumerate() {
         let one = one(written, &reserved, &config.auth.jwt).and_then(|one| {
             check_port(one.port, config)?;
+            if one.audit.is_some() && !(config.audit.enabled && config.audit.tenants) {
+                return Err("audit is of no use: audit.enabled of this file is false, or audit.tenants".to_owned());
+            }
             Ok(one)
         });
         let named = written["name"].as_str().map(|name| format!(" ({name})")).unwrap_or_default();

@@ -27,6 +27,7 @@ pub(super) async fn serve(config: Config, file: PathBuf, roles: Option<Vec<Role>
     let mut planes = Planes::new(&config.log)?;
     let traces = planes.trace(&config.tracing)?;
     let tenants = load(&planes, &config, file)?;
+    let awaited = planes.readiness.await_for("gateway", "it does not listen yet");
     let (trigger, drain) = drain::channel();
     let admin = &config.admin;
     let admin = admin::run(planes.admin(admin.listen, admin.metrics_listen, admin::Access::Open), &drain).await?;
@@ -42,6 +43,7 @@ pub(super) async fn serve(config: Config, file: PathBuf, roles: Option<Vec<Role>
     let bound = gateway::run(planes.gateway(config.gateway.clone(), None, trail, closed), &drain).await?;
     tracing::info!(gateway = %bound.address, health = %admin.probes, metrics = %admin.metrics, "serving without a host cluster");
     tasks.extend(bound.listeners());
+    drop(awaited);
     drop(drain);
     stopped().await?;
     end(trigger, config.gateway.drain_delay.0, config.gateway.drain_timeout.0).await?;

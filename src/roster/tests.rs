@@ -74,6 +74,7 @@ fn what_is_wrong_is_said_with_its_place() {
         (format!("name: a\n  {PLAIN}\n  expose: {{port: 0}}"), vec!["1 to 65535"]),
         (format!("name: a\n  {PLAIN}\n  expose: {{port: 65536}}"), vec!["expose.port: expected u16"]),
         (format!("name: a\n  {PLAIN}\n  expose: {{keyFile: x}}"), vec!["must come together"]),
+        (format!("name: a\n  {PLAIN}\n  audit: {{rules: []}}"), vec!["audit.enabled"]),
     ] {
         let refusal = refusal(&format!("- {entry}\n"));
         assert!(words.iter().all(|word| refusal.contains(word)), "{refusal}\nof\n{entry}");

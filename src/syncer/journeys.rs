@@ -13,13 +13,15 @@ use tokio::time::Instant;
 
 use crate::names::{TenantId, keys};
 use crate::runtime::pace::Pace;
-use crate::runtime::traces::{Outcome, Trace, Traces};
+use crate::runtime::traces::{Outcome, Part, Trace, Traces};
 use crate::syncer::attempt::Pair;
 use crate::syncer::cache::text;
 use crate::syncer::kind::{Action, ObjectKey};
 
 /// Pods of one tenant that are followed at once.
 const MOST: usize = 32;
+/// Looks whose parts are shown, and the last: a trace has room for fifteen, and what comes late says most.
+const SHOWN: usize = 3;
 /// One that is not ready by then never was.
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -38,6 +40,16 @@ struct Journey {
     /// When its copy was made, and when that was on a node.
     made: Option<Instant>,
     placed: Option<Instant>,
+    is_started: bool,
+    looks: usize,
+}
+
+/// One look at a pod that is followed.
+#[derive(Debug)]
+pub struct Look {
+    trace: Arc<Trace>,
+    /// What is done now is in the trace: the first looks are, and the last one.
+    is_shown: bool,
 }
 
 impl Journeys {
@@ -48,7 +60,7 @@ impl Journeys {
         (id, key): (&TenantId, &ObjectKey),
         pair: &Pair,
         (since, now): (Instant, Instant),
-    ) -> Option<Arc<Trace>> {
+    ) -> Option<Look> {
         if !traces.is_on() {
             return None;
         }
@@ -59,7 +71,9 @@ impl Journeys {
         if let Some(journey) = all.get_mut(key) {
             if pod.is_some_and(|pod| text(pod, "uid") == journey.uid) {
                 journey.follow(pair.host.as_ref(), now);
-                return Some(Arc::clone(&journey.trace));
+                let is_shown = journey.looks < SHOWN || journey.is_started;
+                journey.looks += 1;
+                return Some(Look { trace: Arc::clone(&journey.trace), is_shown });
             }
             if let Some(journey) = all.remove(key) {
                 journey.end(id, key, pair.host.as_ref(), "gone");
@@ -70,9 +84,10 @@ impl Journeys {
         let trace = traces.of_pod(said, &self.pace)?;
         trace.past("queue", since);
         let (began, uid) = (since, text(pod, "uid").to_owned());
-        let journey = Journey { trace: Arc::clone(&trace), uid, began, made: None, placed: None };
+        let journey =
+            Journey { trace: Arc::clone(&trace), uid, began, made: None, placed: None, is_started: false, looks: 1 };
         all.insert(key.clone(), journey);
-        Some(trace)
+        Some(Look { trace, is_shown: true })
     }
 
     /// Behind all that was planned for one that has a trace.
@@ -105,8 +120,9 @@ impl Journey {
             self.trace.past("schedule", made);
             self.placed = Some(now);
         }
-        if let Some(placed) = self.placed.filter(|_| is_true(host, "Ready")) {
+        if let Some(placed) = self.placed.filter(|_| !self.is_started && is_true(host, "Ready")) {
             self.trace.past("start", placed);
+            self.is_started = true;
         }
     }
 
@@ -124,6 +140,13 @@ impl Journey {
         }
         let has_failed = matches!(outcome, "late" | "failed");
         self.trace.finish(self.began, &Outcome { name: "pod".to_owned(), attributes, has_failed });
+    }
+}
+
+impl Look {
+    /// Begins a part of it.
+    pub fn part(&self, name: &'static str) -> Option<Part> {
+        self.is_shown.then(|| self.trace.part(name))
     }
 }
 

@@ -17,13 +17,12 @@ use tokio::sync::SemaphorePermit;
 use crate::error::{Error, Kind, Result, Side};
 use crate::kubernetes::resources::PODS;
 use crate::runtime::task;
-use crate::runtime::traces::Trace;
 use crate::syncer::apply::Execution;
 use crate::syncer::attempt::{self, Pair, Stop};
 use crate::syncer::cache::{Entry, SourceState, text};
 use crate::syncer::explain::in_tenant_words;
 use crate::syncer::incoming::pack_virtual;
-use crate::syncer::journeys;
+use crate::syncer::journeys::{self, Look};
 use crate::syncer::kind::{Direction, HostScope, Plan};
 use crate::syncer::mass_deletion;
 use crate::syncer::queue::{Item, Work};
@@ -125,8 +124,8 @@ async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work) -> 
     if one_way && state.carried.lock().get(&item.key) == Some(&host_version) {
         return Ok(None);
     }
-    let trace = traced(world, tenant, work, &pair);
-    let planned = trace.as_ref().map(|trace| trace.part("plan"));
+    let look = followed(world, tenant, work, &pair);
+    let planned = look.as_ref().map(|look| look.part("plan"));
     let plan = plan(world, tenant, &member, item, &pair);
     drop(planned);
     if !one_way && plan.actions.iter().any(attempt::deletes_on_host) {
@@ -147,10 +146,10 @@ async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work) -> 
     }
     let mut execution = Execution::new(world, tenant, &member, item, &pair);
     for action in plan.actions {
-        let _part = trace.as_ref().map(|trace| trace.part(journeys::stage(&action)));
+        let _part = look.as_ref().map(|look| look.part(journeys::stage(&action)));
         execution.run(action).await?;
     }
-    if trace.is_some() {
+    if look.is_some() {
         tenant.journeys.looked((&tenant.id, &item.key), &pair, world.clock.instant());
     }
     let again = execution.again_after(plan.again_after.map(Duration::from_secs));
@@ -160,7 +159,7 @@ async fn process(world: &Arc<World>, tenant: &Arc<TenantState>, work: &Work) -> 
     Ok(again)
 }
 
-fn traced(world: &World, tenant: &TenantState, work: &Work, pair: &Pair) -> Option<Arc<Trace>> {
+fn followed(world: &World, tenant: &TenantState, work: &Work, pair: &Pair) -> Option<Look> {
     let item = work.item();
     if !world.traces.is_on() || world.catalog.kind(item.kind).resource() != PODS {
         return None;

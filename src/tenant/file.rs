@@ -69,6 +69,8 @@ pub struct FileTenants {
 #[derive(Debug, Default)]
 struct Seen {
     text: String,
+    /// Something beside the list waits for the next start.
+    waits: bool,
     list: Vec<Listed>,
     identities: Identities,
     /// Of all that is in force.
@@ -136,7 +138,13 @@ impl FileTenants {
     fn look(&self) -> Result<bool> {
         let mut seen = self.seen.lock();
         let text = self.folder.text(&self.parts.file, LONGEST_CONFIG)?;
-        let list = if text == seen.text { None } else { Some(self.read(&text)?) };
+        let (list, waits) = match text == seen.text {
+            true => (None, seen.waits),
+            false => self.read(&text).map(|(list, waits)| (Some(list), waits))?,
+        };
+        if self.shown.waits_for_restart(waits) {
+            tracing::warn!("settings beside virtualClusters have changed: they count with the next start");
+        }
         let before = self.parts.registry.load();
         let world = build::World {
             folder: &self.folder,
@@ -148,7 +156,7 @@ impl FileTenants {
         let next = || self.parts.registry.next_generation();
         let built = build::all(&world, list.as_ref().unwrap_or(&seen.list), known, next)?;
         if let Some(list) = list {
-            (seen.list, seen.text) = (list, text);
+            (seen.list, seen.text, seen.waits) = (list, text, waits);
         }
         if built.fingerprint == seen.fingerprint {
             return Ok(false);
@@ -159,16 +167,13 @@ impl FileTenants {
         Ok(true)
     }
 
-    /// What the process runs by, with the list of now.
-    fn read(&self, text: &str) -> Result<Vec<Listed>> {
+    /// What the process runs by, with the list of now; and whether anything else is not what it runs by.
+    fn read(&self, text: &str) -> Result<(Vec<Listed>, bool)> {
         let config = Config::parse(text)?;
         let beside = Config { virtual_clusters: self.started.virtual_clusters.clone(), ..config.clone() };
         let waits = beside != self.started;
         let list = roster::read(&Config { virtual_clusters: config.virtual_clusters, ..self.started.clone() })?;
-        if self.shown.waits_for_restart(waits) {
-            tracing::warn!("settings beside virtualClusters have changed: they count with the next start");
-        }
-        Ok(list)
+        Ok((list, waits))
     }
 
     fn serve(&self, built: Built) {

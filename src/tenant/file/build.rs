@@ -117,22 +117,30 @@ impl World<'_> {
                 self.serving(&listed.id.to_string(), given, &names)?
             }
         };
-        let target = self.target(listed, &material)?;
-        let identity = Identity::new(listed, &target, &material, known.get(&listed.id));
+        let old = before.by_id(&listed.id);
+        let is_same = |old: &&Arc<Tenant>| {
+            old.fingerprint.split_once('-').is_some_and(|(connections, _)| connections == material.connections)
+        };
+        let same = old.filter(is_same);
+        // Of a thousand entries that did not change none has its TLS made.
+        let (identity, target) = match known.get(&listed.id).filter(|_| same.is_some()) {
+            Some(identity) => (identity.clone(), None),
+            None => {
+                let target = self.target(listed, &material)?;
+                (Identity::new(listed, &target, &material, known.get(&listed.id)), Some(target))
+            }
+        };
         let uid = identity.uid.clone();
         let mut everything = Sum::default();
         [uid.as_bytes(), material.everything.as_bytes(), &serving.pair.0].iter().for_each(|part| everything.add(part));
         let fingerprint = format!("{}-{}", material.connections, everything.digest());
-        let old = before.by_id(&listed.id);
-        if let Some(same) = old.filter(|old| old.fingerprint == fingerprint) {
-            return Ok((Arc::clone(same), identity));
+        if let Some(unchanged) = old.filter(|old| old.fingerprint == fingerprint) {
+            return Ok((Arc::clone(unchanged), identity));
         }
-        let is_same = |old: &&Arc<Tenant>| {
-            old.fingerprint.split_once('-').is_some_and(|(connections, _)| connections == material.connections)
-        };
-        let (backend, api) = match old.filter(is_same) {
-            Some(old) => (old.backend.clone(), old.api.clone()),
-            None => Backend::new(target, assertion(&listed.route), self.clock),
+        let (backend, api) = match (same, target) {
+            (Some(old), None) => (old.backend.clone(), old.api.clone()),
+            (_, Some(target)) => Backend::new(target, assertion(&listed.route), self.clock),
+            (None, None) => return Err(Error::own(Kind::Internal, "an API server has no address")),
         };
         // What is known of an issuer whose entry did not change goes on, whatever else did.
         let none = Arc::<Issuers>::default();
