@@ -273,6 +273,13 @@ async fn what_a_host_does_otherwise_the_api_server_does_itself() {
     assert_eq!(&back, b"hello");
     let seen = alone.a.api.seen().pop().expect("seen");
     assert_eq!((seen.header("impersonate-user"), seen.path.ends_with("/exec")), (Some("jane"), true));
+    // It ends with the entry.
+    write_list(alone.path(), &alone.b.as_front_proxy());
+    alone.becomes(|alone| alone.registry.load().by_id(&alone.a.id()).is_none()).await;
+    let mut rest = Vec::new();
+    // A close without close_notify is an end too.
+    let _ = tokio::time::timeout(PATIENCE, tls.read_to_end(&mut rest)).await.expect("it is closed");
+    assert!(rest.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
