@@ -60,22 +60,19 @@ pub struct Options {
 /// Runs until SIGTERM or SIGINT; returns after leaving and the drain.
 pub fn run(options: Options) -> anyhow::Result<()> {
     let config = read(&options)?;
-    let runtime = runtime()?;
-    let outcome = match (config.host.enabled, options.config) {
-        (false, Some(file)) => runtime.block_on(alone::serve(config, file, options.roles)),
-        _ => runtime.block_on(serve(config, options.roles.unwrap_or_else(|| Role::ALL.to_vec()))),
-    };
-    // A thread that waits for a disk or a resolver shall not hold up the end.
-    runtime.shutdown_timeout(LAST);
-    outcome
+    match (config.host.enabled, options.config) {
+        (false, Some(file)) => to_its_end(alone::serve(config, file, options.roles)),
+        _ => to_its_end(serve(config, options.roles.unwrap_or_else(|| Role::ALL.to_vec()))),
+    }
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .thread_name("portico")
-        .enable_all()
-        .build()
-        .context("the async runtime cannot start")
+/// Runs a process, of whatever form. A thread that waits for a disk or a resolver does not hold up its end.
+fn to_its_end(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.thread_name("portico").enable_all().build().context("the async runtime cannot start")?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST);
+    outcome
 }
 
 /// For threads that wait for something when all else has ended.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::ending::{end, stopped};
 use super::leader::{self, Standing};
 use super::planes::Planes;
-use super::{process, runtime};
+use super::{process, to_its_end};
 use crate::admin;
 use crate::config::{DnsConfig, GatewayConfig, HostConfig, LogConfig, Span, SyncerConfig};
 use crate::gateway;
@@ -68,7 +68,7 @@ pub struct Options {
 
 /// Runs until SIGTERM or SIGINT; returns after the drain.
 pub fn run(options: Options) -> anyhow::Result<()> {
-    runtime()?.block_on(serve(options))
+    to_its_end(serve(options))
 }
 
 /// What this form adds to the planes.

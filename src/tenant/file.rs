@@ -149,6 +149,7 @@ impl FileTenants {
         let world = build::World {
             folder: &self.folder,
             config: &self.started,
+            names: &roster::shared_names(&self.started),
             authority: self.authority.as_ref(),
             clock: &self.parts.clock,
         };

@@ -1,6 +1,7 @@
 //! The audit webhook, with real TLS: whatever it answers, nothing is lost, and the order is kept.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +91,15 @@ fn add(archive: &Archive, numbers: impl Iterator<Item = u64>) {
     }
 }
 
+/// What a process could not send that is gone, in a place that is nobody's.
+async fn left_behind(folder: &Path, numbers: Range<u64>) {
+    let (dead, _) = sink(|_| Answer::status(503, "X", "x")).await;
+    let [holder, left] = [(); 2].map(|()| start(folder, &dead));
+    add(&left, numbers);
+    left.close().await;
+    holder.close().await;
+}
+
 fn shown(archive: &Archive) -> String {
     let metrics = Metrics::default();
     metrics.register(Arc::clone(archive.counts()) as Arc<dyn Source>);
@@ -175,11 +185,7 @@ async fn a_webhook_that_fails_gives_its_spool_back_at_the_end() {
 #[tokio::test]
 async fn what_another_process_left_is_sent_whatever_comes_meanwhile() {
     let folder = tempfile::tempdir().expect("folder");
-    let (dead, _) = sink(|_| Answer::status(503, "X", "x")).await;
-    let [holder, left] = [(); 2].map(|()| start(folder.path(), &dead));
-    add(&left, 0..3);
-    left.close().await;
-    holder.close().await;
+    left_behind(folder.path(), 0..3).await;
     let (api, taken) = sink(|_| Answer::text(200, "ok")).await;
     let archive = start(folder.path(), &api);
     let busy = async {
@@ -220,11 +226,7 @@ async fn one_event_that_it_will_not_take_costs_no_other() {
 #[tokio::test]
 async fn what_is_new_comes_between_what_another_left() {
     let folder = tempfile::tempdir().expect("folder");
-    let (dead, _) = sink(|_| Answer::status(503, "X", "x")).await;
-    let [holder, left] = [(); 2].map(|()| start(folder.path(), &dead));
-    add(&left, 0..4000);
-    left.close().await;
-    holder.close().await;
+    left_behind(folder.path(), 0..4000).await;
     let (api, taken) = sink(|_| Answer::text(200, "ok")).await;
     let archive = start(folder.path(), &api);
     let reached = async {

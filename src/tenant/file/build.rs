@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::issuers::Issuers;
 use crate::kubernetes::kubeconfig::{self, Files};
 use crate::names::TenantId;
-use crate::roster::{self, Listed, Route};
+use crate::roster::{Listed, Route};
 use crate::runtime::clock::Clock;
 use crate::tenant::life::Life;
 use crate::tenant::{Assertion, Backend, Nodes, Snapshot, Tenant};
@@ -31,6 +31,8 @@ pub(super) type Identities = HashMap<TenantId, Identity>;
 pub(super) struct World<'a> {
     pub(super) folder: &'a Folder,
     pub(super) config: &'a Config,
+    /// Names and addresses of the shared listener, which lead to every entry's port as well.
+    pub(super) names: &'a [String],
     pub(super) authority: Option<&'a Authority>,
     pub(super) clock: &'a Clock,
 }
@@ -59,7 +61,7 @@ pub(super) fn all(
 ) -> Result<Built> {
     let given = world.given()?;
     world.authority.iter().for_each(|authority| authority.begin());
-    let shared = world.serving("", &given, &roster::shared_names(world.config))?;
+    let shared = world.serving("", &given, world.names)?;
     let mut whole = Sum::default();
     whole.add(&shared.pair.0);
     let shared = ServerTls::from_pem(&shared.pair.0, &shared.pair.1)
@@ -108,12 +110,10 @@ impl World<'_> {
         next_generation: &impl Fn() -> u64,
     ) -> Result<(Arc<Tenant>, Identity)> {
         let material = Material::read(self.folder, listed)?;
-        let own = material.serving.clone();
-        let serving = match own {
-            Some(pair) => Serving { pair, ca: String::new() },
+        let serving = match &material.serving {
+            Some(pair) => Serving { pair: pair.clone(), ca: String::new() },
             None => {
-                let shared = roster::shared_names(self.config);
-                let names: Vec<String> = listed.hosts.iter().chain(&listed.names).cloned().chain(shared).collect();
+                let names: Vec<String> = listed.hosts.iter().chain(&listed.names).chain(self.names).cloned().collect();
                 self.serving(&listed.id.to_string(), given, &names)?
             }
         };
@@ -127,7 +127,8 @@ impl World<'_> {
             Some(identity) => (identity.clone(), None),
             None => {
                 let target = self.target(listed, &material)?;
-                (Identity::new(listed, &target, &material, known.get(&listed.id)), Some(target))
+                let identity = Identity::new(listed, &target, &material.authority()?, known.get(&listed.id));
+                (identity, Some(target))
             }
         };
         let uid = identity.uid.clone();
@@ -231,9 +232,9 @@ pub(super) struct Identity {
 impl Identity {
     /// The same as before where its address or its CA is: either moves. Where both are others it is another cluster, of which nothing is
     /// known.
-    fn new(listed: &Listed, target: &Target, material: &Material, before: Option<&Self>) -> Self {
+    fn new(listed: &Listed, target: &Target, authority: &[u8], before: Option<&Self>) -> Self {
         let mut ca = Sum::default();
-        ca.add(&material.ca);
+        ca.add(authority);
         let place = format!("{}:{}{}", target.host, target.port, target.path_prefix);
         Self::of(&listed.id.to_string(), place, ca.digest(), before)
     }

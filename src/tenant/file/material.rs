@@ -1,5 +1,6 @@
 //! The files that an entry names, read whole.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ pub(super) struct Folder(PathBuf);
 pub(super) struct Material {
     /// With the folder where its own paths begin.
     pub(super) kubeconfig: Option<(String, PathBuf)>,
-    /// Of the API server.
+    /// Of the API server, where it stands beside no kubeconfig.
     pub(super) ca: Vec<u8>,
     pub(super) identity: (Vec<u8>, Vec<u8>),
     pub(super) client_ca: Option<Vec<u8>>,
@@ -82,8 +83,7 @@ impl Material {
                 for name in kubeconfig::named_files(&text)? {
                     sum.add(&below.named(&name)?);
                 }
-                let ca = kubeconfig::roots(&text, &Files::Below(below.0.clone()))?;
-                (Some((text, below.0)), ca, Default::default())
+                (Some((text, below.0)), Vec::new(), Default::default())
             }
             Route::FrontProxy { ca, identity: (certificate, key), .. } => {
                 let (ca, identity) = (folder.named(ca)?, folder.pair((certificate, key))?);
@@ -101,6 +101,16 @@ impl Material {
             sum.add(part);
         }
         Ok(Self { kubeconfig, ca, identity, client_ca, serving, connections, everything: sum.digest() })
+    }
+}
+
+impl Material {
+    /// PEM of the CA of the API server, wherever it stands.
+    pub(super) fn authority(&self) -> Result<Cow<'_, [u8]>> {
+        match &self.kubeconfig {
+            Some((text, folder)) => Ok(kubeconfig::roots(text, &Files::Below(folder.clone()))?.into()),
+            None => Ok(self.ca.as_slice().into()),
+        }
     }
 }
 
