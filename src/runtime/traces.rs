@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 
 use http::HeaderMap;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::config::TracingConfig;
 use crate::error::Result;
@@ -49,8 +49,9 @@ impl Traces {
         }
         let (sender, receiver) = mpsc::channel(shared::QUEUE);
         let counts = Arc::new(Counts::default());
+        let followed = Arc::new(Semaphore::new(shared::FOLLOWED));
         let sending = Sending::new(config, receiver, Arc::clone(&counts))?;
-        let inner = Inner { config: config.clone(), clock, pace: Pace::default(), queue: sender, counts };
+        let inner = Inner { config: config.clone(), clock, pace: Pace::default(), queue: sender, counts, followed };
         Ok((Self(Some(Arc::new(inner))), Some(sending)))
     }
 
@@ -65,9 +66,12 @@ impl Traces {
         self.begin(|| Parent::of(headers), SpanKind::Server, tenant)
     }
 
-    /// The same of a pod, by what it says of itself (a `traceparent`), if anything.
-    pub fn of_pod(&self, said: Option<&str>, tenant: &Pace) -> Option<Arc<Trace>> {
-        self.begin(|| Parent::parse(said?.as_bytes()), SpanKind::Internal, tenant)
+    /// The same of a pod, by what it says of itself (a `traceparent`), if anything. It takes a place of those of all tenants, which
+    /// whoever follows it holds.
+    pub fn of_pod(&self, said: Option<&str>, tenant: &Pace) -> Option<(Arc<Trace>, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.0.as_ref()?.followed).try_acquire_owned().ok()?;
+        let trace = self.begin(|| Parent::parse(said?.as_bytes()), SpanKind::Internal, tenant)?;
+        Some((trace, place))
     }
 
     fn begin(&self, parent: impl FnOnce() -> Option<Parent>, kind: SpanKind, tenant: &Pace) -> Option<Arc<Trace>> {

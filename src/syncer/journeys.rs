@@ -1,6 +1,6 @@
 //! Pods whose way is traced: from the first look at one without a copy to the moment at which the tenant is told that it is ready.
 //!
-//! Promises: where nothing is traced it is one test; of a tenant a bounded number of pods is followed, each for a bounded time; nobody
+//! Promises: where nothing is traced it is one test; of a tenant, and of all, a bounded number of pods is followed, each for a bounded time; nobody
 //! waits for it. Must not know what is written, only that it is.
 
 use std::collections::HashMap;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::names::{TenantId, keys};
@@ -35,6 +36,7 @@ pub struct Journeys {
 #[derive(Debug)]
 struct Journey {
     trace: Arc<Trace>,
+    _place: OwnedSemaphorePermit,
     uid: String,
     began: Instant,
     /// When its copy was made, and when that was on a node.
@@ -81,11 +83,19 @@ impl Journeys {
         }
         let pod = pod.filter(|_| pair.host.is_none() && all.len() < MOST)?;
         let said = pod["metadata"]["annotations"][keys::TRACEPARENT].as_str();
-        let trace = traces.of_pod(said, &self.pace)?;
+        let (trace, place) = traces.of_pod(said, &self.pace)?;
         trace.past("queue", since);
         let (began, uid) = (since, text(pod, "uid").to_owned());
-        let journey =
-            Journey { trace: Arc::clone(&trace), uid, began, made: None, placed: None, is_started: false, looks: 1 };
+        let journey = Journey {
+            trace: Arc::clone(&trace),
+            _place: place,
+            uid,
+            began,
+            made: None,
+            placed: None,
+            is_started: false,
+            looks: 1,
+        };
         all.insert(key.clone(), journey);
         Some(Look { trace, is_shown: true })
     }

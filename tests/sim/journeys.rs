@@ -94,3 +94,14 @@ async fn what_is_followed_is_bounded_and_ends() {
     };
     assert_eq!(outcomes(&collector.close().await), 32);
 }
+
+/// However many tenants bring pods that never come up.
+#[tokio::test]
+async fn all_tenants_together_are_bounded_too() {
+    let collector = Collector::start(|config| config.max_traces_per_second = 10_000).await;
+    let (tenants, now): (Vec<Journeys>, _) = ((0..33).map(|_| Journeys::default()).collect(), Instant::now());
+    let begun = |n: &usize| look(&tenants[n / 32], &collector, &format!("p{n}"), (Some(pod("u", None)), None), now);
+    assert_eq!((0..33 * 32).filter(begun).count(), 1024);
+    let late = now + Duration::from_secs(601);
+    assert!(look(&tenants[0], &collector, "later", (Some(pod("u", None)), None), late), "there is room again");
+}

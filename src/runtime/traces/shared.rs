@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use opentelemetry_proto::tonic::trace::v1::Span;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::TracingConfig;
 use crate::runtime::clock::Clock;
@@ -12,6 +12,9 @@ use crate::runtime::pace::Pace;
 
 /// Traces that wait to be sent, each of some KiB at most: some 4 MiB in all.
 pub(super) const QUEUE: usize = 512;
+
+/// Pods that are followed at once, each for minutes: some KiB each.
+pub(super) const FOLLOWED: usize = 1024;
 
 /// All spans of a trace.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(super) struct Inner {
     pub(super) pace: Pace,
     pub(super) queue: mpsc::Sender<Finished>,
     pub(super) counts: Arc<Counts>,
+    /// Room for pods that are followed, of all tenants.
+    pub(super) followed: Arc<Semaphore>,
 }
 
 /// What became of spans, and of what was not traced.
